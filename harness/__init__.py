@@ -1,0 +1,1 @@
+"""Compare on-policy distillation methods under enforced equal conditions."""

@@ -1,0 +1,129 @@
+"""RunRecord: everything that a table needs to know of one run, as one small JSON file.
+
+A run folder is `results/<setting>-<hash8>/<method>[-<hash8 of changed knobs>]/seed<k>/` and holds
+
+    record.json      this record
+    metrics.jsonl    a row per optimiser step
+    items.jsonl      a row per evaluated problem x sample: ItemRow
+    texts.jsonl      the sampled texts, keyed like items.jsonl
+    checkpoint/      the final weights, Hugging Face format
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import UserError
+
+SCHEMA_VERSION = 1
+Status = Literal["started", "completed", "failed"]
+UNTRAINED = ("student", "teacher")  # rows that are evaluated only
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the run cost."""
+
+    steps: int = 0  # optimiser updates
+    student_tokens: int = 0  # written by the student in training rollouts
+    teacher_tokens: int = 0  # written by the teacher and used (prefixes, teacher completions)
+    scored_tokens: int = 0  # tokens that the teacher scored
+    rollout_s: float = 0.0  # seconds per phase, wall clock
+    scoring_s: float = 0.0
+    update_s: float = 0.0
+    evaluation_s: float = 0.0
+    peak_memory_bytes: int = 0  # resident, of the process
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of one task under one protocol."""
+
+    task: str
+    protocol_hash: str  # of the task, its data, prompts and sampling: rows are compared only where it is equal
+    problems: int
+    samples: int  # per problem
+    score: float  # mean over problems and samples, in [0, 1]
+    truncated_frac: float  # samples that hit the length limit
+    mean_tokens: float  # per sample
+    correct: tuple[int, ...]  # successes per problem, in the order of the task's documents; what intervals are made of
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of one method on one seed, finished or not."""
+
+    method: str  # name in baselines/, or "student" / "teacher" (evaluated only)
+    knobs: dict[str, Any]  # all knobs of the method
+    changed_knobs: dict[str, Any]  # those that differ from the method's defaults
+    setting: dict[str, Any]  # the whole Setting
+    training_hash: str  # hash of the Setting: what a comparison keeps equal
+    seed: int
+    status: Status
+    reason: str = ""  # why it failed, in one line
+    counters: Counters = field(default_factory=Counters)
+    evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
+    engine: str = "hf"
+    provenance: dict[str, Any] = field(default_factory=dict)  # git commit and dirty flag, package versions, hardware
+    started_at: str = ""  # UTC, ISO 8601
+    finished_at: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def label(self) -> str:
+        """The row's name in a table: the method, and its changed knobs."""
+        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed_knobs.items()))
+        return f"{self.method} ({changed})" if changed else self.method
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes to a temporary name beside `path` and renames, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Writes `record` as JSON, atomically."""
+    write_json(path, dataclasses.asdict(record))
+
+
+def load_record(path: Path) -> RunRecord:
+    """Reads a record; a file that is not one is a UserError that names it."""
+    try:
+        return record_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a valid run record ({error}); delete the folder {path.parent} to run it again."
+        ) from error
+
+
+def record_from_dict(raw: dict[str, Any]) -> RunRecord:
+    """Builds a RunRecord from parsed JSON; raises ValueError on an unknown schema, field or status."""
+    version = raw.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version is {version!r}, this version of the harness reads {SCHEMA_VERSION}")
+    if raw.get("status") not in typing.get_args(Status):
+        raise ValueError(f"status is {raw.get('status')!r}")
+    evaluations = tuple(Evaluation(**{**row, "correct": tuple(row["correct"])}) for row in raw["evaluations"])
+    return RunRecord(**{**raw, "counters": Counters(**raw["counters"]), "evaluations": evaluations})
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """One evaluated sample; a line of items.jsonl."""
+
+    task: str
+    protocol_hash: str
+    item_id: str  # the task's own id of the problem
+    repeat: int  # which of the samples of this problem
+    correct: float  # 0 or 1
+    tokens: int  # written by the model
+    stop_reason: str  # "stop" | "length"

@@ -1,0 +1,28 @@
+"""Every random draw is a function of named coordinates: resume, re-sharding or another accumulation change nothing.
+
+The stream's name is one coordinate, so that no two uses share a draw. A stream that decides what a method is given (prompts, sampling, evaluation)
+never has the method among its coordinates; that is what makes two methods comparable on one seed.
+
+    prompts             (training seed, epoch)                        the order of the training prompts
+    sampling            (training seed, step, prompt id, sample)      the tokens of one rollout
+    credit              (training seed, step, prompt id, sample)      the uniforms that a method may use
+    prefix              (training seed, step, prompt id)              the prefix lengths of one prompt
+    writer              (training seed, step)                         who writes the step's completions
+    teacher_responses   (prompt id)                                   the cached teacher response; shared by all seeds
+    evaluation          (training seed, task, document, repeat)       one evaluated sample
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def seed_of(stream: str, *coordinates: int | str) -> int:
+    """A 63-bit integer that depends on the stream's name and on every coordinate, the same on every machine."""
+    text = "\x1f".join([stream, *(f"{type(c).__name__}:{c}" for c in coordinates)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_of(stream: str, *coordinates: int | str) -> np.random.Generator:
+    """A numpy generator (Philox, counter-based: cheap to make) at the named coordinates."""
+    return np.random.Generator(np.random.Philox(seed_of(stream, *coordinates)))

@@ -1,0 +1,106 @@
+"""The records that pass between the rooms of the harness, and the base class of a method.
+
+Shape legend: B sequences, T completion positions (right-padded), K teacher top-k, P prompts, V vocabulary. Log-probs and entropies are in nats,
+lengths in tokens. Padded entries of every [B, T] tensor are 0 (or False).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+Writer = Literal["student", "teacher", "reference"]
+StopReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion: an optional teacher prefix, then what the student wrote."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]  # prefix + continuation; ends with a stop token if stop_reason is "stop"
+    prefix_len: int  # how many completion tokens the student did not write
+    logprobs: tuple[float, ...]  # the student's log-prob of every completion token, at sampling time
+    policy_version: int  # optimiser updates behind the weights that wrote it
+    stop_reason: StopReason
+    prompt_id: str
+    sample_index: int  # which of the samples of this prompt
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The padded optimiser step. `logits[:, t]` of a scored sequence predicts `labels[:, t]`: the shift is done already."""
+
+    labels: Tensor  # [B, T] long, completion tokens
+    on_policy_mask: Tensor  # [B, T] bool, tokens that the student wrote
+    prefix_mask: Tensor  # [B, T] bool, tokens that it did not write (teacher prefix, teacher text, reference)
+    rollout_logprobs: Tensor  # [B, T] float, the student's log-probs at sampling time
+    uniforms: Tensor  # [B, T] float in [0, 1), the stream `credit`: the only randomness that a method may use
+
+
+@dataclass(frozen=True)
+class SignalRequest:
+    """What `credit` reads beyond the log-probs of the sampled tokens. Each is paid for only if asked for."""
+
+    teacher_topk: bool = False  # ids and log-probs of the teacher's top k (k belongs to the Setting)
+    student_at_topk: bool = False  # the student's log-probs at those ids
+    teacher_entropy: bool = False  # over the whole vocabulary
+    student_entropy: bool = False  # over the whole vocabulary
+    full_vocabulary: bool = False  # the support of the direct term is the whole shared vocabulary instead of the top k
+
+
+@dataclass(frozen=True)
+class TokenSignal:
+    """One model's view of a TokenBatch, without gradient; the same type for teacher and student."""
+
+    logprobs: Tensor  # [B, T] float, of labels
+    topk_ids: Tensor | None = None  # [B, T, K] long, the teacher's top k
+    topk_logprobs: Tensor | None = None  # [B, T, K] float, this model's log-probs at topk_ids
+    entropy: Tensor | None = None  # [B, T] float
+
+
+Divergence = Callable[[Tensor, Tensor], Tensor]  # (teacher [N, K], student [N, K]) log-probs at the same ids -> [N]
+
+
+@dataclass(frozen=True)
+class TokenCredit:
+    """How much of each of the three gradient terms every token gets (see harness.credit)."""
+
+    advantages: Tensor  # [B, T] float, on sampled tokens
+    divergence_weights: Tensor  # [B, T] float, >= 0
+    imitation_weights: Tensor  # [B, T] float, on tokens that the student did not write; may be negative
+    divergence: Divergence | None = None  # the direct term's pure function; None: divergences.topk_forward_kl
+    metrics: Mapping[str, float] = field(default_factory=dict)  # extra numbers of the method for metrics.jsonl
+
+
+class Method:
+    """Base class of a distillation method: credit assignment, and nothing else.
+
+    A subclass is a frozen dataclass whose fields are its knobs. `progress` is the share of the training budget used, in [0, 1].
+    """
+
+    needs_teacher_responses: ClassVar[bool] | property = False  # True: a cached teacher response per prompt is made before training
+
+    def request(self, progress: float) -> SignalRequest:
+        """What `credit` will read at this step."""
+        return SignalRequest()
+
+    def completions(self, progress: float, uniform: float) -> Writer:
+        """Who writes this step's completions; `uniform` in [0, 1) is drawn once a step from the stream `writer`."""
+        return "student"
+
+    def prefix_lengths(self, progress: float, response_lengths: Tensor, uniforms: Tensor) -> Tensor:
+        """Teacher tokens to splice before the student's continuation.
+
+        Args: response_lengths [P] long, the cached teacher responses' lengths without their end token; uniforms [P] in [0, 1), the stream `prefix`.
+        Returns: [P] long; the trainer clamps it to [0, response_length - min_continuation].
+        """
+        return torch.zeros_like(response_lengths)
+
+    def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
+        """The method. Runs once on the whole optimiser step, under no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must define credit()")
