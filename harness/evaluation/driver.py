@@ -1,0 +1,156 @@
+"""Runs tasks on a model and returns their rows.
+
+A task is an lm-eval YAML under `tasks/`; its `process_results` returns, besides the metrics, `correct` and `extracted` of every sample
+(tasks.sample_metrics), and the rows are made of those. lm-eval's `simple_evaluate` is avoided on purpose: it seeds the global generators of
+random, numpy and torch, which would change a training that is evaluated half-way, and spends seconds on describing the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.evaluation.loading import TASKS_DIR, LoadedTask, check_arguments, load_task, quiet_lm_eval
+from harness.results.record import Evaluation, ItemRow
+from harness.rollout import Progress, RolloutEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.evaluation.lm import EngineLM
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's outcome: its row, and what the row was computed from."""
+
+    evaluation: Evaluation
+    items: list[ItemRow]  # a row per problem and sample
+    texts: list[
+        dict[str, Any]
+    ]  # what was written, keyed like items: task, protocol_hash, item_id, repeat, text, extracted
+    metrics: dict[str, float]  # lm-eval's own: avg_at_k, pass_at_k, maj_at_k where the task votes
+
+
+def evaluate(
+    engine: RolloutEngine,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str],
+    *,
+    run_seed: int,
+    max_length: int,
+    samples: int | None = None,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    stop_ids: Sequence[int] | None = None,
+    quiet: bool = False,
+    progress: Progress | None = None,
+    tasks_dir: Path = TASKS_DIR,
+) -> list[TaskResult]:
+    """Evaluates the engine's model on `tasks`, in their order.
+
+    Args:
+        run_seed: the seed of the run that made the model. With the task, the problem and the repeat it decides every sample; the method never does.
+        max_length: positions of the model. A completion may fill what the prompt leaves of them, a prompt is never shortened.
+        samples: per problem; None: as many as each task's file says.
+        data_dir: folder with `<task>/test.jsonl` for the tasks whose data are not beside them.
+        limit: the first problems only, for trying things out; it changes the protocol hash.
+        stop_ids: end tokens; None: the tokenizer's.
+        quiet: no progress bars. progress: called with the number of tokens written since the last call.
+    """
+    check_arguments(tasks, samples, limit)
+    if not tasks:
+        return []
+    from lm_eval.evaluator import evaluate as run_lm_eval
+
+    from harness.evaluation.lm import EngineLM
+
+    loaded = {name: load_task(name, tokenizer, samples, data_dir, limit, tasks_dir) for name in tasks}
+    lm = EngineLM(
+        engine,
+        tokenizer,
+        run_seed=run_seed,
+        max_length=max_length,
+        stop_ids=stop_ids,
+        quiet=quiet,
+        progress=progress,
+    )
+    with quiet_lm_eval():
+        results = run_lm_eval(
+            lm=lm,
+            task_dict={"tasks": {name: task.task for name, task in loaded.items()}},
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            apply_chat_template=tokenizer.chat_template is not None,
+            fewshot_as_multiturn=True,
+        )
+    assert results is not None  # None on ranks other than 0; there is one rank
+    return [_task_result(name, loaded[name], results["samples"][name], results["results"][name], lm) for name in tasks]
+
+
+def protocol_hashes(
+    tasks: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    samples: int | None = None,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    tasks_dir: Path = TASKS_DIR,
+) -> dict[str, str]:
+    """The protocol hash of every task, as `evaluate` would write it, without running a model."""
+    check_arguments(tasks, samples, limit)
+    return {name: load_task(name, tokenizer, samples, data_dir, limit, tasks_dir).protocol_hash for name in tasks}
+
+
+def _task_result(
+    name: str, loaded: LoadedTask, logged: list[dict[str, Any]], metrics: dict[str, Any], lm: EngineLM
+) -> TaskResult:
+    """Joins lm-eval's log of samples with what the LM remembers of them."""
+    from harness.evaluation.lm import item_id
+
+    items: list[ItemRow] = []
+    texts: list[dict[str, Any]] = []
+    for row in sorted(logged, key=lambda row: row["doc_id"]):
+        if not {"correct", "extracted"} <= row.keys():
+            raise UserError(
+                f"Task {name} does not report its samples: its process_results must return `correct` and `extracted`."
+            )
+        drawn = zip(lm.samples[name, row["doc_id"]], row["correct"], row["resps"][0], row["extracted"], strict=True)
+        for repeat, (sample, correct, text, extracted) in enumerate(drawn):
+            key = {
+                "task": name,
+                "protocol_hash": loaded.protocol_hash,
+                "item_id": item_id(row["doc"], row["doc_id"]),
+                "repeat": repeat,
+            }
+            items.append(ItemRow(**key, correct=float(correct), tokens=sample.tokens, stop_reason=sample.stop_reason))
+            texts.append({**key, "text": text, "extracted": extracted})
+    return TaskResult(_evaluation(name, loaded, items), items, texts, _plain_metrics(metrics))
+
+
+def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow]) -> Evaluation:
+    """The row of a task; items are in the order of the documents, the repeats of a document side by side."""
+    k = loaded.samples
+    correct = tuple(int(sum(row.correct for row in items[i : i + k])) for i in range(0, len(items), k))
+    return Evaluation(
+        task=name,
+        protocol_hash=loaded.protocol_hash,
+        problems=len(correct),
+        samples=k,
+        score=sum(correct) / len(items),
+        truncated_frac=sum(row.stop_reason == "length" for row in items) / len(items),
+        mean_tokens=sum(row.tokens for row in items) / len(items),
+        correct=correct,
+    )
+
+
+def _plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """lm-eval's `name,filter` keys as plain names, without its (absent) standard errors."""
+    return {
+        key.partition(",")[0]: float(value)
+        for key, value in metrics.items()
+        if "," in key and "_stderr" not in key and isinstance(value, int | float)
+    }

@@ -1,0 +1,211 @@
+"""The model as lm-eval sees it: a rollout engine and a tokenizer.
+
+lm-eval's own model classes drop the finish reason and the token counts, shorten prompts that do not fit, and cannot take an engine that runs
+already; this one keeps a record of every sample, never touches a prompt, and draws every sample from the random stream at its own coordinates.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import UserError
+from harness.rollout import Progress, RolloutEngine, RolloutRequest, Sampling
+from harness.seeds import seed_of
+from harness.types import Rollout
+
+THINK_OPEN = "<think>"
+DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's, for tasks that do not say
+GENERATION_KEYS = {"until", "do_sample", "temperature", "top_p", "top_k", "max_gen_toks"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known of one generated sample beyond its text."""
+
+    tokens: int  # written by the model, the end token included
+    stop_reason: str  # "stop" | "length"
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One sample to be drawn: where it stands among the requests, and what to ask of the engine."""
+
+    position: int
+    key: tuple[str, int]  # task name, document
+    request: RolloutRequest
+    until: tuple[str, ...]
+    opens_thinking: bool  # the prompt ends inside the thinking
+
+
+class EngineLM(LM):
+    """Answers lm-eval's generation requests with a RolloutEngine."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        run_seed: int,
+        max_length: int,
+        stop_ids: Sequence[int] | None = None,
+        quiet: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """
+        Args:
+            run_seed: the seed of the run that made the model; a coordinate of every sample's seed.
+            max_length: positions of the model, prompt and completion together.
+            stop_ids: end tokens; default: the tokenizer's.
+            quiet: no progress bar (nor is there one where stderr is not a terminal).
+            progress: also called with the number of tokens written since the last call.
+        """
+        super().__init__()
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._run_seed = run_seed
+        self._max_length = max_length
+        default_stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        self._stop_ids = tuple(default_stop if stop_ids is None else stop_ids)
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._progress = progress
+        self.samples: dict[tuple[str, int], list[Sample]] = defaultdict(
+            list
+        )  # by (task, document), in the order of the repeats
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names lm-eval's cache of requests, which the harness does not use."""
+        return str(self._tokenizer.name_or_path).replace("/", "__")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Renders the conversation as the model's own prompt text."""
+        rendered = self._tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return str(rendered)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Draws one sample for every entry of `requests`; an Instance that occurs K times gets K different ones."""
+        texts = [""] * len(requests)
+        for task, batches in self._plan(requests).items():
+            with self._bar(task, batches, disable_tqdm) as bar:
+                for sampling, planned in batches.items():
+                    rollouts = self._engine.generate([p.request for p in planned], sampling, self._reporter(bar))
+                    for plan, rollout in zip(planned, rollouts, strict=True):
+                        texts[plan.position], sample = self._read(plan, rollout)
+                        self.samples[plan.key].append(sample)
+        return texts
+
+    def _plan(self, requests: Sequence[Instance]) -> dict[str, dict[Sampling, list[_Planned]]]:
+        """Sorts the requests by task and by how they are sampled; the engine takes one Sampling a call."""
+        plan: dict[str, dict[Sampling, list[_Planned]]] = defaultdict(lambda: defaultdict(list))
+        prompts: dict[str, tuple[int, ...]] = {}
+        drawn: Counter[tuple[str, int]] = Counter()
+        for position, instance in enumerate(requests):
+            prompt, generation_kwargs = instance.args
+            task, document = str(instance.task_name), int(instance.doc_id or 0)
+            item = f"{task}/{item_id(instance.doc, document)}"
+            if prompt not in prompts:
+                prompts[prompt] = self._encode(prompt)
+            repeat = drawn[task, document]
+            drawn[task, document] += 1
+            sampling = self._sampling(generation_kwargs, len(prompts[prompt]), item)
+            request = RolloutRequest(
+                prompt_id=item,
+                prompt_ids=prompts[prompt],
+                seed=seed_of("evaluation", self._run_seed, task, document, repeat),
+                sample_index=repeat,
+            )
+            until = tuple(_as_list(generation_kwargs.get("until")))
+            opens_thinking = prompt.rstrip().endswith(THINK_OPEN)
+            plan[task][sampling].append(_Planned(position, (task, document), request, until, opens_thinking))
+        return plan
+
+    def _encode(self, prompt: str) -> tuple[int, ...]:
+        """Ids of the prompt. A chat template writes its own special tokens, so that none is added to what it rendered."""
+        return tuple(self._tokenizer.encode(prompt, add_special_tokens=self._tokenizer.chat_template is None))
+
+    def _sampling(self, kwargs: Mapping[str, Any], prompt_tokens: int, item: str) -> Sampling:
+        """Turns lm-eval's generation kwargs into a Sampling, its limit cut to the positions that the prompt leaves."""
+        if unknown := set(kwargs) - GENERATION_KEYS:
+            raise UserError(
+                f"Generation settings {sorted(unknown)} of {item} are not known; known: {sorted(GENERATION_KEYS)}."
+            )
+        room = self._max_length - prompt_tokens
+        if room < 1:
+            raise UserError(
+                f"The prompt of {item} has {prompt_tokens} tokens and leaves no room in the model's {self._max_length} "
+                "positions; prompts are never shortened, so evaluate this task with a model of a longer context."
+            )
+        temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
+        return Sampling(
+            max_new_tokens=min(int(kwargs.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)), room),
+            temperature=temperature if kwargs.get("do_sample", temperature > 0) else 0.0,
+            top_p=float(kwargs.get("top_p", 1.0)),
+            top_k=max(int(kwargs.get("top_k", 0)), 0),
+            stop_ids=self._stop_ids,
+        )
+
+    def _read(self, plan: _Planned, rollout: Rollout) -> tuple[str, Sample]:
+        """The text of a sample, and what to remember of it. Thinking that the prompt opened is opened in the text too, for the grader."""
+        ids = list(rollout.completion_ids)
+        stop_reason: str = rollout.stop_reason
+        if ids and ids[-1] in self._stop_ids:
+            ids = ids[:-1]
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        cuts = [at for stop in plan.until if stop and (at := text.find(stop)) >= 0]
+        if cuts:
+            text, stop_reason = text[: min(cuts)], "stop"
+        if plan.opens_thinking:
+            text = f"{THINK_OPEN}\n{text}"
+        return text, Sample(tokens=len(rollout.completion_ids), stop_reason=stop_reason)
+
+    def _bar(self, task: str, batches: Mapping[Sampling, Sequence[_Planned]], disabled: bool) -> tqdm:
+        """A bar over tokens. Its end is the most that can be written, so that the time left is an upper bound."""
+        most = sum(sampling.max_new_tokens * len(planned) for sampling, planned in batches.items())
+        return tqdm(
+            total=most,
+            desc=task,
+            unit="tok",
+            unit_scale=True,
+            disable=self._quiet or disabled,
+            leave=False,
+            bar_format="{desc}: {n_fmt} of at most {total_fmt} tokens |{bar}| {rate_fmt}, at most {remaining} left",
+        )
+
+    def _reporter(self, bar: tqdm) -> Progress:
+        def report(tokens: int) -> None:
+            bar.update(tokens)
+            if self._progress is not None:
+                self._progress(tokens)
+
+        return report
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: a rollout engine samples."""
+        raise UserError("This task scores given texts (loglikelihood); only tasks that generate can be evaluated.")
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Not offered: a rollout engine samples."""
+        raise UserError("This task scores given texts (loglikelihood); only tasks that generate can be evaluated.")
+
+
+def item_id(doc: Mapping[str, Any], document: int) -> str:
+    """The task's own id of a problem: its field `id`, otherwise its number."""
+    return str(doc.get("id", document))
+
+
+def _as_list(until: str | Sequence[str] | None) -> list[str]:
+    return [until] if isinstance(until, str) else list(until or [])

@@ -1,0 +1,34 @@
+"""From the graded samples of one problem to the metrics of a task. What every task's `process_results` returns.
+
+Besides its scores a task reports its samples: `correct` (0 or 1 for each) and `extracted` (the answer of each, None without one). lm-eval keeps
+both in its log of samples, which is where per-sample rows come from.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def sample_metrics(
+    correct: Sequence[bool], extracted: Sequence[str | None], majority_correct: bool | None = None
+) -> dict[str, Any]:
+    """The metrics of one problem with k samples; `majority_correct` is None where the answers cannot be voted on."""
+    metrics: dict[str, Any] = {
+        "avg_at_k": sum(correct) / len(correct),
+        "pass_at_k": float(any(correct)),  # k of k samples: the unbiased estimate is whether any is right
+        "correct": [int(value) for value in correct],
+        "extracted": list(extracted),
+    }
+    if majority_correct is not None:
+        metrics["maj_at_k"] = float(majority_correct)
+    return metrics
+
+
+def total_correct(problems: Sequence[Sequence[int]]) -> int:
+    """How `correct` is aggregated: the number of correct samples of the task."""
+    return sum(sum(samples) for samples in problems)
+
+
+def answered_frac(problems: Sequence[Sequence[str | None]]) -> float:
+    """How `extracted` is aggregated: the share of samples that gave an answer."""
+    answers = [answer for samples in problems for answer in samples]
+    return sum(answer is not None for answer in answers) / len(answers)
