@@ -1,4 +1,4 @@
-"""Reads the problems of a task, from a local JSONL file or from the Hugging Face Hub, into rows {"id", "problem", "answer"} of strings.
+"""Reads the problems of a task into rows {"id", "problem", "answer"} of strings, from a local file or from the Hub.
 
 Both sources give the same rows, so that the fingerprint of the data does not depend on where they came from.
 """
@@ -22,7 +22,7 @@ Row = dict[str, str]
 
 
 def benchmark_rows(name: str, data_dir: str | None, hub_id: str, hub_revision: str, hub_split: str) -> list[Row]:
-    """The rows of `<data_dir>/<name>/test.jsonl`, with $BENCHMARK_DATA in place of a missing data_dir; without both, those of the Hub."""
+    """The rows of `<data_dir or $BENCHMARK_DATA>/<name>/test.jsonl`; where neither is given, those of the Hub."""
     folder = data_dir or os.environ.get(DATA_VARIABLE)
     if folder:
         return read_rows(_benchmark_file(name, Path(folder)))

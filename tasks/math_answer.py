@@ -1,9 +1,10 @@
 """The grader of math answers: pure functions from a response and a gold answer to a verdict.
 
-Two answers are equal when their canonical forms are: numbers by exact value ("025" = 25 = 25.0), everything else as text without
-typography. `canonical` is the only notion of equality, so that grading and majority voting cannot disagree.
+Two answers are equal when their canonical forms are: numbers by exact value ("025" = 25 = 25.0), everything else as
+text without typography. `canonical` is the only notion of equality, so that grading and majority voting cannot disagree.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,10 @@ def grade(response: str, gold: str) -> Verdict:
 
 
 def majority_is_correct(answers: Sequence[str | None], gold: str) -> bool:
-    """Whether the most frequent answer equals `gold`. Samples without an answer do not vote; of equal counts the one given first wins."""
+    """Whether the most frequent answer equals `gold`.
+
+    Samples without an answer do not vote; of equally frequent answers the one given first wins.
+    """
     votes: dict[str, int] = {}
     for answer in answers:
         if answer is not None:
@@ -69,7 +73,7 @@ def after_thinking(response: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last balanced `\boxed{...}` (or `\fbox{...}`), stripped; None without one, or with an empty one."""
+    r"""The content of the last balanced `\boxed{...}` (or `\fbox{...}`), stripped; None without one or if empty."""
     for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
         end = _closing_brace(text, match.end())
         if end is not None:
@@ -91,11 +95,15 @@ def _closing_brace(text: str, start: int) -> int | None:
     return None
 
 
+@functools.lru_cache(maxsize=4096)  # the same few answers come again and again
 def canonical(answer: str) -> str:
-    """The form in which answers are compared: the exact value of a number, otherwise the text without typography and spaces."""
+    """The form in which answers are compared: the exact value of a number, otherwise the bare text.
+
+    Spaces are dropped, except between digits: "2 5" is not 25.
+    """
     text = _plain(answer)
     value = number(text)
-    return str(value) if value is not None else re.sub(r"\s+", "", text)
+    return str(value) if value is not None else re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
 
 
 def number(text: str) -> Fraction | None:

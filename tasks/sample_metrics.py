@@ -1,7 +1,7 @@
 """From the graded samples of one problem to the metrics of a task. What every task's `process_results` returns.
 
-Besides its scores a task reports its samples: `correct` (0 or 1 for each) and `extracted` (the answer of each, None without one). lm-eval keeps
-both in its log of samples, which is where per-sample rows come from.
+Besides its scores a task reports its samples: `correct` (0 or 1 each) and `extracted` (the answer of each, or None).
+lm-eval keeps both in its log of samples, which is where per-sample rows come from.
 """
 
 from collections.abc import Sequence

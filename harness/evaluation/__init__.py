@@ -1,4 +1,4 @@
-"""Evaluation of a model on the tasks of `tasks/`, with lm-eval as the frame of tasks and scores. lm-eval is imported at the first use."""
+"""Evaluation of a model on the tasks of `tasks/`. lm-eval frames tasks and scores; it is imported at the first use."""
 
 from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 

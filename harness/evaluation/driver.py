@@ -1,8 +1,10 @@
 """Runs tasks on a model and returns their rows.
 
-A task is an lm-eval YAML under `tasks/`; its `process_results` returns, besides the metrics, `correct` and `extracted` of every sample
-(tasks.sample_metrics), and the rows are made of those. lm-eval's `simple_evaluate` is avoided on purpose: it seeds the global generators of
-random, numpy and torch, which would change a training that is evaluated half-way, and spends seconds on describing the machine.
+A task is an lm-eval YAML under `tasks/`; its `process_results` returns, besides the metrics, `correct` and
+`extracted` of every sample (tasks.sample_metrics), and the rows are made of those.
+
+lm-eval's `simple_evaluate` is avoided on purpose: it seeds the global generators of random, numpy and torch, which
+would change a training that is evaluated half-way, and spends seconds on describing the machine.
 """
 
 from __future__ import annotations
@@ -53,8 +55,9 @@ def evaluate(
     """Evaluates the engine's model on `tasks`, in their order.
 
     Args:
-        run_seed: the seed of the run that made the model. With the task, the problem and the repeat it decides every sample; the method never does.
-        max_length: positions of the model. A completion may fill what the prompt leaves of them, a prompt is never shortened.
+        run_seed: the seed of the run that made the model; with task, problem and repeat it decides every sample. The
+            method is no coordinate, so that methods are compared on the same random numbers.
+        max_length: positions of the model. A completion may fill what the prompt leaves; a prompt is never shortened.
         samples: per problem; None: as many as each task's file says.
         data_dir: folder with `<task>/test.jsonl` for the tasks whose data are not beside them.
         limit: the first problems only, for trying things out; it changes the protocol hash.
@@ -120,15 +123,29 @@ def _task_result(
             )
         drawn = zip(lm.samples[name, row["doc_id"]], row["correct"], row["resps"][0], row["extracted"], strict=True)
         for repeat, (sample, correct, text, extracted) in enumerate(drawn):
-            key = {
-                "task": name,
-                "protocol_hash": loaded.protocol_hash,
-                "item_id": item_id(row["doc"], row["doc_id"]),
-                "repeat": repeat,
-            }
-            items.append(ItemRow(**key, correct=float(correct), tokens=sample.tokens, stop_reason=sample.stop_reason))
-            texts.append({**key, "text": text, "extracted": extracted})
+            items.append(
+                ItemRow(
+                    task=name,
+                    protocol_hash=loaded.protocol_hash,
+                    item_id=item_id(row["doc"], row["doc_id"]),
+                    repeat=repeat,
+                    correct=float(correct),
+                    tokens=sample.tokens,
+                    stop_reason=sample.stop_reason,
+                )
+            )
+            texts.append({**_key(items[-1]), "text": text, "extracted": extracted})
     return TaskResult(_evaluation(name, loaded, items), items, texts, _plain_metrics(metrics))
+
+
+def _key(row: ItemRow) -> dict[str, Any]:
+    """What a row is looked up by, in items.jsonl and in texts.jsonl."""
+    return {
+        "task": row.task,
+        "protocol_hash": row.protocol_hash,
+        "item_id": row.item_id,
+        "repeat": row.repeat,
+    }
 
 
 def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow]) -> Evaluation:

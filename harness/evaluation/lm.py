@@ -1,7 +1,8 @@
 """The model as lm-eval sees it: a rollout engine and a tokenizer.
 
-lm-eval's own model classes drop the finish reason and the token counts, shorten prompts that do not fit, and cannot take an engine that runs
-already; this one keeps a record of every sample, never touches a prompt, and draws every sample from the random stream at its own coordinates.
+lm-eval's own model classes drop the finish reason and the token counts, shorten prompts that do not fit, and cannot
+take an engine that runs already. This one keeps a record of every sample, never touches a prompt, and draws every
+sample from the random stream at its own coordinates.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class EngineLM(LM):
         return plan
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
-        """Ids of the prompt. A chat template writes its own special tokens, so that none is added to what it rendered."""
+        """Ids of the prompt. A chat template writes its own special tokens: none is added to what it rendered."""
         return tuple(self._tokenizer.encode(prompt, add_special_tokens=self._tokenizer.chat_template is None))
 
     def _sampling(self, kwargs: Mapping[str, Any], prompt_tokens: int, item: str) -> Sampling:
@@ -159,7 +160,10 @@ class EngineLM(LM):
         )
 
     def _read(self, plan: _Planned, rollout: Rollout) -> tuple[str, Sample]:
-        """The text of a sample, and what to remember of it. Thinking that the prompt opened is opened in the text too, for the grader."""
+        """The text of a sample, and what to remember of it.
+
+        Thinking that the prompt opened is opened in the text too, so that the grader can tell whether it was finished.
+        """
         ids = list(rollout.completion_ids)
         stop_reason: str = rollout.stop_reason
         if ids and ids[-1] in self._stop_ids:

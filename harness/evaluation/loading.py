@@ -42,6 +42,7 @@ def load_task(
     """Builds the task `name` with `samples` per problem (None: as many as its file says)."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    tasks_dir = tasks_dir.resolve()
     manager = _manager(tasks_dir)
     if name not in manager.all_subtasks:
         raise UserError(f"Unknown task {name!r}; known: {', '.join(manager.all_subtasks)}.")
@@ -92,7 +93,7 @@ def _path(yaml_path: Path | None) -> Path:
 
 
 def _with_samples(config: dict[str, Any], samples: int | None) -> dict[str, Any]:
-    """Sets the number of samples, in the two places where lm-eval wants it: how many are drawn and how many the filter keeps."""
+    """Sets the number of samples where lm-eval wants it: how many are drawn, and how many the filter keeps."""
     if samples is None:
         return config
     filters = [
@@ -107,7 +108,7 @@ def _with_k(step: dict[str, Any], samples: int) -> dict[str, Any]:
 
 
 def _relative(value: Any, tasks_dir: Path) -> Any:
-    """Functions stand in the configuration as `<folder>/<module>.<name>`; where the checkout lies is not part of a protocol."""
+    """Functions stand here as `<folder>/<module>.<name>`; where the checkout lies is not part of a protocol."""
     if isinstance(value, dict):
         return {key: _relative(entry, tasks_dir) for key, entry in value.items()}
     if isinstance(value, list):

@@ -12,8 +12,9 @@ Logprobs = Callable[[RolloutRequest, tuple[int, ...]], Sequence[float]]
 class ScriptedEngine:
     """A `RolloutEngine` whose model is a table or a function.
 
-    A completion is what the model writes after the request's prefix. A text is encoded with `tokenizer`, without special tokens; ids are taken as
-    they are. Like a model, the engine stops after the first stop id and at max_new_tokens; where a completion runs out it writes the end token.
+    A completion is what the model writes after the request's prefix. A text is encoded with `tokenizer`, without
+    special tokens; ids are taken as they are. Like a model, the engine stops after the first stop id and at
+    max_new_tokens; where a completion runs out it writes the end token.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""AIME 2024: `<data_dir>/aime24/test.jsonl` if a folder is given (metadata `data_dir` or $BENCHMARK_DATA), otherwise the Hub."""
+"""AIME 2024: from a local folder if one is given (metadata `data_dir` or $BENCHMARK_DATA), otherwise from the Hub."""
 
 from __future__ import annotations
 
