@@ -1,15 +1,17 @@
 """Every random draw is a function of named coordinates: resume, re-sharding or another accumulation change nothing.
 
-The stream's name is one coordinate, so that no two uses share a draw. A stream that decides what a method is given (prompts, sampling, evaluation)
+The stream's name is one coordinate, so that no two uses share a draw. A stream that decides what a method is given
+(prompts, sampling, evaluation)
 never has the method among its coordinates; that is what makes two methods comparable on one seed.
 
-    prompts             (training seed, epoch)                        the order of the training prompts
-    sampling            (training seed, step, prompt id, sample)      the tokens of one rollout
-    credit              (training seed, step, prompt id, sample)      the uniforms that a method may use
-    prefix              (training seed, step, prompt id)              the prefix lengths of one prompt
-    writer              (training seed, step)                         who writes the step's completions
-    teacher_responses   (prompt id)                                   the cached teacher response; shared by all seeds
-    evaluation          (training seed, task, document, repeat)       one evaluated sample
+    prompts             (training seed, epoch)                  the order of the training prompts
+    sampling            (training seed, step, slot, sample)     the tokens of one rollout; slot: the prompt's
+    place in the step
+    credit              (training seed, step, slot, sample)     the uniforms that a method may use
+    prefix              (training seed, step, slot)             the prefix length of one prompt
+    writer              (training seed, step)                   who writes the step's completions
+    teacher_responses   (prompt id)                             the cached teacher response; shared by all seeds
+    evaluation          (training seed, task, document, repeat) one evaluated sample
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -80,14 +80,17 @@ class TokenCredit:
 class Method:
     """Base class of a distillation method: credit assignment, and nothing else.
 
-    A subclass is a frozen dataclass whose fields are its knobs. `progress` is the share of the training budget used, in [0, 1].
+    A subclass is a frozen dataclass whose fields are its knobs. `progress` is the share of the training budget
+    used, in [0, 1].
     """
-
-    needs_teacher_responses: ClassVar[bool] | property = False  # True: a cached teacher response per prompt is made before training
 
     def request(self, progress: float) -> SignalRequest:
         """What `credit` will read at this step."""
         return SignalRequest()
+
+    def needs_teacher_responses(self) -> bool:
+        """Whether a cached teacher response per prompt has to be made before training."""
+        return False
 
     def completions(self, progress: float, uniform: float) -> Writer:
         """Who writes this step's completions; `uniform` in [0, 1) is drawn once a step from the stream `writer`."""
@@ -96,7 +99,8 @@ class Method:
     def prefix_lengths(self, progress: float, response_lengths: Tensor, uniforms: Tensor) -> Tensor:
         """Teacher tokens to splice before the student's continuation.
 
-        Args: response_lengths [P] long, the cached teacher responses' lengths without their end token; uniforms [P] in [0, 1), the stream `prefix`.
+        Args: response_lengths [P] long, the cached teacher responses' lengths without their end token;
+        uniforms [P] in [0, 1), the stream `prefix`.
         Returns: [P] long; the trainer clamps it to [0, response_length - min_continuation].
         """
         return torch.zeros_like(response_lengths)

@@ -1,6 +1,7 @@
 """Rollout engines: whatever turns prompts (and prefixes) into sampled completions.
 
-`RolloutEngine` is the whole interface; `hf.HFEngine` is the default, `scripted.ScriptedEngine` the fake that tests and replays use.
+`RolloutEngine` is the whole interface; `hf.HFEngine` is the default, `scripted.ScriptedEngine` the fake that tests
+and replays use.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ class RolloutEngine(Protocol):
 
     policy_version: int
 
-    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None) -> list[Rollout]:
+    def generate(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None
+    ) -> list[Rollout]:
         """Samples one completion for every request, in the order of the requests."""
         ...

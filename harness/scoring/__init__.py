@@ -1,0 +1,91 @@
+"""Scorers: whatever reads log-probs of given completions out of a model; the same interface for teacher and student.
+
+`Scorer` is the whole interface; `hf.HFScorer` is the default, `ScriptedScorer` the fake for tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from harness.types import TokenSignal
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What is to be scored: a completion after its prompt."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to read beyond the log-probs of the completion tokens."""
+
+    top_k: int = 0  # ids and log-probs of this model's top k; 0 for none
+    entropy: bool = False
+    at_ids: Tensor | None = None  # [B, T, K] long: log-probs at these ids instead of the model's own top k
+
+
+class Scored(Protocol):
+    """The answer; `support` may be asked for afterwards, for a few positions only."""
+
+    signal: TokenSignal
+
+    def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        """The model's top k at the positions of mask [B, T]: ids [R, K] and log-probs [R, K], in row-major order of the mask."""
+        ...
+
+
+class Scorer(Protocol):
+    """Scores completions under one model."""
+
+    def score(self, completions: Sequence[Completion], request: ScoreRequest) -> Scored:
+        """Log-probs [B, T] (right-padded with 0) of every completion token, and what else was asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableScored:
+    """Scored by looking up whole-vocabulary log-probs."""
+
+    signal: TokenSignal
+    table: Tensor  # [B, T, V]
+
+    def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        """See Scored."""
+        values, ids = self.table[mask].topk(top_k, dim=-1)
+        return ids, values
+
+
+class ScriptedScorer:
+    """The fake: log-probs come from a fixed table [B, T, V] of logits, whatever the prompt."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.table = logits.log_softmax(-1)
+
+    def score(self, completions: Sequence[Completion], request: ScoreRequest) -> TableScored:
+        """See Scorer."""
+        width = max(len(c.completion_ids) for c in completions)
+        table = self.table[: len(completions), :width]
+        mask, labels = pad_completions(completions)
+        logprobs = torch.where(mask, table.gather(-1, labels[..., None])[..., 0], 0.0)
+        topk_ids = topk_logprobs = entropy = None
+        if request.at_ids is not None:
+            topk_ids, topk_logprobs = request.at_ids, table.gather(-1, request.at_ids)
+        elif request.top_k:
+            topk_logprobs, topk_ids = table.topk(request.top_k, dim=-1)
+        if request.entropy:
+            entropy = torch.where(mask, -(table.exp() * table).sum(-1), 0.0)
+        return TableScored(TokenSignal(logprobs, topk_ids, topk_logprobs, entropy), table)
+
+
+def pad_completions(completions: Sequence[Completion]) -> tuple[Tensor, Tensor]:
+    """The mask [B, T] and the labels [B, T] of right-padded completions."""
+    lengths = torch.tensor([len(c.completion_ids) for c in completions])
+    width = int(lengths.max())
+    labels = torch.tensor([[*c.completion_ids, *[0] * (width - len(c.completion_ids))] for c in completions])
+    return torch.arange(width) < lengths[:, None], labels

@@ -1,0 +1,246 @@
+"""Typed configuration: what a method may not touch (Setting), how it is executed, and the scan that finds the methods.
+
+Hydra composes YAML from conf/; `RunConfig.from_hydra` turns the result into these records and refuses unknown keys
+and wrong types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import UserError
+from harness.paths import ROOT, locate
+from harness.prompts import prompts_identity
+from harness.results.record import UNTRAINED
+from harness.types import Method
+
+CONF_DIR = ROOT / "conf"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that a comparison keeps equal. A method may touch nothing in here; its hash is the comparison's identity."""
+
+    name: str  # of the folder and the tables; not part of the hash
+    student: str  # folder or Hub id
+    teacher: str
+    prompts: str  # .jsonl file or Hub data set
+    prompts_split: str  # of a Hub data set
+    student_revision: str | None
+    teacher_revision: str | None
+    dtype: str  # of both models' weights: float32 | bfloat16
+    max_prompt_tokens: int  # longer prompts are refused
+    max_new_tokens: int  # student tokens per completion, a teacher prefix not counted
+    min_continuation: int  # teacher tokens that a prefix must leave for the student to write
+    prompts_per_step: int
+    samples_per_prompt: int
+    temperature: float  # 1: otherwise a sample is not one of the student's distribution
+    top_p: float  # 1
+    top_k: int  # size of the direct term's support
+    steps: int  # optimiser updates
+    learning_rate: float
+    lr_schedule: str  # constant | cosine (to 0)
+    warmup_steps: int
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    max_grad_norm: float
+
+    def __post_init__(self) -> None:
+        if self.temperature != 1 or self.top_p != 1:
+            raise UserError(
+                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, because "
+                "otherwise a sample is not one of the student's own distribution and every estimate is biased; remove it."
+            )
+        allowed = {"lr_schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16")}
+        for key, values in allowed.items():
+            if getattr(self, key) not in values:
+                raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
+        positive = "max_prompt_tokens max_new_tokens prompts_per_step samples_per_prompt top_k steps learning_rate max_grad_norm"
+        for key in positive.split():
+            if getattr(self, key) <= 0:
+                raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
+        if self.min_continuation < 1:
+            raise UserError(
+                f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
+            )
+
+    def training_hash(self) -> str:
+        """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
+        content = dataclasses.asdict(self)
+        del content["name"]
+        content["student"] = model_identity(self.student, self.student_revision)
+        content["teacher"] = self.teacher_identity()
+        content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def teacher_identity(self) -> str:
+        """What the hash, and the cache of teacher responses, know of the teacher."""
+        return model_identity(self.teacher, self.teacher_revision)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash."""
+
+    name: str  # rollout engine: hf
+    device: str  # auto | cpu | cuda
+    threads: int  # torch threads of one run
+    micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
+    save_every: int  # steps between two resumable checkpoints
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What a finished run is scored on."""
+
+    tasks: list[str]
+    samples: int | None  # per problem; null: the task's own number
+    data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
+    dev_task: str | None  # scored during training, for the progress line and the learning curve
+    dev_every: int  # steps
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run."""
+
+    setting: Setting
+    method_name: str  # a file in baselines/, or "student" / "teacher" (evaluated only)
+    method: Method | None  # None for the untrained rows
+    engine: Execution
+    evaluation: EvaluationConfig
+    seed: int
+    results_dir: Path
+    fresh: bool  # True: start again even if there is a finished or unfinished run
+    expect: list[dict[str, Any]]  # facts that the comparison asserts when it is done (harness.results.expectations)
+
+    @staticmethod
+    def from_hydra(cfg: DictConfig) -> RunConfig:
+        """Strict conversion; UserError names the key."""
+        raw = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(raw, dict)
+        unknown = set(raw) - {
+            "setting",
+            "method",
+            "engine",
+            "evaluation",
+            "seed",
+            "results_dir",
+            "fresh",
+            "expect",
+            "experiment",
+        }
+        if unknown:
+            raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
+        for key, kind in {"seed": int, "fresh": bool, "results_dir": str}.items():
+            if not isinstance(raw[key], kind) or (kind is int and isinstance(raw[key], bool)):
+                raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
+        name = raw["method"]["name"]
+        knobs = {key: value for key, value in raw["method"].items() if key != "name"}
+        return RunConfig(
+            setting=strict(Setting, raw["setting"], "setting"),
+            method_name=name,
+            method=None if name in UNTRAINED else strict(find_methods()[name], knobs, "method"),
+            engine=strict(Execution, raw["engine"], "engine"),
+            evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
+            seed=raw["seed"],
+            results_dir=Path(raw["results_dir"]),
+            fresh=raw["fresh"],
+            expect=raw["expect"] or [],
+        )
+
+    def comparison_folder(self) -> Path:
+        """results/<setting>-<hash8>"""
+        return self.results_dir / f"{self.setting.name}-{self.setting.training_hash()[:8]}"
+
+    def run_folder(self) -> Path:
+        """results/<setting>-<hash8>/<method>[-<hash8 of changed knobs>]/seed<k>"""
+        changed = self.changed_knobs()
+        suffix = "-" + hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8] if changed else ""
+        return self.comparison_folder() / f"{self.method_name}{suffix}" / f"seed{self.seed}"
+
+    def knobs(self) -> dict[str, Any]:
+        """All knobs of the method."""
+        return {} if self.method is None else dataclasses.asdict(self.method)  # type: ignore[call-overload]
+
+    def changed_knobs(self) -> dict[str, Any]:
+        """The knobs that differ from the method's defaults."""
+        if self.method is None:
+            return {}
+        defaults = dataclasses.asdict(type(self.method)())  # type: ignore[call-overload]
+        return {key: value for key, value in self.knobs().items() if value != defaults[key]}
+
+
+def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
+    """Builds a frozen record from parsed YAML: every field given, no other key, the right types."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(record), OmegaConf.create(dict(values)))
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(
+                f"{where}.{missing[0]} is not set; give {where}.{missing[0]}=… on the command line or in the YAML."
+            )
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        first_line = str(error).splitlines()[0]
+        key = error.full_key or getattr(error, "key", None) or ""
+        raise UserError(f"{where}.{key}: {first_line}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def find_methods() -> dict[str, type[Method]]:
+    """Every baselines/<name>.py that ends with METHOD = <dataclass>, by name; the one scan of that folder."""
+    import baselines
+
+    methods: dict[str, type[Method]] = {}
+    for module in sorted(pkgutil.iter_modules(baselines.__path__), key=lambda m: m.name):
+        try:
+            method = importlib.import_module(f"baselines.{module.name}").METHOD
+        except Exception as error:
+            raise UserError(f"baselines/{module.name}.py cannot be used: {type(error).__name__}: {error}") from error
+        if not (dataclasses.is_dataclass(method) and isinstance(method, type) and issubclass(method, Method)):
+            raise UserError(
+                f"baselines/{module.name}.py: METHOD must be a dataclass that subclasses harness.types.Method."
+            )
+        methods[module.name] = method
+    return methods
+
+
+def register_methods() -> None:
+    """Makes the scan's result Hydra's group `method`, with every knob and its default."""
+    store = ConfigStore.instance()
+    for name, method in find_methods().items():
+        defaults = {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+        store.store(group="method", name=name, node={"name": name, **defaults})
+    for name in UNTRAINED:
+        store.store(group="method", name=name, node={"name": name})
+
+
+def model_identity(name: str, revision: str | None) -> str:
+    """What a Setting's hash knows of a model: its recipe, the bytes of its weights, or its Hub id and revision."""
+    folder = Path(locate(name))
+    if not folder.is_dir():
+        return f"{name}@{revision or 'main'}"
+    recipe = folder / "recipe.json"
+    if recipe.is_file():
+        return "recipe:" + json.loads(recipe.read_text())["recipe_hash"]
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        if path.is_file():
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return "sha256:" + digest.hexdigest()

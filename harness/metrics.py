@@ -1,0 +1,47 @@
+"""Numbers that every step reports, the same for all methods; a metric's comment says what it is averaged over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal
+
+HARD_OUTLIER = -5.0  # nats; below it a token counts as one that the teacher all but excludes
+
+
+def step_metrics(
+    rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, credit: TokenCredit
+) -> dict[str, float]:
+    """Flat metrics of one optimiser step. Token averages are over the student's own tokens."""
+    own = batch.on_policy_mask
+    count = max(1, int(own.sum()))
+    metrics = {
+        "tokens/student": float(own.sum()),
+        "tokens/teacher": float(batch.prefix_mask.sum()),  # written by the teacher (or the data set) and used
+        "tokens/scored": float((own | batch.prefix_mask).sum()),
+        "length/completion": float((own | batch.prefix_mask).sum(1).float().mean()),  # over sequences
+        "length/prefix": float(batch.prefix_mask.sum(1).float().mean()),  # over sequences
+        "truncated_frac": sum(r.stop_reason == "length" for r in rollouts) / len(rollouts),  # over sequences
+        "credit/advantage": float(credit.advantages[own].sum()) / count,
+        "credit/divergence_weight": float(credit.divergence_weights[own].sum()) / count,
+        **{f"credit/{key}": float(value) for key, value in credit.metrics.items()},
+    }
+    if own.any():
+        reward = (teacher.logprobs - student.logprobs)[own]
+        trust = reward.clamp_max(0).exp()
+        quantiles = torch.quantile(reward, torch.tensor([0.001, 0.01, 0.5, 0.99]))
+        metrics |= {
+            "kl/reverse_k1": -float(reward.mean()),  # the sampled estimate of KL(student || teacher), nats per token
+            "kl/total_variation": float((1 - trust).mean()),  # unbiased estimate of the mean total variation
+            "outlier/frac": float(
+                (batch.uniforms[own] >= trust).float().mean()
+            ),  # tokens that a Bernoulli(P_trust) draw rejects
+            "outlier/hard_frac": float((reward < HARD_OUTLIER).float().mean()),
+            "entropy/student": -float(student.logprobs[own].mean()),  # sampled estimate, nats per token
+            **{f"reward/{name}": float(q) for name, q in zip(("q001", "q01", "q50", "q99"), quantiles, strict=True)},
+        }
+    if teacher.entropy is not None:
+        metrics["entropy/teacher"] = float(teacher.entropy[own].sum()) / count
+    return metrics

@@ -1,0 +1,111 @@
+"""Training prompts: a JSONL file or a Hub data set, rendered by the student's chat template, in an order that only the seed decides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import UserError
+from harness.paths import locate
+from harness.seeds import generator_of
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One training prompt."""
+
+    prompt_id: str
+    ids: tuple[int, ...]  # rendered by the chat template, ready to be continued
+    reference_ids: tuple[int, ...] | None = None  # the data set's own response, end token included
+
+
+def load_prompts(source: str, tokenizer: PreTrainedTokenizerBase, *, split: str, max_tokens: int) -> list[Prompt]:
+    """Reads prompts from a .jsonl file or a Hub data set.
+
+    A row holds `prompt` (the user's message) or `messages` (a conversation that ends with the user's turn), and
+    optionally `id` and `reference`.
+    Prompts longer than `max_tokens` are refused, never truncated.
+    """
+    rows = _jsonl_rows(Path(locate(source))) if source.endswith((".jsonl", ".json")) else _hub_rows(source, split)
+    prompts = [_parse_row(row, where, number, tokenizer, max_tokens) for number, (where, row) in enumerate(rows)]
+    if not prompts:
+        raise UserError(f"setting.prompts={source!r} holds no prompts.")
+    if len({p.prompt_id for p in prompts}) < len(prompts):
+        raise UserError(f"setting.prompts={source!r} has two rows with the same id; ids must be unique.")
+    return prompts
+
+
+def prompts_identity(source: str, split: str) -> str:
+    """What a Setting's hash knows of the prompts: the bytes of a file, or the name and split of a Hub data set."""
+    path = Path(locate(source))
+    if path.is_file():
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{source}:{split}"
+
+
+def prompt_order(count: int, seed: int, needed: int) -> list[int]:
+    """Indices of the prompts of a whole run: one permutation per pass over the data, a function of the seed alone."""
+    order: list[int] = []
+    epoch = 0
+    while len(order) < needed:
+        order += generator_of("prompts", seed, epoch).permutation(count).tolist()
+        epoch += 1
+    return order[:needed]
+
+
+def _jsonl_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    if not path.is_file():
+        raise UserError(f"setting.prompts: there is no file {str(path)!r}.")
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise UserError(f"{path}, line {number}: not valid JSON; mend or delete the line.") from None
+        if not isinstance(row, dict):
+            raise UserError(f'{path}, line {number}: expected an object such as {{"prompt": "..."}}.')
+        rows.append((f"{path}, line {number}", row))
+    return rows
+
+
+def _hub_rows(name: str, split: str) -> list[tuple[str, Mapping[str, Any]]]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the library raises many unrelated types; all mean that the set cannot be read
+        raise UserError(
+            f"cannot load setting.prompts={name!r} (split {split!r}) from the Hub: {str(error).splitlines()[0]}"
+        ) from error
+    return [(f"{name}, row {i}", row) for i, row in enumerate(data)]
+
+
+def _parse_row(
+    row: Mapping[str, Any], where: str, number: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Prompt:
+    messages = row.get("messages")
+    if messages is None:
+        if not isinstance(row.get("prompt"), str):
+            raise UserError(f"{where}: needs a text field 'prompt' or a list 'messages'.")
+        messages = [{"role": "user", "content": row["prompt"]}]
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"the tokenizer of the student has no chat template, which {where} needs; add one to the tokenizer."
+        )
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not 0 < len(ids) <= max_tokens:
+        raise UserError(
+            f"{where}: the prompt has {len(ids)} tokens, setting.max_prompt_tokens allows 1 to {max_tokens}."
+        )
+    reference = row.get("reference")
+    reference_ids = None
+    if reference is not None:
+        reference_ids = (*tokenizer(reference, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+    return Prompt(str(row.get("id", number)), ids, reference_ids)

@@ -1,0 +1,228 @@
+"""`python -m harness.run`: a comparison is a Hydra sweep over methods x seeds, then the leaderboard.
+
+Exit status: 0 all runs finished and every expectation holds; 1 a run failed, an expectation does not hold or the
+leaderboard is broken; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # runs use the cores side by side
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from harness.config import CONF_DIR, RunConfig, register_methods
+from harness.errors import UserError
+from harness.results.record import UNTRAINED
+
+INFORMATION_FLAGS = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+}
+
+
+@hydra.main(version_base=None, config_path=str(CONF_DIR), config_name="config")
+def hydra_job(cfg: DictConfig) -> None:
+    """One run of the sweep, in whatever process the launcher chose."""
+    from harness.job import run_job
+
+    quiet_libraries()
+    run_job(RunConfig.from_hydra(cfg))
+
+
+def main() -> None:
+    """The command."""
+    register_methods_or_exit()
+    arguments = sys.argv[1:]
+    if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
+        hydra_job()
+        return
+    sys.exit(exit_code_of(lambda: compare(arguments)))
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Runs a command; bad input becomes one sentence on stderr and exit code 2."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from here.", file=sys.stderr)
+        return 130
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Checks the whole sweep before anything is trained, runs it, and prints the tables."""
+    from harness.monitor import Monitor
+
+    runs = plan(arguments)
+    check(runs)
+    quiet_libraries()
+    with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
+        hydra_job()
+        add_untrained_rows(runs)
+    return report(runs)
+
+
+def plan(arguments: Sequence[str]) -> list[RunConfig]:
+    """Every run that Hydra will make of this command line, in its order."""
+    try:
+        given = OverridesParser.create().parse_overrides(list(arguments))
+        fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+        with initialize_config_dir(str(CONF_DIR), version_base=None):
+            hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
+            axes = {}
+            if str(hydra_config.mode).endswith("MULTIRUN"):
+                mentioned = {override.get_key_element() for override in given}
+                defaults = [
+                    f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned
+                ]
+                sweeps = [*OverridesParser.create().parse_overrides(defaults), *given]
+                axes = {
+                    o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
+                }
+            choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
+            return [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_sentence(error)) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _values(override: Override) -> list[str]:
+    return (
+        list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+    )
+
+
+def _one_sentence(error: Exception) -> str:
+    """The first lines of a Hydra message, which names the key or the known options, without its stack of contexts."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    keep = [
+        line for line in lines if not line.startswith(("full_key", "object_type", "To append", "Set the environment"))
+    ]
+    return " ".join(keep[:4]) or type(error).__name__
+
+
+def check(runs: Sequence[RunConfig]) -> None:
+    """Everything that can be wrong with the input, found before the first run starts."""
+    from harness.evaluation import protocol_hashes
+    from harness.job import check_pair
+    from harness.models import load_tokenizer
+
+    seen: set[str] = set()
+    for run in runs:
+        setting, engine, evaluation = run.setting, run.engine, run.evaluation
+        key = repr((setting, engine, evaluation, run.results_dir))
+        if key in seen:
+            continue
+        seen.add(key)
+        if engine.name != "hf":
+            raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
+        if setting.prompts_per_step % engine.micro_batch_prompts:
+            raise UserError(
+                f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
+                f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
+            )
+        check_pair(run)
+        _check_prompts(run)
+        check_writable(run.results_dir)
+        tasks = [*evaluation.tasks, *([evaluation.dev_task] if evaluation.dev_task else [])]
+        tokenizer = load_tokenizer(setting.student, setting.student_revision)
+        protocol_hashes(tasks, tokenizer, evaluation.samples, evaluation.data_dir)
+
+
+def _check_prompts(run: RunConfig) -> None:
+    from harness.models import load_tokenizer
+    from harness.prompts import load_prompts
+
+    setting = run.setting
+    tokenizer = load_tokenizer(setting.student, setting.student_revision)
+    load_prompts(setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a results folder that cannot be written to."""
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"results_dir={str(folder)!r} is not writable ({error.strerror}); give another folder."
+        ) from error
+
+
+def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
+    """Every table needs the untouched student and the teacher, on the seeds of its runs; a narrowed sweep gets them here."""
+    import dataclasses
+
+    from harness.job import run_job
+
+    for run in runs:
+        for name in UNTRAINED:
+            run_job(dataclasses.replace(run, method_name=name, method=None, fresh=False))
+
+
+def report(runs: Sequence[RunConfig]) -> int:
+    """Builds, writes and prints the leaderboard of every comparison that was touched; says what failed."""
+    from harness.results.summary import summarise
+
+    ok = True
+    folders = {run.comparison_folder(): run for run in runs}
+    for folder, run in folders.items():
+        ok &= summarise(folder, run)
+    return 0 if ok else 1
+
+
+def quiet_libraries() -> None:
+    """Libraries speak only when something is wrong."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=UserWarning)
+
+
+def register_methods_or_exit() -> None:
+    """The scan of baselines/; a broken file there is bad input."""
+
+    def scan() -> int:
+        register_methods()
+        return 0
+
+    code = exit_code_of(scan)
+    if code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

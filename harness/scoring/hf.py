@@ -1,0 +1,121 @@
+"""Scoring with a transformers model in process: padded forwards under no gradient, the head applied in chunks.
+
+Shape legend: B sequences, T completion positions, N valid tokens, H hidden width, K top-k, R rows asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.logprobs import Projection, project
+from harness.models import head_of, hidden_states
+from harness.scoring import Completion, ScoreRequest, pad_completions
+from harness.types import TokenSignal
+
+TOKENS_PER_FORWARD = 2**14  # padded tokens in one forward pass
+KEPT_HIDDEN_BYTES = 2**28  # hidden states kept for a later `support`; beyond it, the sequences concerned are run again
+
+
+class HFScorer:
+    """Scores with the live weights of a transformers model."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+        self.model = model
+        self.vocab_size = vocab_size
+
+    @torch.no_grad()
+    def score(self, completions: Sequence[Completion], request: ScoreRequest) -> HFScored:
+        """See Scorer."""
+        mask, labels = pad_completions(completions)
+        scored = HFScored(self, completions, TokenSignal(torch.zeros(mask.shape)), keeps=self._keeps(mask))
+        logprobs = torch.zeros(mask.shape)
+        entropy = torch.zeros(mask.shape) if request.entropy else None
+        width = request.top_k if request.at_ids is None else request.at_ids.shape[-1]
+        topk_ids = torch.zeros(*mask.shape, width, dtype=torch.long) if width else None
+        topk_logprobs = torch.zeros(*mask.shape, width) if width else None
+        for members in self._forward_groups(completions):
+            hidden = self._hidden([completions[i] for i in members])
+            where = torch.zeros_like(mask)
+            where[members] = mask[members]
+            ids = labels[where][:, None]
+            if request.at_ids is not None:
+                ids = torch.cat([ids, request.at_ids[where]], dim=1)
+            own_topk = request.top_k if request.at_ids is None else 0
+            found = self._project(hidden, ids, own_topk, request.entropy)
+            logprobs[where] = found.logprobs[:, 0].cpu()
+            if entropy is not None and found.entropy is not None:
+                entropy[where] = found.entropy.cpu()
+            if topk_ids is not None and topk_logprobs is not None:
+                at_ids = ids[:, 1:] if found.topk_ids is None else found.topk_ids
+                values = found.logprobs[:, 1:] if found.topk_logprobs is None else found.topk_logprobs
+                topk_ids[where], topk_logprobs[where] = at_ids.cpu(), values.cpu()
+            if scored.keeps:
+                scored.kept.update(
+                    zip(members, hidden.split([len(completions[i].completion_ids) for i in members]), strict=True)
+                )
+        scored.signal = TokenSignal(logprobs, topk_ids, topk_logprobs, entropy)
+        return scored
+
+    def _keeps(self, mask: Tensor) -> bool:
+        width = self.model.config.get_text_config().hidden_size
+        return int(mask.sum()) * width * self.model.dtype.itemsize <= KEPT_HIDDEN_BYTES
+
+    def _forward_groups(self, completions: Sequence[Completion]) -> Iterator[list[int]]:
+        """Ascending indices of sequences that share a forward pass, similar lengths together."""
+        lengths = [len(c.prompt_ids) + len(c.completion_ids) for c in completions]
+        group: list[int] = []
+        for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if group and lengths[i] * (len(group) + 1) > TOKENS_PER_FORWARD:
+                yield sorted(group)
+                group = []
+            group.append(i)
+        if group:
+            yield sorted(group)
+
+    def _hidden(self, completions: Sequence[Completion]) -> Tensor:
+        """[N, H]: the states that predict each completion token, sequence after sequence."""
+        sequences = [[*c.prompt_ids, *c.completion_ids] for c in completions]
+        width = max(map(len, sequences))
+        ids = torch.tensor([s + [0] * (width - len(s)) for s in sequences], device=self.model.device)
+        states = hidden_states(self.model, ids, use_cache=False).last_hidden_state
+        rows = [
+            states[i, len(c.prompt_ids) - 1 : len(s) - 1]
+            for i, (c, s) in enumerate(zip(completions, sequences, strict=True))
+        ]
+        return torch.cat(rows)
+
+    def _project(self, hidden: Tensor, ids: Tensor, top_k: int, entropy: bool = False) -> Projection:
+        head = head_of(self.model, self.vocab_size)
+        ids = ids.to(hidden.device)
+        return project(hidden, head.weight, ids, head_bias=head.bias, top_k=top_k, entropy=entropy)
+
+
+@dataclass
+class HFScored:
+    """The answer of an HFScorer; remembers hidden states within a budget, so that `support` costs one small projection."""
+
+    scorer: HFScorer
+    completions: Sequence[Completion]
+    signal: TokenSignal
+    keeps: bool
+    kept: dict[int, Tensor] = field(default_factory=dict)  # sequence -> [its completion length, H]
+
+    @torch.no_grad()
+    def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+        """See Scored."""
+        members = mask.any(1).nonzero()[:, 0].tolist()
+        if not members:
+            return torch.zeros(0, top_k, dtype=torch.long), torch.zeros(0, top_k)
+        rows = torch.cat([hidden[mask[i, : len(hidden)].to(hidden.device)] for i, hidden in self._hidden_of(members)])
+        found = self.scorer._project(rows, rows.new_zeros(len(rows), 1, dtype=torch.long), top_k)
+        assert found.topk_ids is not None and found.topk_logprobs is not None
+        return found.topk_ids.cpu(), found.topk_logprobs.cpu()
+
+    def _hidden_of(self, members: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for i in members:
+            yield i, self.kept[i] if self.keeps else self.scorer._hidden([self.completions[i]])
