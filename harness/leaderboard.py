@@ -1,0 +1,94 @@
+"""`python -m harness.leaderboard FOLDER [--publish DEST]`: rebuilds and prints the table of a comparison.
+
+FOLDER holds run folders, or one published runs.jsonl. leaderboard.md and leaderboard.json are written into it.
+--publish DEST writes what a table needs (runs.jsonl and the table) to a folder that is small enough to commit;
+the table can be rebuilt there. Exit code: 0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.results.collect import PUBLISHED, load_records, publish_records
+from harness.results.leaderboard import Leaderboard, build_leaderboard
+from harness.results.record import RunRecord
+from harness.results.render import print_leaderboard, write_leaderboard
+
+
+def rebuild_leaderboard(folder: Path, command: str, protocols: dict[str, str] | None = None) -> Leaderboard:
+    """Builds the table of `folder` from its records and writes leaderboard.md and .json into it."""
+    board = build_leaderboard(load_records(folder), command, protocols)
+    write_leaderboard(folder, board)
+    return board
+
+
+def publish(folder: Path, destination: Path, protocols: dict[str, str] | None = None) -> Leaderboard:
+    """Writes runs.jsonl, leaderboard.md and .json to `destination`, from which the same table can be rebuilt."""
+    records = load_records(folder)
+    board = build_leaderboard(records, _command(destination), protocols)
+    kept = {task.name: task.protocol_hash for task in board.tasks}
+    try:
+        publish_records(destination / PUBLISHED, [_keep_protocols(record, kept) for record in records])
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written ({error.strerror}); choose a writable folder.") from error
+    write_leaderboard(destination, board)
+    return board
+
+
+def _keep_protocols(record: RunRecord, kept: dict[str, str]) -> RunRecord:
+    evaluations = tuple(entry for entry in record.evaluations if kept.get(entry.task) == entry.protocol_hash)
+    return dataclasses.replace(record, evaluations=evaluations)
+
+
+def _command(folder: Path) -> str:
+    return f"python -m harness.leaderboard {shlex.quote(str(folder))}"
+
+
+def _parse_protocol(text: str) -> tuple[str, str]:
+    task, separator, protocol = text.partition("=")
+    if not (task and separator and protocol):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=HASH")
+    return task, protocol
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.leaderboard", description="Rebuilds and prints the table of a comparison."
+    )
+    parser.add_argument("folder", type=Path, help="results/<setting>-<hash8>, or a folder with a published runs.jsonl")
+    parser.add_argument("--publish", type=Path, metavar="DEST", help="also write runs.jsonl and the table to DEST")
+    parser.add_argument(
+        "--protocol",
+        type=_parse_protocol,
+        action="append",
+        default=[],
+        metavar="TASK=HASH",
+        help="the evaluation protocol to show, where a task was evaluated under several",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    options = _parse(arguments)
+    protocols = dict(options.protocol)
+    chosen = "".join(f" --protocol {shlex.quote(f'{task}={name}')}" for task, name in protocols.items())
+    try:
+        board = rebuild_leaderboard(options.folder, _command(options.folder) + chosen, protocols)
+        if options.publish is not None:
+            publish(options.folder, options.publish, protocols)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    print_leaderboard(board)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Finds the run records of a comparison and refuses what must not stand in one table.
+
+A comparison is a folder of run folders, as harness/results/record.py lays them out, or a published folder with one
+file `runs.jsonl`, a record per line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, write_text
+
+PUBLISHED = "runs.jsonl"
+PUBLISHED_PROVENANCE = ("commit", "dirty", "versions", "python", "hardware")  # what a published record keeps of it
+_SCORE_TOLERANCE = 1e-6  # a score and its success counts are the same number, but for rounding in JSON
+
+RunKey = tuple[str, int]  # label and seed: at most one run of a comparison
+Protocols = Mapping[str, str]  # task -> protocol hash, or enough of its beginning
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A record and where it was found."""
+
+    record: RunRecord
+    folder: Path | None  # the run's folder; None in a published comparison, which has no more than records
+
+
+def find_runs(folder: Path) -> list[FoundRun]:
+    """All runs of a comparison folder, finished or not, sorted by label and seed.
+
+    Raises UserError for a folder without runs, a record that cannot be read and two records of the same run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give a comparison folder, such as results/<setting>-<hash8>.")
+    paths = sorted(folder.glob("*/seed*/record.json"))
+    found = [FoundRun(_read_record(path), path.parent) for path in paths]
+    published = folder / PUBLISHED
+    if not found and published.is_file():
+        found = [FoundRun(record, None) for record in _read_published(published)]
+    if not found:
+        raise UserError(
+            f"{folder} holds no run: neither <method>/seed<k>/record.json nor {PUBLISHED}; give a comparison folder, "
+            "such as results/<setting>-<hash8>."
+        )
+    repeated = [key for key, count in Counter(key_of(run.record) for run in found).items() if count > 1]
+    if repeated:
+        label, seed = repeated[0]
+        raise UserError(f"{folder} has more than one record of {label} seed {seed}; delete all but one.")
+    return sorted(found, key=lambda run: key_of(run.record))
+
+
+def load_records(folder: Path) -> list[RunRecord]:
+    """The records of `find_runs`."""
+    return [run.record for run in find_runs(folder)]
+
+
+def key_of(record: RunRecord) -> RunKey:
+    """What names a run within its comparison."""
+    return record.label, record.seed
+
+
+def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
+    """Writes one record per line, sorted, with the provenance that a table needs; atomically."""
+    lines = []
+    for record in sorted(records, key=key_of):
+        provenance = {key: record.provenance[key] for key in PUBLISHED_PROVENANCE if key in record.provenance}
+        trimmed = dataclasses.replace(record, provenance=provenance)
+        lines.append(json.dumps(dataclasses.asdict(trimmed), ensure_ascii=False, sort_keys=True) + "\n")
+    write_text(path, "".join(lines))
+
+
+def check_comparable(records: Sequence[RunRecord]) -> None:
+    """Raises UserError unless all records have one training hash, one engine and one set of knobs per label."""
+    first, *others = records
+    for record in others:
+        pair = f"{_name(first)} and {_name(record)}"
+        if record.training_hash != first.training_hash:
+            raise UserError(f"Mixtures refused: {pair} differ in {_setting_difference(first, record)}; keep one kind.")
+        if record.engine != first.engine:
+            raise UserError(
+                f"Mixtures refused: {pair} were rolled out by different engines ({first.engine}, {record.engine}); "
+                "run them again on one engine."
+            )
+    by_label: dict[str, RunRecord] = {}
+    for record in records:
+        same = by_label.setdefault(record.label, record)
+        changed = _differing(same.knobs, record.knobs)
+        if changed:
+            raise UserError(
+                f"Mixtures refused: {_name(same)} and {_name(record)} differ in the method's knobs "
+                f"({_show(changed)}), whose defaults have changed between them; run one of them again."
+            )
+
+
+def select_evaluations(
+    records: Sequence[RunRecord], protocols: Protocols | None = None
+) -> dict[str, dict[RunKey, Evaluation]]:
+    """The evaluations of completed runs by task, under one protocol per task.
+
+    `protocols` chooses where a task was evaluated under several; without it that is a UserError.
+    """
+    by_task: dict[str, list[tuple[RunRecord, Evaluation]]] = {}
+    for record in records:
+        if record.status == "completed":
+            for evaluation in record.evaluations:
+                by_task.setdefault(evaluation.task, []).append((record, evaluation))
+    unknown = sorted(set(protocols or ()) - set(by_task))
+    if unknown:
+        known = ", ".join(sorted(by_task)) or "none"
+        raise UserError(f"A protocol is chosen for {unknown[0]}, which no run was evaluated on; known: {known}.")
+    selected = {}
+    for task, rows in sorted(by_task.items()):
+        rows = _one_protocol(task, rows, (protocols or {}).get(task))
+        designs = {(evaluation.problems, evaluation.samples) for _, evaluation in rows}
+        if len(designs) > 1:
+            raise UserError(
+                f"Mixtures refused: {task} has runs with different numbers of (problems, samples): {sorted(designs)}; "
+                "evaluate them again."
+            )
+        selected[task] = {key_of(record): evaluation for record, evaluation in rows}
+    return selected
+
+
+def _one_protocol(
+    task: str, rows: list[tuple[RunRecord, Evaluation]], chosen: str | None
+) -> list[tuple[RunRecord, Evaluation]]:
+    examples = {evaluation.protocol_hash: record for record, evaluation in rows}
+    if chosen is not None:
+        examples = {name: record for name, record in examples.items() if name.startswith(chosen)}
+        if not examples:
+            known = ", ".join(sorted({evaluation.protocol_hash for _, evaluation in rows}))
+            raise UserError(f"No run was evaluated on {task} under the protocol {chosen}; known: {known}.")
+    if len(examples) > 1:
+        listed = " and ".join(f"{name} (such as {_name(record)})" for name, record in sorted(examples.items()))
+        raise UserError(
+            f"Mixtures refused: {task} was evaluated under different protocols, {listed}; evaluate all runs alike, "
+            f"or choose one with --protocol {task}=<hash>."
+        )
+    return [(record, evaluation) for record, evaluation in rows if evaluation.protocol_hash in examples]
+
+
+def _read_record(path: Path) -> RunRecord:
+    try:
+        record = load_record(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); mend its permissions or delete its folder."
+        ) from error
+    problem = _find_inconsistency(record)
+    if problem:
+        raise UserError(
+            f"{path} is not a valid run record ({problem}); delete the folder {path.parent} to run it again."
+        )
+    return record
+
+
+def _read_published(path: Path) -> list[RunRecord]:
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = record_from_dict(json.loads(line))
+            problem = _find_inconsistency(record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            raise UserError(
+                f"{path} line {number} is not a valid run record ({problem}); restore the file, or delete the line."
+            )
+        records.append(record)
+    return records
+
+
+def _find_inconsistency(record: RunRecord) -> str:
+    """What is wrong with the values of a record, or nothing."""
+    if not isinstance(record.method, str) or not isinstance(record.seed, int):
+        return f"method is {record.method!r} and seed is {record.seed!r}"
+    seen = set()
+    for evaluation in record.evaluations:
+        counts, total = evaluation.correct, evaluation.problems * evaluation.samples
+        if len(counts) != evaluation.problems or total <= 0:
+            return f"{evaluation.task} has {len(counts)} success counts for {evaluation.problems} problems"
+        if not all(isinstance(count, int) and 0 <= count <= evaluation.samples for count in counts):
+            return f"{evaluation.task} has a success count that is not in 0..{evaluation.samples}"
+        if not abs(sum(counts) / total - evaluation.score) <= _SCORE_TOLERANCE:  # also when it is NaN
+            return f"{evaluation.task} has the score {evaluation.score}, its success counts say {sum(counts) / total}"
+        if (evaluation.task, evaluation.protocol_hash) in seen:
+            return f"{evaluation.task} is there twice under one protocol"
+        seen.add((evaluation.task, evaluation.protocol_hash))
+    return ""
+
+
+def _setting_difference(a: RunRecord, b: RunRecord) -> str:
+    changed = _differing({**a.setting, "name": None}, {**b.setting, "name": None})  # the name is not part of the hash
+    if changed:
+        return f"the setting ({_show(changed)})"
+    return f"the training hash ({a.training_hash}, {b.training_hash}) though not in a setting key: other code or data"
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> the two values, for the keys whose values differ; an absent key has the value None."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in sorted({*a, *b}):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            changed |= _differing(left, right, f"{prefix}{key}.")
+        elif left != right:
+            changed[f"{prefix}{key}"] = (left, right)
+    return changed
+
+
+def _show(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key}: {left} against {right}" for key, (left, right) in changed.items())
+
+
+def _name(record: RunRecord) -> str:
+    return f"{record.label} seed {record.seed}"
