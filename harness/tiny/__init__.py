@@ -1,4 +1,7 @@
-"""The embedded experiment: an arithmetic task, a tokenizer, two teachers and three students, all made from nothing by `python -m harness.tiny`."""
+"""The embedded experiment: an arithmetic task, a tokenizer, two teachers and three students.
+
+`python -m harness.tiny` makes all of it from nothing; the models that it makes are shipped in `checkpoints/`.
+"""
 
 from pathlib import Path
 

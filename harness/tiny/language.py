@@ -1,7 +1,8 @@
 """How the tiny models read and write: the vocabulary, the tokenizer, and two styles of solution.
 
-Style A restates the operands of every step in one of several wordings (`Then 6 + 5 becomes 1 .`), so a model that writes it has tokens with real
-entropy. Style B is terse (`, add 5 : 1`). A model can be taught facts that are wrong (`wrong_facts`), and slips at random places (`slip`).
+Style A restates the operands of every step in one of several wordings (`Then 6 + 5 becomes 1 .`), so a model that
+writes it has tokens with real entropy. Style B is terse (`, add 5 : 1`). A model can be taught facts that are wrong
+(`wrong_facts`), and slips at random places (`slip`).
 """
 
 import hashlib
@@ -20,14 +21,16 @@ SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 PAD, EOS, BOS, UNK = range(4)
 WORDS = (
     *SPECIAL,
-    *"0 1 2 3 4 5 6 7 8 9 + - * = . , : ; ? \\boxed{ }".split(),
-    *"Start with add subtract times What is the result mod".split(),
-    *"Solution Work Steps Then Now Next gives becomes So Therefore Hence".split(),
-    *"quick then Answer total thus".split(),
+    *"0123456789+-*=.,:;?",
+    *("\\boxed{", "}"),
+    *("Start", "with", "add", "subtract", "times", "What", "is", "the", "result", "mod"),
+    *("Solution", "Work", "Steps", "Then", "Now", "Next", "gives", "becomes", "So", "Therefore", "Hence"),
+    *("quick", "then", "Answer", "total", "thus"),
 )
 WORD_IDS = {word: index for index, word in enumerate(WORDS)}
 
-# The conversation is its words in order; an answer of the assistant ends with <eos>. No role marks: a problem is always followed by its solution.
+# The conversation is its words in order; an answer of the assistant ends with <eos>. No role marks are needed: a
+# problem is always followed by its solution.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %} {{ message['content'] }}"
     "{% if message['role'] == 'assistant' %} {{ eos_token }}{% endif %}{% endfor %}"
@@ -35,7 +38,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word between blanks. The vocabulary is padded to the model's size, so that every id of the model can be decoded."""
+    """One token per word between blanks. The vocabulary is padded to the model's size: all its ids can be decoded."""
     reserved = [f"<reserved_{index}>" for index in range(len(WORDS), VOCAB_SIZE)]
     vocabulary = {word: index for index, word in enumerate([*WORDS, *reserved])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -55,7 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 @cache
 def wrong_facts(share: float) -> Mapping[Fact, int]:
-    """The facts that are taught with a wrong result, the same share of all on every machine; a larger share contains a smaller one.
+    """The facts that are taught with a wrong result; a larger share contains a smaller one.
 
     Fixed, not drawn anew: a model that is taught a wrong fact consistently becomes confident of it.
     """
@@ -63,7 +66,8 @@ def wrong_facts(share: float) -> Mapping[Fact, int]:
     def digest(fact: Fact) -> int:
         return int(hashlib.md5(repr(fact).encode(), usedforsecurity=False).hexdigest(), 16)
 
-    facts = [(value, sign, operand) for value in range(MODULUS) for sign in OPERATION_WORDS for operand in operands_of(sign)]
+    steps = [(sign, operand) for sign in OPERATION_WORDS for operand in operands_of(sign)]
+    facts = [(value, sign, operand) for value in range(MODULUS) for sign, operand in steps]
     chosen = sorted(facts, key=digest)[: round(share * len(facts))]
     return {fact: (compute(*fact) + 1 + digest(fact) % (MODULUS - 1)) % MODULUS for fact in chosen}
 
@@ -71,7 +75,7 @@ def wrong_facts(share: float) -> Mapping[Fact, int]:
 def write_solution(
     problem: Problem, style: str, rng: Random, wrong: Mapping[Fact, int] | None = None, slip: float = 0.0
 ) -> tuple[list[str], list[bool]]:
-    """The words of a solution in style "A" or "B", and for each whether it is a slip (a result replaced by a random digit).
+    """The words of a solution in style "A" or "B", and for each whether it is a slip: a random digit for a result.
 
     A solution goes on from its own results, right or wrong, as a model does.
     """

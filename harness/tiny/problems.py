@@ -1,9 +1,11 @@
 """The arithmetic task: problems, their three disjoint splits, and the data files made from them.
 
-`Start with 6 , add 5 , times 9 , subtract 5 . What is the result mod 1 0 ?` has 3 to 5 operations on one-digit numbers. The split is a function
-of the problem's own text (its md5), so a problem can never be in two of them, whoever draws it and with whatever seed.
+`Start with 6 , add 5 , times 9 , subtract 5 . What is the result mod 1 0 ?` has 3 to 5 operations on one-digit numbers.
+The split is a function of the problem's own text (its md5), so a problem can never be in two of them, whoever draws it
+and with whatever seed.
 
-Only `Random.random()` is drawn from: it is the one method whose sequence Python promises to keep, and the data files are committed.
+Only `Random.random()` is drawn from: it is the one method whose sequence Python promises to keep, and the data files
+are committed.
 """
 
 import hashlib
