@@ -41,7 +41,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise UserError(f"The data file {path} does not exist.")
     rows: list[Row] = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             try:
                 rows.append(_row(json.loads(line)))

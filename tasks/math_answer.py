@@ -1,7 +1,7 @@
 """The grader of math answers: pure functions from a response and a gold answer to a verdict.
 
 Two answers are equal when their canonical forms are: numbers by exact value ("025" = 25 = 25.0), everything else as
-text without typography. `canonical` is the only notion of equality, so that grading and majority voting cannot disagree.
+text without typography. `canonical` is the only notion of equality, so that grading and voting cannot disagree.
 """
 
 import functools
@@ -15,7 +15,11 @@ Reason = Literal["equal", "different", "no_box", "unfinished_thinking"]
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _MAX_NUMBER_CHARS = 400  # longer digit strings are compared as text: nobody's answer, and quadratic to parse
+_MAX_ANSWER_CHARS = 2_000  # longer answers (a model in a loop) are compared as they stand
 
+_GROUPS = re.compile(
+    r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]"
+)  # what opens or closes a group, and escapes
 _WRAPPER = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}"
 _UNIT_WRAPPER = re.compile(r"(?<=[0-9.}])\s*(?:\\[,;:! ])*\s*" + _WRAPPER + r"(?:\s*\^\s*(?:\{[0-9]\}|[0-9]))?\s*$")
 _DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\\circ|°)")
@@ -74,25 +78,16 @@ def after_thinking(response: str) -> str | None:
 
 def last_boxed(text: str) -> str | None:
     r"""The content of the last balanced `\boxed{...}` (or `\fbox{...}`), stripped; None without one or if empty."""
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
-        end = _closing_brace(text, match.end())
-        if end is not None:
-            return text[match.end() : end].strip() or None
-    return None
-
-
-def _closing_brace(text: str, start: int) -> int | None:
-    r"""Index of the brace that closes the group entered at `start`; `\{` and `\}` are signs, not groups."""
-    depth, i = 1, start
-    while i < len(text):
-        if text[i] == "\\":
-            i += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return i
-        i += 1
-    return None
+    open_groups: list[re.Match[str]] = []
+    last: tuple[int, int] | None = None  # where the content of the box begins and ends
+    for mark in _GROUPS.finditer(text):
+        if mark[0] == "}":
+            opened = open_groups.pop() if open_groups else mark
+            if len(opened[0]) > 1 and (last is None or opened.end() > last[0]):
+                last = opened.end(), mark.start()
+        elif mark[0].endswith("{") and mark[0] != r"\{":
+            open_groups.append(mark)
+    return (text[last[0] : last[1]].strip() or None) if last else None
 
 
 @functools.lru_cache(maxsize=4096)  # the same few answers come again and again
@@ -101,6 +96,8 @@ def canonical(answer: str) -> str:
 
     Spaces are dropped, except between digits: "2 5" is not 25.
     """
+    if len(answer) > _MAX_ANSWER_CHARS:
+        return answer
     text = _plain(answer)
     value = number(text)
     return str(value) if value is not None else re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.evaluation.loading import TASKS_DIR, LoadedTask, check_arguments, load_task, quiet_lm_eval
+from harness.evaluation.loading import TASKS_DIR, LoadedTask, check_arguments, load_task, unobtrusive_lm_eval
 from harness.results.record import Evaluation, ItemRow
 from harness.rollout import Progress, RolloutEngine
 
@@ -81,7 +81,7 @@ def evaluate(
         quiet=quiet,
         progress=progress,
     )
-    with quiet_lm_eval():
+    with unobtrusive_lm_eval():
         results = run_lm_eval(
             lm=lm,
             task_dict={"tasks": {name: task.task for name, task in loaded.items()}},

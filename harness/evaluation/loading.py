@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import logging
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def load_task(
     named = _with_samples(load_yaml(_path(entry.yaml_path), resolve_func=False), samples)
     config = _with_samples(load_yaml(_path(entry.yaml_path)), samples)
     config["metadata"] = {**config.get("metadata", {}), "data_dir": data_dir}
-    with quiet_lm_eval(logging.ERROR):
+    with unobtrusive_lm_eval(logging.ERROR):
         task = manager.load([config])["tasks"][name]
     documents = list(task.eval_docs)[:limit]
     protocol = {
@@ -62,12 +63,15 @@ def load_task(
 
 
 @contextlib.contextmanager
-def quiet_lm_eval(level: int = logging.WARNING) -> Iterator[None]:
-    """lm-eval logs at INFO and draws a bar while it builds prompts; inside this context it does neither."""
+def unobtrusive_lm_eval(level: int = logging.WARNING) -> Iterator[None]:
+    """lm-eval logs at INFO, draws a bar while it builds prompts, and draws names of tasks from the global `random`.
+
+    An evaluation in the middle of a training must do none of it.
+    """
     import lm_eval.api.task as task_module
 
     logger = logging.getLogger("lm_eval")
-    before, bar = logger.level, task_module.tqdm
+    before, bar, random_state = logger.level, task_module.tqdm, random.getstate()
     logger.setLevel(level)
     task_module.tqdm = functools.partial(bar, disable=True)
     try:
@@ -75,6 +79,7 @@ def quiet_lm_eval(level: int = logging.WARNING) -> Iterator[None]:
     finally:
         logger.setLevel(before)
         task_module.tqdm = bar
+        random.setstate(random_state)
 
 
 @functools.lru_cache
