@@ -9,13 +9,13 @@ would change a training that is evaluated half-way, and spends seconds on descri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.evaluation.loading import TASKS_DIR, LoadedTask, check_arguments, load_task, unobtrusive_lm_eval
+from harness.evaluation.loading import TASKS_DIR, LoadedTask, TaskOptions, load_tasks, unobtrusive_lm_eval
 from harness.results.record import Evaluation, ItemRow
 from harness.rollout import Progress, RolloutEngine
 
@@ -31,9 +31,7 @@ class TaskResult:
 
     evaluation: Evaluation
     items: list[ItemRow]  # a row per problem and sample
-    texts: list[
-        dict[str, Any]
-    ]  # what was written, keyed like items: task, protocol_hash, item_id, repeat, text, extracted
+    texts: list[dict[str, Any]]  # keyed like items (task, protocol_hash, item_id, repeat): text, extracted
     metrics: dict[str, float]  # lm-eval's own: avg_at_k, pass_at_k, maj_at_k where the task votes
 
 
@@ -47,6 +45,7 @@ def evaluate(
     samples: int | None = None,
     data_dir: str | None = None,
     limit: int | None = None,
+    generation: Mapping[str, Any] | None = None,
     stop_ids: Sequence[int] | None = None,
     quiet: bool = False,
     progress: Progress | None = None,
@@ -60,18 +59,20 @@ def evaluate(
         max_length: positions of the model. A completion may fill what the prompt leaves; a prompt is never shortened.
         samples: per problem; None: as many as each task's file says.
         data_dir: folder with `<task>/test.jsonl` for the tasks whose data are not beside them.
-        limit: the first problems only, for trying things out; it changes the protocol hash.
+        limit: the first problems only, for trying things out.
+        generation: replaces entries of every task's generation_kwargs, e.g. {"max_gen_toks": 512}. Like samples and
+            limit it is part of the protocol hash.
         stop_ids: end tokens; None: the tokenizer's.
         quiet: no progress bars. progress: called with the number of tokens written since the last call.
     """
-    check_arguments(tasks, samples, limit)
     if not tasks:
         return []
     from lm_eval.evaluator import evaluate as run_lm_eval
 
     from harness.evaluation.lm import EngineLM
 
-    loaded = {name: load_task(name, tokenizer, samples, data_dir, limit, tasks_dir) for name in tasks}
+    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    loaded = load_tasks(tasks, tokenizer, options)
     lm = EngineLM(
         engine,
         tokenizer,
@@ -101,11 +102,12 @@ def protocol_hashes(
     samples: int | None = None,
     data_dir: str | None = None,
     limit: int | None = None,
+    generation: Mapping[str, Any] | None = None,
     tasks_dir: Path = TASKS_DIR,
 ) -> dict[str, str]:
     """The protocol hash of every task, as `evaluate` would write it, without running a model."""
-    check_arguments(tasks, samples, limit)
-    return {name: load_task(name, tokenizer, samples, data_dir, limit, tasks_dir).protocol_hash for name in tasks}
+    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    return {name: task.protocol_hash for name, task in load_tasks(tasks, tokenizer, options).items()}
 
 
 def _task_result(

@@ -7,6 +7,7 @@ sample from the random stream at its own coordinates.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,13 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
+from harness.evaluation.loading import GENERATION_KEYS
 from harness.rollout import Progress, RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.types import Rollout
 
 THINK_OPEN = "<think>"
 DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's, for tasks that do not say
-GENERATION_KEYS = {"until", "do_sample", "temperature", "top_p", "top_k", "max_gen_toks"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class _Planned:
     position: int
     key: tuple[str, int]  # task name, document
     request: RolloutRequest
+    limit: int  # tokens that may be written
     until: tuple[str, ...]
     opens_thinking: bool  # the prompt ends inside the thinking
 
@@ -103,7 +105,9 @@ class EngineLM(LM):
         for task, batches in self._plan(requests).items():
             with self._bar(task, batches, disable_tqdm) as bar:
                 for sampling, planned in batches.items():
-                    rollouts = self._engine.generate([p.request for p in planned], sampling, self._reporter(bar))
+                    # one call for all, so that they share batches: the engine's limit is the longest of theirs
+                    longest = dataclasses.replace(sampling, max_new_tokens=max(plan.limit for plan in planned))
+                    rollouts = self._engine.generate([p.request for p in planned], longest, self._reporter(bar))
                     for plan, rollout in zip(planned, rollouts, strict=True):
                         texts[plan.position], sample = self._read(plan, rollout)
                         self.samples[plan.key].append(sample)
@@ -116,43 +120,51 @@ class EngineLM(LM):
         drawn: Counter[tuple[str, int]] = Counter()
         for position, instance in enumerate(requests):
             prompt, generation_kwargs = instance.args
-            task, document = str(instance.task_name), int(instance.doc_id or 0)
-            item = f"{task}/{item_id(instance.doc, document)}"
+            key = (str(instance.task_name), int(instance.doc_id or 0))
+            item = f"{key[0]}/{item_id(instance.doc, key[1])}"
             if prompt not in prompts:
                 prompts[prompt] = self._encode(prompt)
-            repeat = drawn[task, document]
-            drawn[task, document] += 1
-            sampling = self._sampling(generation_kwargs, len(prompts[prompt]), item)
-            request = RolloutRequest(
-                prompt_id=item,
-                prompt_ids=prompts[prompt],
-                seed=seed_of("evaluation", self._run_seed, task, document, repeat),
-                sample_index=repeat,
+            sampling = self._sampling(generation_kwargs, item)
+            planned = _Planned(
+                position,
+                key,
+                RolloutRequest(
+                    prompt_id=item,
+                    prompt_ids=prompts[prompt],
+                    seed=seed_of("evaluation", self._run_seed, *key, drawn[key]),
+                    sample_index=drawn[key],
+                ),
+                limit=min(sampling.max_new_tokens, self._room(len(prompts[prompt]), item)),
+                until=tuple(_as_list(generation_kwargs.get("until"))),
+                opens_thinking=prompt.rstrip().endswith(THINK_OPEN),
             )
-            until = tuple(_as_list(generation_kwargs.get("until")))
-            opens_thinking = prompt.rstrip().endswith(THINK_OPEN)
-            plan[task][sampling].append(_Planned(position, (task, document), request, until, opens_thinking))
+            drawn[key] += 1
+            plan[key[0]][sampling].append(planned)
         return plan
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         """Ids of the prompt. A chat template writes its own special tokens: none is added to what it rendered."""
         return tuple(self._tokenizer.encode(prompt, add_special_tokens=self._tokenizer.chat_template is None))
 
-    def _sampling(self, kwargs: Mapping[str, Any], prompt_tokens: int, item: str) -> Sampling:
-        """Turns lm-eval's generation kwargs into a Sampling, its limit cut to the positions that the prompt leaves."""
-        if unknown := set(kwargs) - GENERATION_KEYS:
-            raise UserError(
-                f"Generation settings {sorted(unknown)} of {item} are not known; known: {sorted(GENERATION_KEYS)}."
-            )
+    def _room(self, prompt_tokens: int, item: str) -> int:
+        """Positions that the prompt leaves for the completion."""
         room = self._max_length - prompt_tokens
         if room < 1:
             raise UserError(
                 f"The prompt of {item} has {prompt_tokens} tokens and leaves no room in the model's {self._max_length} "
                 "positions; prompts are never shortened, so evaluate this task with a model of a longer context."
             )
+        return room
+
+    def _sampling(self, kwargs: Mapping[str, Any], item: str) -> Sampling:
+        """Turns lm-eval's generation kwargs into a Sampling."""
+        if unknown := set(kwargs) - GENERATION_KEYS:
+            raise UserError(
+                f"Generation settings {sorted(unknown)} of {item} are not known; known: {sorted(GENERATION_KEYS)}."
+            )
         temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
         return Sampling(
-            max_new_tokens=min(int(kwargs.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)), room),
+            max_new_tokens=int(kwargs.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
             temperature=temperature if kwargs.get("do_sample", temperature > 0) else 0.0,
             top_p=float(kwargs.get("top_p", 1.0)),
             top_k=max(int(kwargs.get("top_k", 0)), 0),
@@ -164,8 +176,9 @@ class EngineLM(LM):
 
         Thinking that the prompt opened is opened in the text too, so that the grader can tell whether it was finished.
         """
-        ids = list(rollout.completion_ids)
-        stop_reason: str = rollout.stop_reason
+        ids = list(rollout.completion_ids[: plan.limit])
+        tokens = len(ids)
+        stop_reason: str = rollout.stop_reason if tokens == len(rollout.completion_ids) else "length"
         if ids and ids[-1] in self._stop_ids:
             ids = ids[:-1]
         text = str(self._tokenizer.decode(ids, skip_special_tokens=False))
@@ -174,11 +187,11 @@ class EngineLM(LM):
             text, stop_reason = text[: min(cuts)], "stop"
         if plan.opens_thinking:
             text = f"{THINK_OPEN}\n{text}"
-        return text, Sample(tokens=len(rollout.completion_ids), stop_reason=stop_reason)
+        return text, Sample(tokens=tokens, stop_reason=stop_reason)
 
     def _bar(self, task: str, batches: Mapping[Sampling, Sequence[_Planned]], disabled: bool) -> tqdm:
         """A bar over tokens. Its end is the most that can be written, so that the time left is an upper bound."""
-        most = sum(sampling.max_new_tokens * len(planned) for sampling, planned in batches.items())
+        most = sum(plan.limit for planned in batches.values() for plan in planned)
         return tqdm(
             total=most,
             desc=task,

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
     from transformers import PreTrainedTokenizerBase
 
+GENERATION_KEYS = {
+    "until",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_gen_toks",
+}  # of a task's generation_kwargs
 TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 
 
@@ -32,31 +40,50 @@ class LoadedTask:
     samples: int  # per problem
 
 
-def load_task(
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    samples: int | None,
-    data_dir: str | None,
-    limit: int | None,
-    tasks_dir: Path,
-) -> LoadedTask:
-    """Builds the task `name` with `samples` per problem (None: as many as its file says)."""
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a caller may change of the tasks as their files describe them."""
+
+    samples: int | None = None  # per problem
+    data_dir: str | None = None  # folder with <task>/test.jsonl, for tasks whose data are not beside them
+    limit: int | None = None  # the first problems only
+    generation: Mapping[str, Any] | None = None  # replaces entries of generation_kwargs
+    tasks_dir: Path = TASKS_DIR
+
+    def __post_init__(self) -> None:
+        for key in ("samples", "limit"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"evaluation.{key} must be at least 1, not {value}.")
+        if unknown := set(self.generation or {}) - GENERATION_KEYS:
+            raise UserError(
+                f"Unknown generation settings {sorted(unknown)} in evaluation; known: {sorted(GENERATION_KEYS)}."
+            )
+
+
+def load_tasks(names: Sequence[str], tokenizer: PreTrainedTokenizerBase, options: TaskOptions) -> dict[str, LoadedTask]:
+    """Builds the tasks, in the order of their names."""
+    if isinstance(names, str) or len(set(names)) != len(names):
+        raise UserError(f"evaluation.tasks must be a list of different task names, not {names!r}.")
+    return {name: _load_task(name, tokenizer, options) for name in names}
+
+
+def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptions) -> LoadedTask:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    tasks_dir = tasks_dir.resolve()
+    tasks_dir = options.tasks_dir.resolve()
     manager = _manager(tasks_dir)
     if name not in manager.all_subtasks:
         raise UserError(f"Unknown task {name!r}; known: {', '.join(manager.all_subtasks)}.")
-    entry = manager.task_index[name]
-    named = _with_samples(load_yaml(_path(entry.yaml_path), resolve_func=False), samples)
-    config = _with_samples(load_yaml(_path(entry.yaml_path)), samples)
-    config["metadata"] = {**config.get("metadata", {}), "data_dir": data_dir}
+    path = manager.task_index[name].yaml_path
+    assert path is not None  # tasks come from files
+    config = _changed(load_yaml(path), options)
+    config["metadata"] = {**config.get("metadata", {}), "data_dir": options.data_dir}
     with unobtrusive_lm_eval(logging.ERROR):
         task = manager.load([config])["tasks"][name]
-    documents = list(task.eval_docs)[:limit]
     protocol = {
-        "config": _relative(named, tasks_dir),
-        "documents": _digest(documents),
+        "config": _relative(_changed(load_yaml(path, resolve_func=False), options), tasks_dir),  # functions by name
+        "documents": _digest(list(task.eval_docs)[: options.limit]),
         "chat_template": tokenizer.chat_template,
     }
     return LoadedTask(task, _digest(protocol), int(config.get("repeats", 1)))
@@ -92,20 +119,17 @@ def _manager(tasks_dir: Path) -> TaskManager:
     return TaskManager(include_path=str(tasks_dir), include_defaults=False)
 
 
-def _path(yaml_path: Path | None) -> Path:
-    assert yaml_path is not None  # tasks come from files
-    return yaml_path
-
-
-def _with_samples(config: dict[str, Any], samples: int | None) -> dict[str, Any]:
-    """Sets the number of samples where lm-eval wants it: how many are drawn, and how many the filter keeps."""
-    if samples is None:
+def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
+    """Applies the options. lm-eval wants the number of samples twice: how many are drawn, and how many are kept."""
+    if options.generation:
+        config = {**config, "generation_kwargs": {**config.get("generation_kwargs", {}), **options.generation}}
+    if options.samples is None:
         return config
     filters = [
-        {**pipeline, "filter": [_with_k(step, samples) for step in pipeline["filter"]]}
+        {**pipeline, "filter": [_with_k(step, options.samples) for step in pipeline["filter"]]}
         for pipeline in config.get("filter_list", [])
     ]
-    return {**config, "repeats": samples, "filter_list": filters}
+    return {**config, "repeats": options.samples, "filter_list": filters}
 
 
 def _with_k(step: dict[str, Any], samples: int) -> dict[str, Any]:
@@ -125,12 +149,3 @@ def _digest(content: Any) -> str:
     """sha256 of the content as canonical JSON."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def check_arguments(tasks: Sequence[str], samples: int | None, limit: int | None) -> None:
-    """Refuses what cannot be evaluated before anything is loaded."""
-    if isinstance(tasks, str) or len(set(tasks)) != len(tasks):
-        raise UserError(f"evaluation.tasks must be a list of different task names, not {tasks!r}.")
-    for key, value in (("samples", samples), ("limit", limit)):
-        if value is not None and value < 1:
-            raise UserError(f"evaluation.{key} must be at least 1, not {value}.")

@@ -91,6 +91,11 @@ def test_arithmetic_is_found_with_its_data_and_can_be_limited(tokenizer):
     assert engine.requests[0].prompt_ids[0] == tokenizer.bos_token_id
 
 
+def test_generation_settings_can_be_changed(tokenizer):
+    result = run_aime(ScriptedEngine(lambda r: "x" * 99, tokenizer), tokenizer, generation={"max_gen_toks": 10})
+    assert result.evaluation.mean_tokens == 10 and result.evaluation.truncated_frac == 1.0
+
+
 def test_an_evaluation_leaves_no_trace(tokenizer, capfd):
     """It runs in the middle of a training: the global generators and the terminal stay as they were."""
     engine = ScriptedEngine(lambda r: boxed("1"), tokenizer)
@@ -121,6 +126,8 @@ def test_bad_input_is_one_sentence(tokenizer, tmp_path):
     for kwargs, message in (({"samples": 0}, "samples must be at least 1"), ({"limit": 0}, "limit must be at least 1")):
         with pytest.raises(UserError, match=message):
             run_aime(engine, tokenizer, **kwargs)
+    with pytest.raises(UserError, match="min_p"):
+        run_aime(engine, tokenizer, generation={"min_p": 0.1})
     with pytest.raises(UserError, match="different task names"):
         protocol_hashes(["aime24", "aime24"], tokenizer)
     assert evaluate(engine, tokenizer, [], run_seed=0, max_length=2048) == []

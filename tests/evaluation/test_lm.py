@@ -70,6 +70,9 @@ def test_a_prompt_is_never_shortened(tokenizer):
     lm, engine = lm_of(tokenizer, "x" * 99, max_length=prompt_tokens + 3)
     assert lm.generate_until([instance()]) == ["xxx"]  # what the prompt leaves of the positions
     assert len(engine.requests[0].prompt_ids) == prompt_tokens
+    shorter = instance("<s><|user|>2<|end|><|assistant|>", doc_id=4)
+    assert lm.generate_until([shorter, instance(doc_id=5)]) == ["xxxxx", "xxx"]  # each its own, in one call
+    assert lm.samples["toy", 5][0].stop_reason == "length" and lm.samples["toy", 5][0].tokens == 3
     lm, _ = lm_of(tokenizer, max_length=prompt_tokens)
     with pytest.raises(UserError, match=r"toy/p3 has 7 tokens and leaves no room in the model's 7 positions"):
         lm.generate_until([instance()])

@@ -65,6 +65,7 @@ def test_samples_limit_data_and_chat_template_matter(tokenizer, tmp_path):
         hash_of(tokenizer, samples=3),
         hash_of(tokenizer, samples=None),
         hash_of(tokenizer, limit=3),
+        hash_of(tokenizer, generation={"max_gen_toks": 100}),
         hash_of(tokenizer, data_dir=str(tmp_path)),
         hash_of(make_tokenizer(TEMPLATE.replace("<|end|>", ""))),
         hash_of(make_tokenizer(None)),
