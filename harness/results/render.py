@@ -183,9 +183,13 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
                 Text(name), justify="left" if left else "right", overflow="fold", style="bold" if not number else ""
             )
         for cells in sheet.rows:
-            table.add_row(*(Text(cell, style="red" if cell.startswith("failed: ") else "") for cell in cells))
+            table.add_row(*map(_terminal_cell, cells))
         console.print(table)
         if sheet.note:
             console.print(Text(sheet.note))
     for line in footnotes(board):
         console.print(Text(line, style="dim"))
+
+
+def _terminal_cell(cell: str) -> Text:
+    return Text(cell, style="red", justify="left") if cell.startswith("failed: ") else Text(cell)

@@ -19,7 +19,10 @@ Pearson's at the effective number of problems n = m (1 - m) / Var, shrunk by (z 
 Methodology 24, 1998). It lies in [0, 1], and it has width where no variance can be estimated: with equal scores
 everywhere, n is the number of problems; with one problem, n = 1.
 
-Coverage of the nominal 95 %, measured by tests/results/test_statistics.py: [COVERAGE]
+Coverage of the nominal 95 %, measured by tests/results/test_statistics.py (2,000 simulations a cell, Monte-Carlo error
+0.3 to 0.6): 94.2 to 98.2 % over 3 to 8 seeds, 30 to 200 problems and accuracies 0.1 to 0.9. Known to fall short: three
+seeds that differ more than the problems do (92.5 to 93.2 %), 30 problems of which nearly all are always failed (93.8 %).
+The paired test rejects 3.8 to 4.8 % at the 5 % level where two methods are equal.
 
 Suffixes: S seeds, I problems, N any leading axes.
 """

@@ -1,0 +1,233 @@
+"""Rows, intervals, differences, winners, failed rows; and the command."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.leaderboard import main, publish, rebuild_leaderboard
+from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
+from harness.results.record import RunRecord
+from harness.results.render import (
+    format_difference,
+    format_interval,
+    print_leaderboard,
+    render_markdown,
+    write_leaderboard,
+)
+from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
+
+from .synthetic import evaluation, run, small_comparison, write_runs
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def board_of(records: Sequence[RunRecord]) -> Leaderboard:
+    return build_leaderboard(records, "python -m harness.run")
+
+
+def terminal_text(board: Leaderboard) -> str:
+    sink = io.StringIO()
+    print_leaderboard(board, Console(file=sink))
+    return sink.getvalue()
+
+
+def test_order_and_numbers_of_the_rows() -> None:
+    board = board_of(small_comparison())
+    assert [row.label for row in board.rows] == ["student", "tropd", "eopd", "opd", "teacher"]
+    rows = {row.label: row for row in board.rows}
+    base = np.array([4, 3, 2, 1, 0, 2, 3, 1]) / 4
+    opd = np.array([np.roll(base, -seed) for seed in range(3)])
+    tropd = np.minimum(opd + 0.25, 1)
+    assert rows["opd"].scores["arithmetic"].interval == mean_interval(opd)
+    assert rows["opd"].scores["arithmetic"].difference is None
+    assert rows["tropd"].scores["arithmetic"].interval.estimate == pytest.approx((16 + 7) / 32)
+    assert rows["tropd"].scores["arithmetic"].difference == paired_difference(tropd, opd)
+    assert rows["eopd"].scores["arithmetic"].difference_seeds == (0, 1)
+    assert rows["eopd"].missing_seeds == (2,)
+    assert rows["student"].missing_seeds == ()
+    assert rows["opd"].scores["arithmetic"].truncated_frac == 0.125
+
+
+def test_cost_is_the_mean_and_peak_memory_the_maximum() -> None:
+    cost = {row.label: row.cost for row in board_of(small_comparison()).rows}["opd"]
+    assert cost.student_tokens == 1001  # of 1000, 1001, 1002
+    assert (cost.rollout_s, cost.scoring_s, cost.update_s, cost.evaluation_s) == (1.5, 2.5, 3.5, 0.5)
+    assert cost.peak_memory_bytes == 102 * 2**20
+
+
+def test_failed_and_unfinished_runs_are_rows_with_the_reason() -> None:
+    text = render_markdown(board_of(small_comparison()))
+    assert "| eopd | 2 | failed: the loss is not finite at step 7 | – | – |" in text
+    assert "| reopold | 0 | failed: did not finish (started 2026-01-02T03:04:05+00:00) | – | – |" in text
+    assert "| eopd | 0, 1 (2 of 3) |" in text
+
+
+def test_only_failed_runs_make_a_table() -> None:
+    text = render_markdown(board_of([run("opd", 0, status="failed", reason="out of memory")]))
+    assert "Tasks: none evaluated" in text
+    assert "| opd | 0 | failed: out of memory |" in text
+
+
+def test_first_line_says_what_the_table_is() -> None:
+    first = render_markdown(board_of(small_comparison())).splitlines()[0]
+    assert first == (
+        "Setting tiny, training hash aaaa1111, engine hf. Tasks: arithmetic (8 problems × 4 samples, protocol p1). "
+        "Seeds: 0, 1, 2. Scores in %, with the 95 % interval of the mean over problems and training seeds "
+        "(† one seed: problems only, this checkpoint only). Made by `python -m harness.run`."
+    )
+
+
+def test_format_of_numbers() -> None:
+    assert format_interval(Interval(0.7341, 0.701, 0.767, 0.01, 5, 3, 200)) == "73.4 [70.1, 76.7]"
+    assert format_interval(Interval(1.0, 0.8, 1.0, 0.0, 1, 1, 30)) == "100.0 [80.0, 100.0]†"
+    assert format_difference(Difference(0.306, 0.26, 0.352, 0.02, 5, 3, 200, 15.0, 0.0)) == "+30.6 [26.0, 35.2]"
+    assert format_difference(Difference(-0.0001, -0.02, 0.02, 0.02, 5, 3, 200, 0.0, 1.0)) == "0.0 [-2.0, 2.0]"
+    assert format_difference(Difference(-0.1, -0.12, -0.08, 0.02, 5, 3, 200, 0.0, 1.0)) == "-10.0 [-12.0, -8.0]"
+
+
+def three_methods(gain: int, seeds: int = 3) -> list[RunRecord]:
+    """Two methods that differ by noise of both signs, and one that solves `gain` more of 8 samples on each problem."""
+    rng = np.random.default_rng(3)
+    records = []
+    for seed in range(seeds):
+        for method, shift in (("opd", 0), ("eopd", 0), ("tropd", gain)):
+            correct = (np.arange(40) % 3 + shift + rng.integers(0, 2, 40)).tolist()
+            records.append(run(method, seed, evaluations=(evaluation(correct, samples=8),)))
+    return records
+
+
+def test_winner_only_where_every_difference_is_resolved() -> None:
+    board = board_of(three_methods(gain=3))
+    assert board.winners == {"arithmetic": "tropd"}
+    assert len(board.comparisons) == 3
+    resolved = {(pair.a, pair.b): pair.adjusted_p_value <= 0.05 for pair in board.comparisons}
+    assert resolved == {("eopd", "opd"): False, ("eopd", "tropd"): True, ("opd", "tropd"): True}
+    assert "| tropd (winner) |" in render_markdown(board)
+
+    assert board_of(three_methods(gain=0)).winners == {"arithmetic": None}
+    assert board_of(three_methods(gain=3, seeds=1)).winners == {"arithmetic": None}  # these checkpoints only
+    unfinished = [*three_methods(gain=3), run("reopold", 0, status="failed", reason="?")]
+    assert board_of(unfinished).winners == {"arithmetic": None}  # not shown to be worse
+    assert "winner)" not in render_markdown(board_of(unfinished))
+
+
+def test_task_that_some_runs_lack() -> None:
+    both = (evaluation([1, 2]), evaluation([0, 0], task="aime24"))
+    board = board_of([run("opd", 0, evaluations=both), run("tropd", 0, [4, 4]), run("opd", 1, [2, 2])])
+    assert [row.label for row in board.rows] == ["opd", "tropd"]  # the row that lacks a task stands below
+    text = render_markdown(board)
+    assert text.index("### aime24") < text.index("### arithmetic")
+    assert "| tropd | 0 | not evaluated | – | – |" in text
+    assert "| opd | 0 (1 of 2) | 0.0 [0.0, 84.2]† | – | 12.5 % |" in text
+
+
+def test_difference_is_on_the_seeds_that_both_have() -> None:
+    text = render_markdown(board_of([run("opd", 1, [1, 2, 3]), *(run("tropd", s, [2, 2, 4]) for s in (0, 1))]))
+    assert "† on seed 1 |" in text
+    assert "| – |" in render_markdown(board_of([run("opd", 1, [1, 2]), run("tropd", 0, [2, 2])]))
+
+
+def test_no_records_or_a_mixture_raise() -> None:
+    with pytest.raises(UserError, match="at least one run"):
+        board_of([])
+    with pytest.raises(UserError, match="Mixtures refused"):
+        board_of([run("opd", 0), run("opd", 1, training_hash="other")])
+
+
+def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    records = small_comparison()
+    for name, order in (("a", records), ("b", records[::-1])):
+        write_leaderboard(tmp_path / name, board_of(order))
+    for file in ("leaderboard.md", "leaderboard.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["leaderboard.json", "leaderboard.md"]
+
+
+def test_json_has_the_numbers_and_their_estimand() -> None:
+    content = json.loads(json.dumps(leaderboard_to_dict(board_of(small_comparison())), allow_nan=False))
+    rows = {row["label"]: row for row in content["rows"]}
+    assert rows["opd"]["scores"]["arithmetic"]["interval"]["estimate"] == 0.5
+    assert rows["opd"]["scores"]["arithmetic"]["interval"]["estimand"] == "problems and training seeds"
+    assert rows["student"]["scores"]["arithmetic"]["interval"]["estimand"] == "this checkpoint only"
+    assert rows["eopd"]["missing_seeds"] == [2]
+    assert [run["reason"][:8] for run in content["failed"]] == ["the loss", "did not "]
+
+
+def test_terminal_table_fits_100_columns_without_colours() -> None:
+    label = {"changed_knobs": {"beta": 0.001, "schedule": "[own]"}}
+    text = terminal_text(board_of([*small_comparison(), run("tropd", 0, [4, 4, 4, 4, 0, 0, 0, 0], **label)]))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\x1b" not in text
+    for part in ("71.9 [57.1, 83.8]", "+21.9 [17.7, 26.0]", "0, 1 (2 of 3)", "failed: the loss", "schedule=[own]"):
+        assert part in text
+
+
+def test_unwritable_folder_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_leaderboard(tmp_path / "file" / "folder", board_of(small_comparison()))
+
+
+def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None:
+    folder, published = write_runs(tmp_path / "runs", small_comparison()), tmp_path / "published"
+    original = rebuild_leaderboard(folder, "made")
+    publish(folder, published)
+    files = {path.name: path.read_bytes() for path in published.iterdir()}
+    assert sorted(files) == ["leaderboard.json", "leaderboard.md", "runs.jsonl"]
+    assert len(files["runs.jsonl"]) < 4096 * len(small_comparison())
+    rebuilt = rebuild_leaderboard(published, f"python -m harness.leaderboard {published}")
+    assert {path.name: path.read_bytes() for path in published.iterdir()} == files
+    assert rebuilt.rows == original.rows and rebuilt.failed == original.failed
+    assert rebuilt.comparisons == original.comparisons
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.leaderboard", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_command_prints_writes_and_publishes(tmp_path: Path) -> None:
+    folder = write_runs(tmp_path / "runs", small_comparison())
+    first = command(folder, "--publish", tmp_path / "published")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "71.9 [57.1, 83.8]" in first.stdout
+    again = command(tmp_path / "published")
+    assert (
+        again.stdout.split("Made by")[1].split("arithmetic")[1]
+        == first.stdout.split("Made by")[1].split("arithmetic")[1]
+    )
+    assert (folder / "leaderboard.md").exists() and (folder / "leaderboard.json").exists()
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    folder = write_runs(tmp_path / "runs", small_comparison())
+    (folder / "opd/seed0/record.json").write_text('{"schema')
+    result = command(folder)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "record.json is not a valid run record" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["absent"], ["absent", "--protocol", "nonsense"], [], ["absent", "--typo"]])
+def test_bad_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code  # type: ignore[assignment]
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert captured.err
