@@ -101,10 +101,9 @@ def load_models(config: RunConfig) -> Models:
     setting = config.setting
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    student = load_model(setting.student, setting.student_revision, setting.dtype).to(device_of(config))
-    teacher = (
-        load_model(setting.teacher, setting.teacher_revision, setting.dtype).to(device_of(config)).requires_grad_(False)
-    )
+    student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
+    teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, device_of(config))
+    teacher.requires_grad_(False)
     return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size)
 
 
@@ -208,7 +207,7 @@ def _evaluate_missing(config: RunConfig, folder: Path, record: RunRecord, progre
     missing = [task for task in chosen.tasks if (task, hashes[task]) not in have]
     if missing:
         started = time.perf_counter()
-        model = load_model(name, revision, setting.dtype).to(device_of(config))
+        model = load_model(name, revision, setting.dtype, device_of(config))
         engine = HFEngine(model, check_pair(config))
         for task in missing:
             progress.phase(f"evaluating {task}")

@@ -36,10 +36,11 @@ def load_config(name: str, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(locate(name), revision=revision)
 
 
-def load_model(name: str, revision: str | None = None, dtype: str = "float32") -> PreTrainedModel:
-    """A causal LM with dropout off, checked to have a plain linear head."""
+def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """A causal LM on a device, in eval mode with dropout off, checked to have a plain linear head."""
     with _clear_errors("model", name):
-        model = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=getattr(torch, dtype))
+        model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=getattr(torch, dtype))
+        model.to(device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -95,7 +95,7 @@ class DistillationTrainer(Trainer):
         bind_token_forward(machinery.student, machinery.vocab_size)
         order = PromptOrder(len(machinery.prompts), seed, setting.steps * setting.prompts_per_step)
         arguments = training_arguments(setting, execution, seed, folder)
-        super().__init__(machinery.student, arguments, data_collator=list, train_dataset=order, callbacks=callbacks)
+        super().__init__(machinery.student, arguments, data_collator=_as_is, train_dataset=order, callbacks=callbacks)
         self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
 
     def get_batch_samples(
@@ -210,6 +210,10 @@ class DistillationTrainer(Trainer):
             key = f"loss/{name}"
             self.metrics[key] = self.metrics.get(key, 0.0) + getattr(terms, name).item()
         self.metrics["time/update_s"] = time.perf_counter() - self._update_started
+
+
+def _as_is(indices: list[Any]) -> Any:
+    return indices  # prompts are looked up and padded when the step is made
 
 
 def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:

@@ -11,6 +11,7 @@ Shape legend: B rows in the batch, L cached positions, V vocabulary.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,12 +120,8 @@ class _Batch:
             if remaining < COMPACT_BELOW * len(rows):
                 keep = alive.nonzero()[:, 0]
                 state.cache.batch_select_indices(keep)
-                rows, drawn, positions, attention, alive = (
-                    rows[keep],
-                    drawn[keep],
-                    positions[keep],
-                )
-                attention[keep], alive[keep]
+                rows, drawn, positions = rows[keep], drawn[keep], positions[keep]
+                attention, alive = attention[keep], alive[keep]
             attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
             output = hidden_states(
                 self.engine.model,
@@ -135,7 +132,7 @@ class _Batch:
                 use_cache=True,
             )
             logits = self._logits(output.last_hidden_state[:, 0])
-            positions = positions + 1
+            positions = (positions + 1).clamp_max(context_length(self.engine.model) - 1)  # finished rows may run over
         return self._rollouts(tokens.tolist(), logprobs.tolist(), counts.tolist(), state.prefix_logprobs)
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -257,14 +254,25 @@ def truncate(probabilities: Tensor, top_p: float, top_k: int) -> Tensor:
 
 
 def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Consecutive groups of an ascending list of lengths: a new group begins where padding would cost more than another forward pass."""
-    groups: list[list[int]] = [[]]
-    for i, length in enumerate(lengths):
-        group = groups[-1]
-        if group and (length - lengths[group[-1]]) * len(group) > FORWARD_COST_TOKENS:
-            groups.append([i])
-        else:
-            group.append(i)
+    """Splits an ascending list of lengths into consecutive groups, each padded to its longest, at the least total cost.
+
+    A group of n sequences costs n times its longest length, plus FORWARD_COST_TOKENS. Dynamic programming over the distinct lengths.
+    """
+    distinct = sorted(set(lengths))
+    up_to = [bisect.bisect_right(lengths, length) for length in distinct]  # how many sequences are at most that long
+    best = [(0, 0)]  # cost of the first d distinct lengths, and where their last group begins
+    for end in range(1, len(distinct) + 1):
+        costs = (
+            (best[b][0] + (up_to[end - 1] - (up_to[b - 1] if b else 0)) * distinct[end - 1] + FORWARD_COST_TOKENS, b)
+            for b in range(end)
+        )
+        best.append(min(costs))
+    groups: list[list[int]] = []
+    end = len(distinct)
+    while end:
+        begin = best[end][1]
+        groups.insert(0, list(range(up_to[begin - 1] if begin else 0, up_to[end - 1])))
+        end = begin
     return groups
 
 

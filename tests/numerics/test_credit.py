@@ -1,0 +1,92 @@
+"""Credit to loss: denominators, masks, NaN under the mask, masked = compacted."""
+
+import math
+
+import pytest
+import torch
+
+from harness.credit import compute_coefficients, compute_loss_terms
+from harness.types import TokenBatch, TokenCredit
+
+NAN = float("nan")
+
+
+def small_batch() -> TokenBatch:
+    """Two sequences: 1 prefix + 2 own tokens, and 1 own token; T = 3."""
+    own = torch.tensor([[False, True, True], [True, False, False]])
+    prefix = torch.tensor([[True, False, False], [False, False, False]])
+    zeros = torch.zeros(2, 3)
+    return TokenBatch(zeros.long(), own, prefix, zeros, zeros)
+
+
+def credit(advantages: list, divergence: list, imitation: list) -> TokenCredit:
+    return TokenCredit(torch.tensor(advantages), torch.tensor(divergence), torch.tensor(imitation))
+
+
+def test_each_origin_has_its_own_denominator() -> None:
+    # 3 own tokens, 1 token of another writer
+    coefficients = compute_coefficients(
+        credit(
+            [[9.0, 3.0, -6.0], [1.5, 9.0, 9.0]], [[2.0, 0.0, 3.0], [0.0, 9.0, 9.0]], [[0.25, 9.0, 9.0], [9.0, 9.0, 9.0]]
+        ),
+        small_batch(),
+    )
+    assert coefficients.policy.tolist() == [[0.0, 1.0, -2.0], [0.5, 0.0, 0.0]]  # /3 on own tokens only
+    assert coefficients.divergence.tolist() == [[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]  # /1 on the prefix, /3 on own tokens
+    assert coefficients.imitation.tolist() == [[0.25, 0.0, 0.0], [0.0, 0.0, 0.0]]  # /1, on the prefix only
+
+
+def test_hand_worked_loss() -> None:
+    # policy: −(0.5·ln 0.25) = 0.5·1.38629 = 0.69315; imitation: −(0.1·ln 0.5) = 0.06931; divergence: 0.2·3 = 0.6
+    logprobs = torch.tensor([0.25, 0.5]).log()
+    terms = compute_loss_terms(
+        logprobs, torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.1]), torch.tensor([3.0]), torch.tensor([0.2])
+    )
+    assert terms.policy.item() == pytest.approx(0.5 * math.log(4), rel=1e-6)
+    assert terms.imitation.item() == pytest.approx(0.1 * math.log(2), rel=1e-6)
+    assert terms.divergence.item() == pytest.approx(0.6, rel=1e-6)
+    assert terms.total().item() == pytest.approx(0.5 * math.log(4) + 0.1 * math.log(2) + 0.6, rel=1e-6)
+
+
+def test_nan_under_the_mask_is_harmless() -> None:
+    clean = credit(
+        [[0.0, 3.0, -6.0], [1.5, 0.0, 0.0]], [[2.0, 0.0, 3.0], [0.0, 0.0, 0.0]], [[0.25] + [0.0] * 2, [0.0] * 3]
+    )
+    dirty = credit(
+        [[NAN, 3.0, -6.0], [1.5, NAN, NAN]], [[2.0, 0.0, 3.0], [0.0, NAN, NAN]], [[0.25, NAN, NAN], [NAN] * 3]
+    )
+    for a, b in zip(
+        vars(compute_coefficients(clean, small_batch())).values(),
+        vars(compute_coefficients(dirty, small_batch())).values(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [NAN, float("inf")])
+def test_non_finite_credit_on_a_valid_token_stops_the_run(bad: float) -> None:
+    with pytest.raises(FloatingPointError, match="advantages"):
+        compute_coefficients(credit([[0.0, bad, 0.0], [0.0] * 3], [[0.0] * 3] * 2, [[0.0] * 3] * 2), small_batch())
+
+
+def test_negative_divergence_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="divergence_weights"):
+        compute_coefficients(credit([[0.0] * 3] * 2, [[0.0, -1.0, 0.0], [0.0] * 3], [[0.0] * 3] * 2), small_batch())
+
+
+def test_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match="imitation_weights"):
+        compute_coefficients(credit([[0.0] * 3] * 2, [[0.0] * 3] * 2, [[0.0] * 2] * 2), small_batch())
+
+
+def test_an_empty_sum_is_zero() -> None:
+    empty = torch.zeros(0)
+    assert compute_loss_terms(empty, empty, empty, empty, empty).total().item() == 0.0
+
+
+def test_coefficients_carry_no_gradient() -> None:
+    logprobs = torch.tensor([0.5]).log().requires_grad_()
+    advantage = (logprobs * 2.0).sum()[None]  # a method that forgot to detach
+    compute_loss_terms(logprobs, advantage, torch.zeros(1), torch.zeros(0), torch.zeros(0)).total().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.item() == pytest.approx(-advantage.item())

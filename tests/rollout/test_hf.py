@@ -1,0 +1,157 @@
+"""The KV-cache sampler against full forwards and against itself."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from harness.errors import UserError
+from harness.rollout import RolloutRequest, Sampling
+from harness.rollout import hf as hf_module
+from harness.rollout.hf import HFEngine, draw_tokens, group_by_length, truncate
+
+SAMPLING = Sampling(max_new_tokens=20, stop_ids=(1,))
+
+
+def requests(count: int = 24, prefixes: bool = True) -> list[RolloutRequest]:
+    """Ragged prompts, some with prefixes, some asked for twice."""
+    rng = random.Random(0)
+    made = []
+    for i in range(count):
+        prompt = tuple(rng.randrange(3, 60) for _ in range(rng.randrange(4, 30)))
+        prefix = tuple(rng.randrange(3, 60) for _ in range(rng.randrange(0, 25))) if prefixes and i % 2 else ()
+        made.append(RolloutRequest(str(i), prompt, seed=i, prefix_ids=prefix))
+    return [*made, RolloutRequest("0", made[0].prompt_ids, seed=999, sample_index=1)]
+
+
+@pytest.fixture(scope="module")
+def engine(random_pair) -> HFEngine:
+    from harness.models import load_model
+
+    return HFEngine(load_model(str(random_pair / "student")), 64, policy_version=7)
+
+
+def test_logprobs_equal_a_full_forward(engine: HFEngine) -> None:
+    for rollout in engine.generate(requests(), SAMPLING):
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        truth = engine.model(ids).logits[0].log_softmax(-1)
+        start = len(rollout.prompt_ids) - 1
+        expected = truth[range(start, start + len(rollout.completion_ids)), list(rollout.completion_ids)]
+        torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, rtol=0, atol=1e-5)
+
+
+def test_form_of_a_rollout(engine: HFEngine) -> None:
+    asked = requests()
+    for request, rollout in zip(asked, engine.generate(asked, SAMPLING), strict=True):
+        assert rollout.prompt_ids == request.prompt_ids
+        assert rollout.completion_ids[: rollout.prefix_len] == request.prefix_ids
+        assert (rollout.prompt_id, rollout.sample_index) == (request.prompt_id, request.sample_index)
+        assert rollout.policy_version == 7
+        written = rollout.completion_ids[rollout.prefix_len :]
+        assert 1 not in written[:-1]
+        assert rollout.stop_reason == ("stop" if written[-1] == 1 else "length")
+        assert len(written) == 20 or rollout.stop_reason == "stop"
+
+
+@pytest.mark.parametrize(("rows", "compact"), [(512, 0.8), (3, 0.8), (512, 0.0), (1, 1.0)])
+def test_a_completion_does_not_depend_on_its_batch(engine: HFEngine, monkeypatch, rows: int, compact: float) -> None:
+    reference = engine.generate(requests(), SAMPLING)
+    monkeypatch.setattr(hf_module, "ROWS_PER_BATCH", rows)
+    monkeypatch.setattr(hf_module, "COMPACT_BELOW", compact)
+    shuffled = requests()
+    random.Random(1).shuffle(shuffled)
+    again = {(r.prompt_id, r.sample_index): r for r in engine.generate(shuffled, SAMPLING)}
+    for rollout in reference:
+        other = again[rollout.prompt_id, rollout.sample_index]
+        assert other.completion_ids == rollout.completion_ids
+        assert other.logprobs == pytest.approx(rollout.logprobs, abs=1e-5)
+
+
+def test_a_prefix_of_its_own_tokens_changes_nothing(engine: HFEngine) -> None:
+    """Uniforms belong to completion positions: spliced back in, a rollout's beginning leads to the same end."""
+    (whole,) = engine.generate([RolloutRequest("a", (2, 5, 9), seed=3)], SAMPLING)
+    for cut in (1, len(whole.completion_ids) - 1):
+        request = RolloutRequest("a", (2, 5, 9), seed=3, prefix_ids=whole.completion_ids[:cut])
+        (rest,) = engine.generate([request], Sampling(20 - cut, stop_ids=(1,)))
+        assert rest.completion_ids == whole.completion_ids
+        assert rest.logprobs == pytest.approx(whole.logprobs, abs=1e-5)
+
+
+def test_works_with_another_architecture() -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
+    )
+    engine = HFEngine(model.eval(), 64)
+    for rollout in engine.generate(requests(6), Sampling(8, stop_ids=(1,))):
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        truth = model(ids).logits[0].log_softmax(-1)
+        start = len(rollout.prompt_ids) - 1
+        expected = truth[range(start, start + len(rollout.completion_ids)), list(rollout.completion_ids)]
+        torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, rtol=0, atol=1e-5)
+
+
+def test_context_is_a_limit_not_a_crash() -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=1, n_head=2))
+    engine = HFEngine(model.eval(), 64)
+    (rollout,) = engine.generate([RolloutRequest("a", (5,) * 12, seed=0)], Sampling(100))
+    assert len(rollout.completion_ids) == 4
+    assert rollout.stop_reason == "length"
+    with pytest.raises(UserError, match="no room"):
+        engine.generate([RolloutRequest("long", (5,) * 16, seed=0)], Sampling(100))
+
+
+def test_draws_follow_the_distribution() -> None:
+    """100,000 uniforms on a grid hit every token its probability's share of times, to one part in 100,000."""
+    n = 100_000
+    probabilities = torch.tensor([0.1, 0.0, 0.25, 0.05, 0.6])
+    uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    tokens, logprobs = draw_tokens(probabilities.log().expand(n, 5), uniforms, Sampling(1))
+    shares = torch.bincount(tokens, minlength=5) / n
+    torch.testing.assert_close(shares, probabilities, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logprobs, probabilities.log()[tokens], rtol=0, atol=1e-6)
+
+
+def test_temperature_and_greedy() -> None:
+    logits = torch.tensor([[0.0, 1.0, 3.0]]).expand(1000, 3)
+    uniforms = torch.from_numpy(np.linspace(0, 0.999, 1000))
+    tokens, logprobs = draw_tokens(logits, uniforms, Sampling(1, temperature=2.0))
+    expected = (logits[0] / 2).softmax(-1)
+    torch.testing.assert_close(torch.bincount(tokens, minlength=3) / 1000, expected, rtol=0, atol=3e-3)
+    torch.testing.assert_close(logprobs, logits[0].log_softmax(-1)[tokens])  # log-probs stay at temperature 1
+    assert draw_tokens(logits, uniforms, Sampling(1, temperature=0.0))[0].unique().tolist() == [2]
+
+
+def test_truncation() -> None:
+    probabilities = torch.tensor([[0.1, 0.5, 0.25, 0.15]])
+    # nucleus 0.7: 0.5 (0 before it) and 0.25 (0.5 before it) stay; 0.15 has 0.75 before it
+    assert truncate(probabilities, 0.7, 0).tolist() == [[0.0, 0.5, 0.25, 0.0]]
+    # top 3: 0.1 goes; 0.9 remains and is renormalised
+    torch.testing.assert_close(truncate(probabilities, 1.0, 3), torch.tensor([[0.0, 0.5, 0.25, 0.15]]) / 0.9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prefill_groups_are_the_cheapest_split(seed: int) -> None:
+    """Against every way of cutting a short list; groups are consecutive and complete."""
+    lengths = sorted(random.Random(seed).choices(range(10, 400), k=9))
+
+    def cost(groups: list[list[int]]) -> int:
+        return sum(len(g) * lengths[g[-1]] + hf_module.FORWARD_COST_TOKENS for g in groups)
+
+    groups = group_by_length(lengths)
+    assert [i for group in groups for i in group] == list(range(9))
+    every_split = itertools.product([False, True], repeat=8)
+    assert cost(groups) == min(cost(_split(cuts)) for cuts in every_split)
+
+
+def _split(cuts: tuple[bool, ...]) -> list[list[int]]:
+    groups = [[0]]
+    for i, cut in enumerate(cuts, 1):
+        groups.append([i]) if cut else groups[-1].append(i)
+    return groups

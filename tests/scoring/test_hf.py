@@ -1,0 +1,93 @@
+"""The scorer against plain forwards, against its fake, and against the engine that made the rollouts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from harness.models import load_model
+from harness.scoring import Completion, ScoreRequest, ScriptedScorer, pad_completions
+from harness.scoring import hf as hf_module
+from harness.scoring.hf import HFScorer
+
+
+def completions() -> list[Completion]:
+    rng = random.Random(0)
+
+    def tokens(low: int, high: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(3, 60) for _ in range(rng.randrange(low, high)))
+
+    return [Completion(tokens(3, 12), tokens(1, 15)) for _ in range(11)]
+
+
+@pytest.fixture(scope="module")
+def scorer(random_pair) -> HFScorer:
+    return HFScorer(load_model(str(random_pair / "teacher")), 64)
+
+
+def truth_of(scorer: HFScorer, completion: Completion) -> torch.Tensor:
+    """[T, V] log-probs of one completion by a plain forward."""
+    ids = torch.tensor([completion.prompt_ids + completion.completion_ids])
+    logits = scorer.model(ids).logits[0, len(completion.prompt_ids) - 1 : -1]
+    return logits.double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("tokens_per_forward", [2**14, 40, 1])
+def test_every_signal_equals_a_plain_forward(scorer: HFScorer, monkeypatch, tokens_per_forward: int) -> None:
+    monkeypatch.setattr(hf_module, "TOKENS_PER_FORWARD", tokens_per_forward)
+    made = completions()
+    signal = scorer.score(made, ScoreRequest(top_k=5, entropy=True)).signal
+    mask, _ = pad_completions(made)
+    assert not signal.logprobs[~mask].any()
+    for i, completion in enumerate(made):
+        truth, n = truth_of(scorer, completion), len(completion.completion_ids)
+        torch.testing.assert_close(
+            signal.logprobs[i, :n].double(), truth[range(n), list(completion.completion_ids)], rtol=0, atol=1e-5
+        )
+        torch.testing.assert_close(signal.topk_logprobs[i, :n].double(), truth.topk(5).values, rtol=0, atol=1e-5)
+        torch.testing.assert_close(truth.gather(-1, signal.topk_ids[i, :n]), truth.topk(5).values, rtol=0, atol=1e-5)
+        torch.testing.assert_close(signal.entropy[i, :n].double(), -(truth.exp() * truth).sum(-1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [2**28, 0])
+def test_support_afterwards_equals_top_k_beforehand(scorer: HFScorer, monkeypatch, budget: int) -> None:
+    """From kept hidden states and from a second pass alike."""
+    monkeypatch.setattr(hf_module, "KEPT_HIDDEN_BYTES", budget)
+    made = completions()
+    mask, _ = pad_completions(made)
+    some = mask & (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
+    beforehand = scorer.score(made, ScoreRequest(top_k=4)).signal
+    scored = scorer.score(made, ScoreRequest())
+    assert scored.keeps == bool(budget)
+    ids, logprobs = scored.support(some, 4)
+    assert torch.equal(ids, beforehand.topk_ids[some])
+    torch.testing.assert_close(logprobs, beforehand.topk_logprobs[some], rtol=0, atol=1e-5)
+    empty_ids, _ = scored.support(torch.zeros_like(mask), 4)
+    assert empty_ids.shape == (0, 4)
+
+
+def test_log_probs_at_given_ids(scorer: HFScorer) -> None:
+    made = completions()
+    mask, _ = pad_completions(made)
+    ids = torch.randint(64, (*mask.shape, 3), generator=torch.Generator().manual_seed(1))
+    signal = scorer.score(made, ScoreRequest(at_ids=ids)).signal
+    for i, completion in enumerate(made):
+        n = len(completion.completion_ids)
+        truth = truth_of(scorer, completion).gather(-1, ids[i, :n])
+        torch.testing.assert_close(signal.topk_logprobs[i, :n].double(), truth, rtol=0, atol=1e-5)
+        assert torch.equal(signal.topk_ids[i, :n], ids[i, :n])
+
+
+def test_the_fake_has_the_same_form() -> None:
+    made = [Completion((5,), (3, 4)), Completion((5,), (2,))]
+    logits = torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(0))
+    scored = ScriptedScorer(logits).score(made, ScoreRequest(top_k=2, entropy=True))
+    truth = logits.log_softmax(-1)
+    assert scored.signal.logprobs[0].tolist() == pytest.approx([truth[0, 0, 3].item(), truth[0, 1, 4].item()])
+    assert scored.signal.logprobs[1, 1] == 0  # padding
+    mask = torch.tensor([[True, False], [True, False]])
+    ids, values = scored.support(mask, 3)
+    torch.testing.assert_close(values, truth[:, 0].topk(3).values)
+    torch.testing.assert_close(truth[:, 0].gather(-1, ids), values)
