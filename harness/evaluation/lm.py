@@ -195,7 +195,7 @@ class EngineLM(LM):
         return tqdm(
             total=most,
             desc=task,
-            unit="tok",
+            unit=" tok",
             unit_scale=True,
             disable=self._quiet or disabled,
             leave=False,
