@@ -107,7 +107,8 @@ class EvaluationConfig:
     """What a finished run is scored on."""
 
     tasks: list[str]
-    samples: int | None  # per problem; null: the task's own number
+    samples: dict[str, int]  # per problem, by task; a task that is not named keeps its own number
+    max_new_tokens: dict[str, int]  # per sample, by task; likewise
     data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
     dev_task: str | None  # scored during training, for the progress line and the learning curve
     dev_every: int  # steps

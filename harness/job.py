@@ -28,7 +28,7 @@ from harness.prompts import load_prompts
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.recorder import StepRecorder, complete_checkpoint, read_metrics
 from harness.results.record import Counters, RunRecord, load_record, write_record
-from harness.rollout import RolloutRequest, Sampling
+from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.hf import HFEngine
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
@@ -181,47 +181,62 @@ def _development_scores(config: RunConfig, models: Models, machinery: Machinery)
     task = config.evaluation.dev_task
     if task is None:
         return {}
-    results = evaluate(
-        machinery.engine,
-        models.tokenizer,
+    return {f"eval/{task}": _score(config, task, models.student, machinery.engine, models.tokenizer).evaluation.score}
+
+
+def protocol_of(config: RunConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The protocol hash of a task in this configuration; reads the task's data, runs no model."""
+    options = _task_options(config, task)
+    return protocol_hashes([task], tokenizer, data_dir=config.evaluation.data_dir, **options)[task]
+
+
+def _task_options(config: RunConfig, task: str) -> dict[str, Any]:
+    limit = config.evaluation.max_new_tokens.get(task)
+    return {
+        "samples": config.evaluation.samples.get(task),
+        "generation": None if limit is None else {"max_gen_toks": limit},
+    }
+
+
+def _score(
+    config: RunConfig,
+    task: str,
+    model: PreTrainedModel,
+    engine: RolloutEngine,
+    tokenizer: PreTrainedTokenizerBase,
+) -> TaskResult:
+    (result,) = evaluate(
+        engine,
+        tokenizer,
         [task],
         run_seed=config.seed,
-        max_length=context_length(models.student),
+        max_length=context_length(model),
         data_dir=config.evaluation.data_dir,
-        stop_ids=models.stop_ids,
+        stop_ids=stop_ids_of(model, tokenizer),
         quiet=True,
+        **_task_options(config, task),
     )
-    return {f"eval/{result.evaluation.task}": result.evaluation.score for result in results}
+    return result
 
 
 def _evaluate_missing(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
     """Scores the run on every task of the configuration that its record lacks; trains nothing."""
-    setting, chosen = config.setting, config.evaluation
-    name, revision = {
+    setting, tasks = config.setting, config.evaluation.tasks
+    untrained = {
         "student": (setting.student, setting.student_revision),
         "teacher": (setting.teacher, setting.teacher_revision),
-    }.get(config.method_name, (str(folder / "checkpoint"), None))
+    }
+    name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    hashes = protocol_hashes(chosen.tasks, tokenizer, chosen.samples, chosen.data_dir)
     have = {(e.task, e.protocol_hash) for e in record.evaluations}
-    missing = [task for task in chosen.tasks if (task, hashes[task]) not in have]
+    missing = [task for task in tasks if (task, protocol_of(config, task, tokenizer)) not in have]
     if missing:
         started = time.perf_counter()
         model = load_model(name, revision, setting.dtype, device_of(config))
         engine = HFEngine(model, check_pair(config))
         for task in missing:
             progress.phase(f"evaluating {task}")
-            (result,) = evaluate(
-                engine,
-                tokenizer,
-                [task],
-                run_seed=config.seed,
-                max_length=context_length(model),
-                samples=chosen.samples,
-                data_dir=chosen.data_dir,
-                stop_ids=stop_ids_of(model, tokenizer),
-                quiet=True,
-            )
+            result = _score(config, task, model, engine, tokenizer)
             _write_rows(folder, result)
             record = dataclasses.replace(record, evaluations=(*record.evaluations, result.evaluation))
         seconds = record.counters.evaluation_s + time.perf_counter() - started

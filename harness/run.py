@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +29,7 @@ from rich.console import Console
 
 from harness.config import CONF_DIR, RunConfig, register_methods
 from harness.errors import UserError
-from harness.results.record import UNTRAINED
+from harness.results.record import UNTRAINED, load_record
 
 INFORMATION_FLAGS = {
     "--help",
@@ -84,7 +86,7 @@ def compare(arguments: Sequence[str]) -> int:
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
         hydra_job()
         add_untrained_rows(runs)
-    return report(runs)
+    return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
 
 
 def plan(arguments: Sequence[str]) -> list[RunConfig]:
@@ -121,19 +123,21 @@ def _values(override: Override) -> list[str]:
 
 
 def _one_sentence(error: Exception) -> str:
-    """The first lines of a Hydra message, which names the key or the known options, without its stack of contexts."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    keep = [
-        line for line in lines if not line.startswith(("full_key", "object_type", "To append", "Set the environment"))
-    ]
-    return " ".join(keep[:4]) or type(error).__name__
+    """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
+    text = str(error)
+    if unknown := re.search(r"Could not override '([^']*)'", text):
+        return f"unknown key {unknown[1]!r}; `python -m harness.run --help` shows the configuration."
+    if option := re.search(
+        r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
+    ):
+        known = [name for name in option[3].split() if not name.startswith("_")]
+        return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
+    return " ".join(text.split()) or type(error).__name__
 
 
 def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
-    from harness.evaluation import protocol_hashes
     from harness.job import check_pair
-    from harness.models import load_tokenizer
 
     seen: set[str] = set()
     for run in runs:
@@ -152,9 +156,7 @@ def check(runs: Sequence[RunConfig]) -> None:
         check_pair(run)
         _check_prompts(run)
         check_writable(run.results_dir)
-        tasks = [*evaluation.tasks, *([evaluation.dev_task] if evaluation.dev_task else [])]
-        tokenizer = load_tokenizer(setting.student, setting.student_revision)
-        protocol_hashes(tasks, tokenizer, evaluation.samples, evaluation.data_dir)
+        protocols_of(run)
 
 
 def _check_prompts(run: RunConfig) -> None:
@@ -190,15 +192,40 @@ def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
             run_job(dataclasses.replace(run, method_name=name, method=None, fresh=False))
 
 
-def report(runs: Sequence[RunConfig]) -> int:
-    """Builds, writes and prints the leaderboard of every comparison that was touched; says what failed."""
-    from harness.results.summary import summarise
+def report(runs: Sequence[RunConfig], command: str) -> int:
+    """Builds, writes and prints the leaderboard of every comparison that was touched; 1 if a run failed or an expectation does not hold."""
+    from harness.leaderboard import rebuild_leaderboard
+    from harness.results.collect import load_records
+    from harness.results.expectations import check as check_expectations
+    from harness.results.expectations import parse_expectations, print_outcomes
+    from harness.results.render import print_leaderboard
 
     ok = True
-    folders = {run.comparison_folder(): run for run in runs}
-    for folder, run in folders.items():
-        ok &= summarise(folder, run)
+    for folder, run in {run.comparison_folder(): run for run in runs}.items():
+        records = load_records(folder)
+        scored = {
+            evaluation.task for record in records for evaluation in record.evaluations if record.status == "completed"
+        }
+        protocols = {task: value for task, value in protocols_of(run).items() if task in scored}
+        print_leaderboard(rebuild_leaderboard(folder, command, protocols))
+        print(f"\n{folder}/leaderboard.md")
+        mine = {(other.run_folder()) for other in runs}
+        ok &= all(load_record(path / "record.json").status == "completed" for path in mine)
+        if run.expect:
+            outcomes = check_expectations(parse_expectations(run.expect, "expect"), folder, None, protocols)
+            print_outcomes(outcomes)
+            ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
+
+
+def protocols_of(run: RunConfig) -> dict[str, str]:
+    """The protocol hash of each of the run's tasks, the development task included."""
+    from harness.job import protocol_of
+    from harness.models import load_tokenizer
+
+    tokenizer = load_tokenizer(run.setting.student, run.setting.student_revision)
+    development = [run.evaluation.dev_task] if run.evaluation.dev_task else []
+    return {task: protocol_of(run, task, tokenizer) for task in [*run.evaluation.tasks, *development]}
 
 
 def quiet_libraries() -> None:
