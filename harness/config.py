@@ -40,7 +40,7 @@ class Setting:
     prompts_split: str  # of a Hub data set
     student_revision: str | None
     teacher_revision: str | None
-    dtype: str  # of both models' weights: float32 | bfloat16
+    dtype: str  # of both models' weights: float32 | bfloat16 | float64
     max_prompt_tokens: int  # longer prompts are refused
     max_new_tokens: int  # student tokens per completion, a teacher prefix not counted
     min_continuation: int  # teacher tokens that a prefix must leave for the student to write
@@ -64,7 +64,7 @@ class Setting:
                 f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, because "
                 "otherwise a sample is not one of the student's own distribution and every estimate is biased; remove it."
             )
-        allowed = {"lr_schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16")}
+        allowed = {"lr_schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16", "float64")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")

@@ -36,7 +36,11 @@ from harness.seeds import seed_of
 from harness.trainer import DistillationTrainer, Machinery, training_sampling
 
 CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
-MISMATCH_LIMIT = {"float32": 1e-3, "bfloat16": 0.5}  # nats; engine against trainer on one fixed sequence
+MISMATCH_LIMIT = {
+    "float64": 1e-6,
+    "float32": 1e-3,
+    "bfloat16": 0.5,
+}  # nats; engine against trainer on one fixed sequence
 
 
 def run_job(config: RunConfig) -> RunRecord:

@@ -31,7 +31,7 @@ def step_metrics(
     if own.any():
         reward = (teacher.logprobs - student.logprobs)[own]
         trust = reward.clamp_max(0).exp()
-        quantiles = torch.quantile(reward, torch.tensor([0.001, 0.01, 0.5, 0.99]))
+        quantiles = torch.quantile(reward, torch.tensor([0.001, 0.01, 0.5, 0.99], dtype=reward.dtype))
         metrics |= {
             "kl/reverse_k1": -float(reward.mean()),  # the sampled estimate of KL(student || teacher), nats per token
             "kl/total_variation": float((1 - trust).mean()),  # unbiased estimate of the mean total variation

@@ -154,7 +154,7 @@ def _check_head(model: PreTrainedModel, name: str) -> None:
     head = head_of(model, expected.shape[-1])
     every_id = torch.arange(expected.shape[-1], device=model.device).expand(len(hidden), -1)
     found: Projection = project(hidden, head.weight, every_id, head_bias=head.bias)
-    tolerance = HEAD_CHECK_TOLERANCE if model.dtype == torch.float32 else 0.5
+    tolerance = 0.5 if model.dtype == torch.bfloat16 else HEAD_CHECK_TOLERANCE
     if not (found.logprobs - expected).abs().max() <= tolerance:
         raise UserError(
             f"{name!r} transforms its logits after the head (a soft cap or a scale); this model class is not supported."

@@ -62,7 +62,7 @@ class StepRecorder(TrainerCallback):
         step = state.global_step
         row: dict[str, Any] = {
             "step": step,
-            "loss": logs["loss"],
+            "loss": self._trainer.step_loss(),
             "grad_norm": logs["grad_norm"],
             "learning_rate": logs["learning_rate"],
         }

@@ -35,6 +35,8 @@ from harness.scoring import Completion, Scored, Scorer, ScoreRequest
 from harness.seeds import generator_of, seed_of
 from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
 
+LOSS_TERMS = ("policy", "divergence", "imitation")
+
 
 @dataclass(frozen=True)
 class Machinery:
@@ -143,7 +145,8 @@ class DistillationTrainer(Trainer):
 
     def assign_credit(self, rollouts: list[Rollout], progress: float) -> Step:
         """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight."""
-        batch = token_batch(rollouts, self._credit_uniforms(len(rollouts)))
+        dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
+        batch = token_batch(rollouts, self._credit_uniforms(len(rollouts)), dtype)
         request = self.method.request(progress)
         completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
         top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
@@ -205,8 +208,12 @@ class DistillationTrainer(Trainer):
         self._record_loss(terms)
         return loss
 
+    def step_loss(self) -> float:
+        """The loss of the whole step so far: its micro-batches' shares added up."""
+        return sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS)
+
     def _record_loss(self, terms: LossTerms) -> None:
-        for name in ("policy", "divergence", "imitation"):
+        for name in LOSS_TERMS:
             key = f"loss/{name}"
             self.metrics[key] = self.metrics.get(key, 0.0) + getattr(terms, name).item()
         self.metrics["time/update_s"] = time.perf_counter() - self._update_started
@@ -251,7 +258,9 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
     )
 
 
-def token_batch(rollouts: Sequence[Rollout], uniforms: Sequence[np.random.Generator]) -> TokenBatch:
+def token_batch(
+    rollouts: Sequence[Rollout], uniforms: Sequence[np.random.Generator], dtype: torch.dtype = torch.float32
+) -> TokenBatch:
     """Pads the completions to one [B, T] step."""
     width = max(len(r.completion_ids) for r in rollouts)
 
@@ -266,7 +275,7 @@ def token_batch(rollouts: Sequence[Rollout], uniforms: Sequence[np.random.Genera
         labels=padded([r.completion_ids for r in rollouts], torch.long),
         on_policy_mask=valid & (position >= prefixes),
         prefix_mask=valid & (position < prefixes),
-        rollout_logprobs=padded([r.logprobs for r in rollouts], torch.float32),
+        rollout_logprobs=padded([r.logprobs for r in rollouts], dtype),
         uniforms=padded(
             [g.random(len(r.completion_ids)).tolist() for g, r in zip(uniforms, rollouts, strict=True)], torch.float32
         ),

@@ -10,9 +10,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+import transformers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 VOCAB = 64
+
+
+transformers.logging.disable_progress_bar()
 
 
 @pytest.fixture(autouse=True)

@@ -99,10 +99,10 @@ class _Batch:
     def run(self, progress: Progress | None) -> list[Rollout]:
         """Decodes until every row has stopped."""
         size, steps = len(self.requests), int(self.budgets.max())
-        tokens = torch.zeros(size, steps, dtype=torch.long, device=self.device)
-        logprobs = torch.zeros(size, steps, device=self.device)
-        counts = torch.zeros(size, dtype=torch.long, device=self.device)
         state = self._prefill()
+        tokens = torch.zeros(size, steps, dtype=torch.long, device=self.device)
+        logprobs = torch.zeros(size, steps, dtype=state.logits.dtype, device=self.device)
+        counts = torch.zeros(size, dtype=torch.long, device=self.device)
         rows, logits, attention = torch.arange(size, device=self.device), state.logits, state.attention
         positions = self.positions.clone()
         alive = torch.ones(size, dtype=torch.bool, device=self.device)

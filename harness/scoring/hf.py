@@ -32,12 +32,13 @@ class HFScorer:
     def score(self, completions: Sequence[Completion], request: ScoreRequest) -> HFScored:
         """See Scorer."""
         mask, labels = pad_completions(completions)
-        scored = HFScored(self, completions, TokenSignal(torch.zeros(mask.shape)), keeps=self._keeps(mask))
-        logprobs = torch.zeros(mask.shape)
-        entropy = torch.zeros(mask.shape) if request.entropy else None
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
+        scored = HFScored(self, completions, TokenSignal(torch.zeros(mask.shape, dtype=dtype)), keeps=self._keeps(mask))
+        logprobs = torch.zeros(mask.shape, dtype=dtype)
+        entropy = torch.zeros(mask.shape, dtype=dtype) if request.entropy else None
         width = request.top_k if request.at_ids is None else request.at_ids.shape[-1]
         topk_ids = torch.zeros(*mask.shape, width, dtype=torch.long) if width else None
-        topk_logprobs = torch.zeros(*mask.shape, width) if width else None
+        topk_logprobs = torch.zeros(*mask.shape, width, dtype=dtype) if width else None
         for members in self._forward_groups(completions):
             hidden = self._hidden([completions[i] for i in members])
             where = torch.zeros_like(mask)
