@@ -18,7 +18,15 @@ from harness.tiny.data import write_data
 from harness.tiny.language import EOS, MAX_POSITIONS, VOCAB_SIZE, build_tokenizer, write_solution, wrong_facts
 from harness.tiny.problems import Problem, compute, draw_problem
 from harness.tiny.recipes import RECIPES, STUDENT, Phase
-from harness.tiny.train import _IGNORE, initial_model, is_correct, prompt_ids, sample_solutions, training_batch
+from harness.tiny.train import (
+    IGNORE,
+    corrupted,
+    initial_model,
+    is_correct,
+    prompt_ids,
+    sample_solutions,
+    training_batch,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 TEST, DEV = REPOSITORY / "tasks/arithmetic/test.jsonl", REPOSITORY / "tasks/arithmetic/dev.jsonl"
@@ -132,17 +140,27 @@ def test_slips_carry_no_loss_when_they_should_not():
     for row, target in zip(inputs.tolist(), targets.tolist(), strict=True):
         text = build_tokenizer().decode(row)
         results += len(re.findall(r"(?:=|gives|becomes) \d", text))
-        first = next(i for i, token in enumerate(target) if token != _IGNORE)
-        holes += target[first : target.index(EOS)].count(_IGNORE)
+        first = next(i for i, token in enumerate(target) if token != IGNORE)
+        holes += target[first : target.index(EOS)].count(IGNORE)
     assert 0.35 < holes / results < 0.65  # half of the results, and no other token of a solution
 
 
-def test_corruption_changes_inputs_only():
-    clean = training_batch(Phase(1, 1e-3, 1.0), 32, Random(0))
-    inputs, targets = training_batch(Phase(1, 1e-3, 1.0, corruption=0.03), 32, Random(0))
-    assert torch.equal(clean[1][0], targets[0])  # the first problem is drawn before any corruption
-    wrong = (inputs[:, 1:] != targets[:, :-1]) & (targets[:, :-1] != _IGNORE) & (targets[:, :-1] != EOS)
-    assert 0 < wrong.sum() < 0.06 * (targets != _IGNORE).sum()
+def test_corruption_is_in_the_input_and_digits_that_rested_on_it_are_not_learned():
+    solution = build_tokenizer()("Then 6 + 5 becomes 1 . So \\boxed{ 1 } .")["input_ids"]
+    clean, targets = corrupted(solution, solution, 0.0, Random(0))
+    assert clean == targets == solution
+    rng, replaced = Random(0), 0
+    for _ in range(200):
+        inputs, targets = corrupted(solution, solution, 0.05, rng)
+        wrong = [a != b for a, b in zip(inputs, solution, strict=True)]
+        replaced += sum(wrong)
+        for i, target in enumerate(targets):
+            assert target in (solution[i], IGNORE)
+            if any(wrong[max(0, i - 5) : i]) and i in (1, 3, 5, 9):  # 6, 5, 1 and the boxed 1
+                assert target == IGNORE
+            if i not in (1, 3, 5, 9):
+                assert target == solution[i]
+    assert 60 < replaced < 180  # of 200 × 12 tokens, 5 % are 120
 
 
 def test_tokenizer_reads_and_writes_the_language():

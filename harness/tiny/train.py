@@ -28,8 +28,10 @@ _WARMUP_STEPS = 100
 _FINAL_RATE = 0.05  # of the peak
 _RESIDUAL_GAIN = 0.3  # projections into the residual stream start small
 _EMBEDDING_STD = 0.1
-_MAX_NEW_TOKENS = 60  # the longest solution has 45
-_IGNORE = -100  # cross_entropy's own mark for targets without loss
+_MAX_NEW_TOKENS = 60  # the longest solution has 43
+_STEP_TOKENS = 5  # a digit rests on the five tokens before it, in both styles
+_DIGITS = frozenset(WORD_IDS[digit] for digit in "0123456789")
+IGNORE = -100  # cross_entropy's own mark for targets without loss
 
 
 def initial_model(shape: Shape, replicate: int) -> Qwen3ForCausalLM:
@@ -69,14 +71,28 @@ def training_batch(phase: Phase, batch_size: int, rng: Random) -> tuple[Tensor, 
         words, slips = write_solution(problem, style, rng, wrong, phase.slips)
         prompt, solution = prompt_ids(problem), [WORD_IDS[word] for word in words]
         learned = [
-            _IGNORE if slip and not phase.learn_slips else token for token, slip in zip(solution, slips, strict=True)
+            IGNORE if slip and not phase.learn_slips else token for token, slip in zip(solution, slips, strict=True)
         ]
         if phase.corruption:
-            span = range(len(SPECIAL), len(WORDS))
-            solution = [pick(rng, span) if rng.random() < phase.corruption else token for token in solution]
+            solution, learned = corrupted(solution, learned, phase.corruption, rng)
         inputs.append([*prompt, *solution])
-        targets.append([*[_IGNORE] * (len(prompt) - 1), *learned, EOS])
-    return _padded(inputs, PAD), _padded(targets, _IGNORE)
+        targets.append([*[IGNORE] * (len(prompt) - 1), *learned, EOS])
+    return _padded(inputs, PAD), _padded(targets, IGNORE)
+
+
+def corrupted(solution: list[int], learned: list[int], share: float, rng: Random) -> tuple[list[int], list[int]]:
+    """The solution with random words in it, and its targets without the digits that rested on the replaced ones.
+
+    The model learns to find back into the form of a solution; it must not learn to doubt the digits that it reads.
+    """
+    words = range(len(SPECIAL), len(WORDS))
+    replaced = [rng.random() < share for _ in solution]
+    inputs = [pick(rng, words) if new else token for token, new in zip(solution, replaced, strict=True)]
+    targets = [
+        IGNORE if token in _DIGITS and any(replaced[max(0, i - _STEP_TOKENS) : i]) else token
+        for i, token in enumerate(learned)
+    ]
+    return inputs, targets
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -93,7 +109,7 @@ def teach(model: Qwen3ForCausalLM, phase: Phase, batch_size: int, rng: Random, a
             group["lr"] = phase.learning_rate * rate_factor(step, phase.steps)
         inputs, targets = training_batch(phase, batch_size, rng)
         hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
-        learned = targets != _IGNORE  # right padding and causal attention: no mask is needed
+        learned = targets != IGNORE  # right padding and causal attention: no mask is needed
         loss = F.cross_entropy(model.lm_head(hidden[learned]), targets[learned])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
