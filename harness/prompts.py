@@ -33,7 +33,19 @@ def load_prompts(source: str, tokenizer: PreTrainedTokenizerBase, *, split: str,
     Prompts longer than `max_tokens` are refused, never truncated.
     """
     rows = _jsonl_rows(Path(locate(source))) if source.endswith((".jsonl", ".json")) else _hub_rows(source, split)
-    prompts = [_parse_row(row, where, number, tokenizer, max_tokens) for number, (where, row) in enumerate(rows)]
+    if tokenizer.chat_template is None:
+        raise UserError("the student's tokenizer has no chat template, which prompts are rendered by; add one to it.")
+    conversations = [_conversation(row, where) for where, row in rows]
+    texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False) if rows else []
+    all_ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if rows else []
+    references = _references([row for _, row in rows], tokenizer)
+    prompts = []
+    for number, ((where, row), ids) in enumerate(zip(rows, all_ids, strict=True)):
+        if not 0 < len(ids) <= max_tokens:
+            raise UserError(
+                f"{where}: the prompt has {len(ids)} tokens, setting.max_prompt_tokens allows 1 to {max_tokens}."
+            )
+        prompts.append(Prompt(str(row.get("id", number)), tuple(ids), references.get(number)))
     if not prompts:
         raise UserError(f"setting.prompts={source!r} holds no prompts.")
     if len({p.prompt_id for p in prompts}) < len(prompts):
@@ -86,26 +98,18 @@ def _hub_rows(name: str, split: str) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f"{name}, row {i}", row) for i, row in enumerate(data)]
 
 
-def _parse_row(
-    row: Mapping[str, Any], where: str, number: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> Prompt:
-    messages = row.get("messages")
-    if messages is None:
-        if not isinstance(row.get("prompt"), str):
-            raise UserError(f"{where}: needs a text field 'prompt' or a list 'messages'.")
-        messages = [{"role": "user", "content": row["prompt"]}]
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"the tokenizer of the student has no chat template, which {where} needs; add one to the tokenizer."
-        )
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not 0 < len(ids) <= max_tokens:
-        raise UserError(
-            f"{where}: the prompt has {len(ids)} tokens, setting.max_prompt_tokens allows 1 to {max_tokens}."
-        )
-    reference = row.get("reference")
-    reference_ids = None
-    if reference is not None:
-        reference_ids = (*tokenizer(reference, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
-    return Prompt(str(row.get("id", number)), ids, reference_ids)
+def _conversation(row: Mapping[str, Any], where: str) -> list[dict[str, str]]:
+    if row.get("messages") is not None:
+        return row["messages"]
+    if not isinstance(row.get("prompt"), str):
+        raise UserError(f"{where}: needs a text field 'prompt' or a list 'messages'.")
+    return [{"role": "user", "content": row["prompt"]}]
+
+
+def _references(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[int, tuple[int, ...]]:
+    """The data set's own responses by row, end token included, where a row has one."""
+    numbers = [number for number, row in enumerate(rows) if row.get("reference") is not None]
+    if not numbers:
+        return {}
+    encoded = tokenizer([rows[number]["reference"] for number in numbers], add_special_tokens=False)["input_ids"]
+    return {number: (*ids, tokenizer.eos_token_id) for number, ids in zip(numbers, encoded, strict=True)}

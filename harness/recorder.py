@@ -60,13 +60,8 @@ class StepRecorder(TrainerCallback):
         if logs is None or "grad_norm" not in logs or self._trainer is None:
             return  # the summary at the end of training
         step = state.global_step
-        row: dict[str, Any] = {
-            "step": step,
-            "loss": self._trainer.step_loss(),
-            "grad_norm": logs["grad_norm"],
-            "learning_rate": logs["learning_rate"],
-        }
-        row |= self._trainer.metrics
+        row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
+        row |= self._trainer.finished_step_metrics()
         if step % self.every == 0 or step == state.max_steps:
             row |= self.development_scores()
         with self.path.open("a") as sink:

@@ -208,15 +208,15 @@ class DistillationTrainer(Trainer):
         self._record_loss(terms)
         return loss
 
-    def step_loss(self) -> float:
-        """The loss of the whole step so far: its micro-batches' shares added up."""
-        return sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS)
+    def finished_step_metrics(self) -> dict[str, float]:
+        """The metrics of the step whose update is done: its loss is its micro-batches' shares added up."""
+        loss = sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS)
+        return {"loss": loss, **self.metrics, "time/update_s": time.perf_counter() - self._update_started}
 
     def _record_loss(self, terms: LossTerms) -> None:
         for name in LOSS_TERMS:
             key = f"loss/{name}"
             self.metrics[key] = self.metrics.get(key, 0.0) + getattr(terms, name).item()
-        self.metrics["time/update_s"] = time.perf_counter() - self._update_started
 
 
 def _as_is(indices: list[Any]) -> Any:
