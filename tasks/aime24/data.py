@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.data import as_splits, benchmark_rows
+from tasks.data import HubSource, as_splits, benchmark_rows
 
 if TYPE_CHECKING:
     import datasets
 
-HUB_ID, HUB_SPLIT = "HuggingFaceH4/aime_2024", "train"
-HUB_REVISION = "2fe88a2f1091d5048c0f36abc874fb997b3dd99a"
+HUB = HubSource("HuggingFaceH4/aime_2024", "train", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a")
 
 
 def load(data_dir: str | None = None, **_: Any) -> dict[str, datasets.Dataset]:
     """The 30 problems; lm-eval passes the task's metadata as keyword arguments."""
-    return as_splits(test=benchmark_rows("aime24", data_dir, HUB_ID, HUB_REVISION, HUB_SPLIT))
+    return as_splits(test=benchmark_rows("aime24", data_dir, HUB))

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from tasks.arithmetic.data import load as load_arithmetic
-from tasks.data import as_splits, benchmark_rows, read_rows
+from tasks.data import HubSource, as_splits, benchmark_rows, read_rows
 
 
 def write(path, *lines: str):
@@ -65,7 +65,7 @@ def test_the_folder_comes_from_the_argument_then_from_the_environment_then_from_
         write(tmp_path / name / "set" / "test.jsonl", f'{{"id": 1, "problem": "{name}", "answer": 1}}')
 
     def problem(data_dir: str | None) -> str:
-        return benchmark_rows("set", data_dir, "nobody/nothing", "main", "test")[0]["problem"]
+        return benchmark_rows("set", data_dir, HubSource("nobody/nothing", "test"))[0]["problem"]
 
     monkeypatch.setenv("BENCHMARK_DATA", str(tmp_path / "variable"))
     assert problem(str(tmp_path / "given")) == "given"
