@@ -259,24 +259,38 @@ def test_shipped_models_are_small():
     assert sum(path.stat().st_size for path in CHECKPOINTS.rglob("*") if path.is_file()) < 2_500_000
 
 
-def test_command_builds_keeps_and_refuses(tmp_path, capsys):
-    """The real command, with 5 steps: it builds once, keeps what it built, and refuses what another recipe built."""
-    options = ["--out", str(tmp_path), "--models", "student", "--steps-scale", "0.007"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.tiny", *options], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sampled accuracy" in done.stdout and "steps" not in done.stderr
+def few_steps(out: Path) -> list[str]:
+    return ["--out", str(out), "--models", "student", "--steps-scale", "0.007"]  # 5 of 700
+
+
+def test_build_makes_keeps_and_refuses(tmp_path, capsys):
+    """The command builds once, keeps what it built, and refuses what another recipe built."""
+    assert main(few_steps(tmp_path)) == 0
+    output = capsys.readouterr()
+    assert "sampled accuracy" in output.out and "steps/s" not in output.err
     folder = tmp_path / "student"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
     record = json.loads((folder / "recipe.json").read_text())
     assert record["recipe"]["phases"][0]["steps"] == 5 and record["recipe_hash"] != RECIPES["student"].hash
     assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert main(options) == 0 and "kept" in capsys.readouterr().out
+    assert main(few_steps(tmp_path)) == 0 and "kept" in capsys.readouterr().out
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert main([*options[:4]]) == 2
+    assert main(["--out", str(tmp_path), "--models", "student"]) == 2
     assert "--fresh" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_command_builds_the_same_bytes_twice(tmp_path):
+    """`python -m harness.tiny` in processes of its own: two builds agree to the last bit, a replicate does not."""
+    weights = []
+    for name, more in (("first", []), ("second", []), ("third", ["--student-seed", "1"])):
+        command = [sys.executable, "-m", "harness.tiny", *few_steps(tmp_path / name), *more]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / name / ("student_seed1" if more else ".")
+        weights.append((folder / "student" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
 
 
 @pytest.mark.parametrize(
