@@ -1,0 +1,273 @@
+"""The ways to start a program locked up: bubblewrap as root, bubblewrap as an ordinary user, and not at all.
+
+As root no user namespace is made: inside one, root outside stays exempt from the limit on processes. The program
+gets a user id of its own instead, and no capabilities. As an ordinary user a user namespace is the only way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import math
+import os
+import platform
+import shutil
+import site
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.sandbox.program import SCRIPT, Program
+from harness.sandbox.seccomp import seccomp_filter
+
+BOX = "/box"  # where the program and its files are, inside
+PACKAGES = "/packages"
+PYTHON_HOME = "/py"  # where an interpreter that is not under /usr is, inside
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "PYTHONPATH": PACKAGES,
+    "PYTHONHASHSEED": "0",  # the order of a set must not decide a verdict
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_PYTHON_FLAGS = ("-s", "-P", "-B")  # nothing is imported from a home folder or the program's own, nothing is cached
+_SLOTS = 1024  # user ids that one process of the harness may use at a time
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that is ready to start, and the descriptors that it inherits."""
+
+    command: tuple[str, ...]
+    descriptors: tuple[int, ...]
+    environment: dict[str, str]
+    info_read: int | None = None  # bubblewrap reports the first process inside here
+    folder: str | None = None  # where it starts
+
+
+class Confinement(Protocol):
+    """A way to start programs. Prepared launches are closed by leaving the context."""
+
+    @property
+    def name(self) -> str:
+        """How results name it."""
+        ...
+
+    @property
+    def confined(self) -> bool:
+        """Whether it protects the machine."""
+        ...
+
+    def missing(self) -> str | None:
+        """What this machine lacks for it, or None."""
+        ...
+
+    def prepare(self, program: Program, slot: int) -> AbstractContextManager[Launch]:
+        """Gives the Launch. Concurrent programs have different slots."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """Namespaces, a read-only view of the system's libraries, and a temporary folder that is gone afterwards."""
+
+    as_root: bool
+    confined: bool = True
+
+    @property
+    def name(self) -> str:
+        return "bubblewrap, own user id" if self.as_root else "bubblewrap, user namespace"
+
+    def missing(self) -> str | None:
+        """The tool that is not installed, if any."""
+        tools = ["bwrap", "prlimit", *(["setpriv"] if self.as_root else [])]
+        absent = [tool for tool in tools if shutil.which(tool) is None]
+        if self.as_root and os.geteuid() != 0:
+            return "not root"
+        return f"{', '.join(absent)} not installed" if absent else None
+
+    @contextmanager
+    def prepare(self, program: Program, slot: int) -> Iterator[Launch]:
+        """Lays out the file system; everything goes through memory files, so that nothing shows in a process list."""
+        with ExitStack() as stack:
+            inherited: list[int] = []
+
+            def inherit(content: bytes) -> str:
+                inherited.append(stack.enter_context(memory_file(content)))
+                return str(inherited[-1])
+
+            arguments = [*self._namespaces(), *_system_mounts(), *_package_mounts(program.packages)]
+            arguments += ["--perms", "0755", "--dir", BOX]
+            for name, content in {SCRIPT: program.code.encode(errors="replace"), **program.files}.items():
+                arguments += ["--perms", "0444", "--file", inherit(content), f"{BOX}/{name}"]
+            arguments += ["--perms", "1777", "--size", str(program.limits.disk_bytes), "--tmpfs", "/tmp"]
+            arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+            if rules := seccomp_filter():
+                arguments += ["--seccomp", inherit(rules)]
+            info_read, info_write = os.pipe()
+            stack.callback(os.close, info_read)
+            stack.callback(os.close, info_write)
+            inherited.append(info_write)
+            arguments += ["--info-fd", str(info_write)]
+            listed = inherit(b"\0".join(argument.encode() for argument in arguments))
+            inside = [*self._drop_privileges(slot), *_rlimits(program, self.as_root), _inner_python(), *_PYTHON_FLAGS]
+            command = (_tool("bwrap"), "--args", listed, "--", *inside, f"{BOX}/{SCRIPT}")
+            yield Launch(command, tuple(inherited), {}, info_read)
+
+    def _namespaces(self) -> list[str]:
+        shared = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
+        for name, value in {**_ENVIRONMENT, **_library_path()}.items():
+            shared += ["--setenv", name, value]
+        if self.as_root:
+            unshared = ["ipc", "net", "pid", "uts", "cgroup-try"]
+            return [*(f"--unshare-{namespace}" for namespace in unshared), *shared]
+        return ["--unshare-all", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", *shared]
+
+    def _drop_privileges(self, slot: int) -> list[str]:
+        """As root: a user id of its own, since the limit on processes counts those of an id, over all sandboxes."""
+        if not self.as_root:
+            return []
+        user = _first_user_id() + slot % _SLOTS
+        ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        return [_tool("setpriv"), *ids, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"]
+
+
+@dataclass(frozen=True)
+class Unconfined:
+    """No protection whatever beyond rlimits: a plain child process. Only for callers who say that they want it."""
+
+    name: str = "none (unsafe)"
+    confined: bool = False
+
+    def missing(self) -> str | None:
+        return None
+
+    @contextmanager
+    def prepare(self, program: Program, slot: int) -> Iterator[Launch]:
+        """Writes the program into a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="unsandboxed-") as folder:
+            for name, content in {SCRIPT: program.code.encode(errors="replace"), **program.files}.items():
+                (Path(folder) / name).write_bytes(content)
+            limits = _rlimits(program, False) if shutil.which("prlimit") else []
+            command = (*limits, sys.executable, *_PYTHON_FLAGS, f"{folder}/{SCRIPT}")
+            environment = {**_ENVIRONMENT, "HOME": folder, "TMPDIR": folder}
+            yield Launch(command, (), environment, folder=folder)
+
+
+@contextmanager
+def memory_file(content: bytes) -> Iterator[int]:
+    """A descriptor of an anonymous file, at its beginning, which nobody can change any more."""
+    if sys.platform != "linux":
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            yield file.fileno()
+        return
+    descriptor = os.memfd_create("sandbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        for start in range(0, len(content), 1 << 20):
+            view = memoryview(content)[start : start + (1 << 20)]
+            while view:
+                view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _system_mounts() -> list[str]:
+    """The interpreter and the libraries it needs. Nothing of /etc, /home, /root, /var or a mounted volume."""
+    mounts: list[str] = ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/usr", "/lib", "/lib64", "/bin"):
+        if os.path.islink(folder):
+            mounts += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            mounts += ["--ro-bind", folder, folder]
+    home = _python_home()
+    if not home.startswith("/usr"):
+        mounts += ["--perms", "0755", "--dir", PYTHON_HOME, "--ro-bind", home, PYTHON_HOME]
+    for folder in site.getsitepackages([home]):  # what else is installed there is neither a program's to use nor to run
+        if os.path.isdir(folder):
+            inside = _inside(folder)
+            mounts += ["--tmpfs", inside, "--remount-ro", inside]
+    return mounts
+
+
+def _package_mounts(packages: tuple[str, ...]) -> list[str]:
+    """The folders of installed packages, with the compiled libraries that wheels keep beside them."""
+    mounts = ["--perms", "0755", "--dir", PACKAGES]
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            for folder in (Path(location), Path(location).with_name(f"{package}.libs")):
+                if folder.is_dir():
+                    mounts += ["--ro-bind", str(folder.resolve()), f"{PACKAGES}/{folder.name}"]
+    return mounts
+
+
+def _rlimits(program: Program, count_processes: bool) -> list[str]:
+    limits = program.limits
+    options = [
+        f"--as={limits.memory_bytes}",
+        f"--fsize={limits.file_bytes}",
+        f"--nofile={limits.open_files}",
+        f"--cpu={limits.cpu_s or math.ceil(limits.wall_s)}",
+        "--core=0",
+    ]
+    if count_processes or _processes_counted_by_namespace():
+        options.append(f"--nproc={limits.processes}")
+    return [_tool("prlimit"), *options, "--"]
+
+
+def _processes_counted_by_namespace() -> bool:
+    """Older kernels count all processes of the user, wherever they run: the limit would stop the program itself.
+
+    The supervisor counts processes as well, so that the limit still holds there, a little later.
+    """
+    major, minor = (int(part) for part in platform.release().split(".")[:2])
+    return (major, minor) >= (5, 14)
+
+
+def _first_user_id() -> int:
+    """The start of a range of user ids that no account and no other running harness has."""
+    with open("/proc/self/uid_map") as table:
+        inside, _, count = (int(number) for number in table.readline().split())
+    available = inside + count - _SLOTS
+    if available > 2_000_000_000:
+        return 1_000_000_000 + os.getpid() % 500_000 * _SLOTS
+    return max(available - os.getpid() % 8 * _SLOTS, 1)
+
+
+def _python_home() -> str:
+    return os.path.realpath(sys.base_prefix)
+
+
+def _inner_python() -> str:
+    """The path of this interpreter inside."""
+    return _inside(os.path.realpath(sys.executable))
+
+
+def _inside(path: str) -> str:
+    """Where a path of the Python installation is inside."""
+    home = _python_home()
+    return path if home.startswith("/usr") else path.replace(home, PYTHON_HOME, 1)
+
+
+def _library_path() -> dict[str, str]:
+    """A libpython outside /usr is looked up where it was installed, which is not where it is inside."""
+    shared = sysconfig.get_config_var("Py_ENABLE_SHARED") and not _python_home().startswith("/usr")
+    return {"LD_LIBRARY_PATH": f"{PYTHON_HOME}/lib"} if shared else {}
+
+
+def _tool(name: str) -> str:
+    return shutil.which(name) or name

@@ -1,0 +1,195 @@
+"""Watches one running program: feeds on its output, enforces what no rlimit can, and ends all that it started."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from harness.sandbox.confinement import Launch, memory_file
+from harness.sandbox.program import Limits, Outcome, Program, Reason
+
+Watch = Callable[[bytes], bool]  # gets stdout piece by piece; returns whether the program shall go on
+
+_POLL_S = 0.1  # between looks at what the program uses
+_STDERR_TAIL = 4000
+_CHUNK = 1 << 16
+_LAST_WORDS_S = 2.0  # for pipes to run dry and for the group to vanish after the end
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class LaunchError(RuntimeError):
+    """The confinement tool did not get as far as starting the program: no verdict on the program."""
+
+
+def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: Watch | None = None) -> Outcome:
+    """Runs a prepared launch to its end and leaves nothing running."""
+    started = time.monotonic()
+    with memory_file(program.stdin) as stdin:
+        process = subprocess.Popen(
+            launch.command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=launch.descriptors,
+            env=launch.environment,
+            cwd=launch.folder,
+            start_new_session=True,
+        )
+    run = _Run(process, launch, program.limits, watch)
+    try:
+        reason = run.follow(started + program.limits.wall_s, abort)
+    finally:
+        run.end()
+    if launch.info_read is not None and run.first_inside is None:
+        raise LaunchError(f"the sandbox did not start: {run.stderr_tail.strip() or f'exit code {process.returncode}'}")
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return Outcome(
+        stdout=bytes(run.stdout),
+        stderr_tail=run.stderr_tail,
+        exit=code if reason == "exited" else None,
+        reason=reason,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Run:
+    """The state of one running program."""
+
+    def __init__(self, process: subprocess.Popen[bytes], launch: Launch, limits: Limits, watch: Watch | None) -> None:
+        self.stdout = bytearray()
+        self.first_inside: int | None = None  # pid of the first process of the namespace: it dies last
+        self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
+        self._stderr = bytearray()
+        self._stderr_bytes = 0
+        self._stopped = False
+        assert process.stdout and process.stderr
+        self._streams = {process.stdout.fileno(): self._take_stdout, process.stderr.fileno(): self._take_stderr}
+        self._exit = os.pidfd_open(process.pid)
+        self._last: int | None = None  # pidfd of first_inside
+        self._selector = selectors.DefaultSelector()
+        for descriptor in (*self._streams, self._exit):
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        if launch.info_read is not None:
+            self._selector.register(launch.info_read, selectors.EVENT_READ)
+
+    @property
+    def stderr_tail(self) -> str:
+        return self._stderr[-_STDERR_TAIL:].decode(errors="replace")
+
+    def follow(self, deadline: float, abort: threading.Event) -> Reason:
+        """Returns when the program has ended or has to end."""
+        next_look = time.monotonic() + _POLL_S / 2
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                return "wall"
+            if abort.is_set():
+                return "stopped"
+            if now >= next_look:
+                next_look = now + _POLL_S
+                if reason := self._excess():
+                    return reason
+            for key, _ in self._selector.select(max(min(next_look, deadline) - now, 0)):
+                if key.fd == self._launch.info_read:
+                    self._read_info()
+                elif key.fd in self._streams:
+                    if reason := self._read(key.fd):
+                        return reason
+                else:
+                    return self._drain() or "exited"
+
+    def end(self) -> None:
+        """Kills what is left and waits until it is gone: the first process inside is the last to go."""
+        self._read_info()
+        if self._last is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._last, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._last is not None:
+            select.select([self._last], [], [], _LAST_WORDS_S)
+            os.close(self._last)
+        os.close(self._exit)
+        self._selector.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream:
+                stream.close()
+
+    def _drain(self) -> Reason | None:
+        """Reads what was written before the end. Whoever still holds the pipes is killed, unread."""
+        deadline = time.monotonic() + _LAST_WORDS_S
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(self._exit)
+        if self._launch.info_read is not None:
+            self._read_info()
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(self._launch.info_read)
+        while self._selector.get_map() and time.monotonic() < deadline:
+            ready = self._selector.select(max(deadline - time.monotonic(), 0))
+            for key, _ in ready:
+                if reason := self._read(key.fd):
+                    return reason
+        return None
+
+    def _read(self, descriptor: int) -> Reason | None:
+        data = os.read(descriptor, _CHUNK)
+        if not data:
+            self._selector.unregister(descriptor)
+            return None
+        return self._streams[descriptor](data)
+
+    def _take_stdout(self, data: bytes) -> Reason | None:
+        if self._watch is not None:
+            return None if self._watch(data) else "stopped"
+        room = self._limits.output_bytes - len(self.stdout)
+        self.stdout += data[:room]
+        return "output" if len(data) > room else None
+
+    def _take_stderr(self, data: bytes) -> Reason | None:
+        self._stderr_bytes += len(data)
+        self._stderr = (self._stderr + data)[-2 * _STDERR_TAIL :]
+        return "output" if self._stderr_bytes > self._limits.output_bytes else None
+
+    def _read_info(self) -> None:
+        """Learns the pid of the first process inside, once bubblewrap has told it."""
+        descriptor = self._launch.info_read
+        if descriptor is None or self.first_inside is not None or not select.select([descriptor], [], [], 0)[0]:
+            return
+        found = re.search(rb'"child-pid"\s*:\s*(\d+)', os.read(descriptor, 4096))
+        if found:
+            self._selector.unregister(descriptor)
+            self.first_inside = int(found[1])
+            with suppress(ProcessLookupError):
+                self._last = os.pidfd_open(self.first_inside)
+
+    def _excess(self) -> Reason | None:
+        """What all processes together use too much of. Pages that they share count once for each."""
+        resident, tasks = _usage(self.first_inside or self._process.pid)
+        if resident > self._limits.memory_bytes:
+            return "memory"
+        return "processes" if tasks > 2 * self._limits.processes else None
+
+
+def _usage(root: int) -> tuple[int, int]:
+    """Resident bytes and number of tasks of a process and all its descendants."""
+    resident = tasks = 0
+    pending = [root]
+    while pending:
+        process = pending.pop()
+        with suppress(OSError, ValueError, IndexError):  # it may end meanwhile
+            with open(f"/proc/{process}/statm", "rb") as statm:
+                resident += int(statm.read().split()[1]) * _PAGE
+            for task in os.listdir(f"/proc/{process}/task"):
+                tasks += 1
+                with suppress(OSError), open(f"/proc/{process}/task/{task}/children", "rb") as children:
+                    pending += [int(child) for child in children.read().split()]
+    return resident, tasks
