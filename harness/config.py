@@ -146,8 +146,8 @@ class RunConfig:
         }
         if unknown:
             raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
-        for key, kind in {"seed": int, "fresh": bool, "results_dir": str}.items():
-            if not isinstance(raw[key], kind) or (kind is int and isinstance(raw[key], bool)):
+        for key, kind in {"fresh": bool, "results_dir": str}.items():
+            if not isinstance(raw[key], kind):
                 raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
         name = raw["method"]["name"]
         knobs = {key: value for key, value in raw["method"].items() if key != "name"}
@@ -157,7 +157,7 @@ class RunConfig:
             method=None if name in UNTRAINED else strict(find_methods()[name], knobs, "method"),
             engine=strict(Execution, raw["engine"], "engine"),
             evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
-            seed=raw["seed"],
+            seed=whole_number("seed", raw["seed"]),
             results_dir=Path(raw["results_dir"]),
             fresh=raw["fresh"],
             expect=raw["expect"] or [],
@@ -201,6 +201,16 @@ def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
         raise UserError(f"{where}.{key}: {first_line}") from error
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def whole_number(key: str, value: Any) -> int:
+    """An integer from YAML or from the command line; UserError names the key."""
+    try:
+        if isinstance(value, bool) or int(value) != float(value):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{key}={value!r}: expected a whole number.") from None
 
 
 def find_methods() -> dict[str, type[Method]]:

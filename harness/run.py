@@ -13,6 +13,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # runs use the cores side by side
@@ -27,7 +28,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness.config import CONF_DIR, RunConfig, register_methods
+from harness.config import CONF_DIR, RunConfig, register_methods, whole_number
 from harness.errors import UserError
 from harness.results.record import UNTRAINED, load_record
 
@@ -106,8 +107,10 @@ def plan(arguments: Sequence[str]) -> list[RunConfig]:
                 axes = {
                     o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
                 }
+            seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
             choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
-            return [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+            runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+            return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_sentence(error)) from error
     finally:
@@ -126,7 +129,10 @@ def _one_sentence(error: Exception) -> str:
     """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
     text = str(error)
     if unknown := re.search(r"Could not override '([^']*)'", text):
-        return f"unknown key {unknown[1]!r}; `python -m harness.run --help` shows the configuration."
+        return (
+            f"unknown key {unknown[1]!r}; `python -m harness.run --help` shows the configuration "
+            "(a new entry of a mapping such as evaluation.samples is given with ++key=value)."
+        )
     if option := re.search(
         r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
     ):
@@ -183,13 +189,11 @@ def check_writable(folder: Path) -> None:
 
 def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
     """Every table needs the untouched student and the teacher, on the seeds of its runs; a narrowed sweep gets them here."""
-    import dataclasses
-
     from harness.job import run_job
 
     for run in runs:
         for name in UNTRAINED:
-            run_job(dataclasses.replace(run, method_name=name, method=None, fresh=False))
+            run_job(replace(run, method_name=name, method=None, fresh=False))
 
 
 def report(runs: Sequence[RunConfig], command: str) -> int:

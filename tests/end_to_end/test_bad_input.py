@@ -1,0 +1,119 @@
+"""Bad input: one clear sentence that names the key or file, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.config import register_methods
+from harness.paths import ROOT
+from harness.run import compare, exit_code_of
+
+STUDENT = ROOT / "harness" / "tiny" / "checkpoints" / "student"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _methods() -> None:
+    register_methods()
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -> str:
+    """Runs the command in this process and returns its one sentence."""
+    results = tmp_path / "results"
+    given = [a for a in arguments if a.startswith("results_dir=")]
+    mode = (
+        [] if any("," in a and "=[" not in a for a in arguments) else ["hydra.mode=RUN"]
+    )  # one run is quicker to plan
+    code = exit_code_of(lambda: compare([*arguments, *mode, *([] if given else [f"results_dir={results}"])]))
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    (sentence,) = captured.err.strip().splitlines()
+    assert sentence.startswith("error: ")
+    assert not list(results.rglob("*.json"))
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nosuch=1"], ["unknown key", "nosuch"]),
+        (["setting.nosuch=1"], ["unknown key", "setting.nosuch"]),
+        (["+setting.nosuch=1"], ["setting.nosuch", "not in"]),
+        (["+nosuch=1"], ["unknown key", "nosuch"]),
+        (["method=tropd", "method.gamma=1"], ["unknown key", "method.gamma"]),
+        (["setting.steps=many"], ["setting.steps", "many", "Integer"]),
+        (["seed=first"], ["seed", "first", "whole number"]),
+        (["seed=0,x"], ["seed", "x", "whole number"]),
+        (["fresh=maybe"], ["fresh", "maybe"]),
+        (["method=tropd", "method.beta=high"], ["method.beta", "high", "Float"]),
+        (["method=tropd", "method.prefix_schedule=linear"], ["prefix_schedule", "own_length", "linear"]),
+        (["method=typo"], ["method/typo", "opd", "tropd"]),
+        (["method=opd,typo"], ["method/typo"]),
+        (["setting=typo"], ["setting/typo", "tiny_cpu"]),
+        (["setting.student=/no/such/folder"], ["/no/such/folder"]),
+        (["setting.prompts=/no/such.jsonl"], ["setting.prompts", "/no/such.jsonl"]),
+        (["setting.temperature=0.7"], ["setting.temperature=0.7", "biased"]),
+        (["setting.top_p=0.9"], ["setting.top_p=0.9"]),
+        (["setting.top_k=65"], ["setting.top_k=65", "64"]),
+        (["setting.top_k=0"], ["setting.top_k=0", "positive"]),
+        (["setting.min_continuation=0"], ["setting.min_continuation"]),
+        (["setting.max_prompt_tokens=5"], ["line 1", "setting.max_prompt_tokens"]),
+        (["setting=custom"], ["setting.", "not set"]),
+        (["engine.name=magic"], ["engine.name", "magic"]),
+        (["engine.micro_batch_prompts=7"], ["engine.micro_batch_prompts=7", "64"]),
+        (["evaluation.tasks=[nosuch]"], ["nosuch", "arithmetic"]),
+        (["evaluation.tasks=[aime24]", "evaluation.data_dir=/no/such"], ["/no/such", "evaluation.data_dir"]),
+        (["seed=[0"], ["[0"]),
+    ],
+)
+def test_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    sentence = refused(capsys, tmp_path, *arguments)
+    for word in words:
+        assert word in sentence
+
+
+def test_results_folder_that_is_not_writable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sentence = refused(capsys, tmp_path, f"results_dir={tmp_path}/file/results")
+    assert "results_dir" in sentence
+    assert "not writable" in sentence
+
+
+def test_tokenizers_that_differ(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(STUDENT, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["add"], vocabulary["times"] = vocabulary["times"], vocabulary["add"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    sentence = refused(capsys, tmp_path, f"setting.student={other}")
+    assert "tokenizers of student and teacher differ" in sentence
+    assert "'add'" in sentence or "'times'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [('{"prompt": "a"', "not valid JSON"), ("[1]", "expected an object"), ('{"text": "a"}', "'prompt'")],
+)
+def test_prompt_file_row(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, words: str) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Start with 1"}\n' + line + "\n")
+    sentence = refused(capsys, tmp_path, f"setting.prompts={prompts}")
+    assert "line 2" in sentence
+    assert words in sentence
+
+
+def test_broken_method_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import baselines
+
+    (tmp_path / "broken.py").write_text("METHOD = 3\n")
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    code = exit_code_of(lambda: register_methods() or 0)
+    assert code == 2
+    assert "baselines/broken.py" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""`python -m harness.run` as a person uses it, on the shipped models and a few steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.paths import ROOT
+from harness.results.record import load_record, write_record
+
+SMALL = ["setting.steps=4", "setting.prompts_per_step=8", "engine.micro_batch_prompts=8", "evaluation.dev_every=2"]
+
+
+def harness_run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.run", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "140", "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small comparison: opd and tropd on one seed, with the rows of student and teacher."""
+    results = tmp_path_factory.mktemp("results")
+    harness_run("method=opd,tropd", "seed=0", f"results_dir={results}", *SMALL)
+    (folder,) = results.glob("tiny_cpu-????????")
+    return folder
+
+
+def test_a_run_leaves_its_folder(comparison: Path) -> None:
+    folder = comparison / "tropd" / "seed0"
+    record = load_record(folder / "record.json")
+    assert record.status == "completed"
+    assert record.counters.steps == 4
+    assert record.counters.student_tokens > 0
+    assert record.counters.teacher_tokens > 0
+    assert record.provenance["versions"]["torch"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    expected = {
+        "loss",
+        "loss/policy",
+        "loss/divergence",
+        "loss/imitation",
+        "grad_norm",
+        "entropy/student",
+        "outlier/frac",
+    }
+    expected |= {"kl/total_variation", "reward/q50", "length/completion", "length/prefix", "truncated_frac"}
+    expected |= {"tokens/student", "time/rollout_s", "time/scoring_s", "time/update_s", "learning_rate"}
+    assert expected <= rows[0].keys()
+    assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [2, 4]
+    items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    texts = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
+    assert len(items) == len(texts) == 256 * 4
+    assert sum(row["correct"] for row in items) / len(items) == pytest.approx(record.evaluations[0].score)
+    assert not (folder / "trainer").exists()
+
+
+def test_the_checkpoint_is_an_ordinary_one(comparison: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = comparison / "opd" / "seed0" / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model).__name__ == "Qwen3ForCausalLM"
+    assert sum(p.numel() for p in model.parameters()) == 78_272
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
+def test_the_table_has_every_row(comparison: Path) -> None:
+    table = (comparison / "leaderboard.md").read_text()
+    for row in ("student", "opd", "tropd", "teacher"):
+        assert f"| {row} |" in table
+    board = json.loads((comparison / "leaderboard.json").read_text())
+    assert board
+
+
+def test_running_again_trains_nothing(comparison: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in comparison.glob("*/*/metrics.jsonl")}
+    records = {path: path.read_text() for path in comparison.glob("*/*/record.json")}
+    harness_run("method=opd,tropd", "seed=0", f"results_dir={comparison.parent}", *SMALL)
+    assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("*/*/metrics.jsonl")}
+    assert records == {path: path.read_text() for path in comparison.glob("*/*/record.json")}
+
+
+def test_one_run_joins_the_table_and_a_new_task_trains_nothing(comparison: Path, tmp_path: Path) -> None:
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    folder = results / comparison.name
+    weights = (folder / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes()
+    data = Path(__file__).parent.parent / "data"
+    harness_run(
+        "method=opd",
+        "seed=0",
+        "hydra.mode=RUN",
+        f"results_dir={results}",
+        "evaluation.tasks=[arithmetic,aime24]",
+        f"evaluation.data_dir={data}",
+        "evaluation.max_new_tokens.aime24=16",
+        *SMALL,
+    )
+    record = load_record(folder / "opd" / "seed0" / "record.json")
+    assert {evaluation.task for evaluation in record.evaluations} == {"arithmetic", "aime24"}
+    aime = next(e for e in record.evaluations if e.task == "aime24")
+    assert aime.truncated_frac > 0.5
+    assert (folder / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes() == weights
+    assert "aime24" in (folder / "leaderboard.md").read_text()
+
+
+def test_a_failed_run_is_a_row_and_a_non_zero_exit(comparison: Path, tmp_path: Path) -> None:
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    folder = results / comparison.name / "eopd" / "seed0"
+    # a file where the trainer wants its folder
+    folder.mkdir(parents=True)
+    (folder / "trainer").write_text("")
+    done = harness_run("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=1)
+    record = load_record(folder / "record.json")
+    assert record.status == "failed"
+    assert record.reason
+    assert "eopd" in (results / comparison.name / "leaderboard.md").read_text()
+    assert "Traceback" not in done.stderr
+    (folder / "trainer").unlink()
+    harness_run("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
+    assert load_record(folder / "record.json").status == "completed"
+
+
+def test_a_run_that_never_ended_is_shown_and_taken_up(comparison: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    path = results / comparison.name / "tropd" / "seed0" / "record.json"
+    write_record(path, dataclasses.replace(load_record(path), status="started", evaluations=()))
+    harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
+    assert "did not finish" in (path.parent.parent.parent / "leaderboard.md").read_text()
+    harness_run("method=tropd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
+    assert "did not finish" not in (path.parent.parent.parent / "leaderboard.md").read_text()
+
+
+def test_a_corrupt_record_is_named(comparison: Path, tmp_path: Path) -> None:
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    path = results / comparison.name / "opd" / "seed0" / "record.json"
+    path.write_text('{"method": "opd", ')
+    done = harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=2)
+    assert "record.json" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
+    """A copy of the project with one more file in baselines/: no other edit, and it runs and passes the contract tests."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("harness", "baselines", "tasks", "conf", "tests", "pyproject.toml"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, project / name)
+    (project / "baselines" / "signed.py").write_text(
+        '"""Sign of the reward."""\n'
+        "from dataclasses import dataclass\n"
+        "import torch\n"
+        "from harness.types import Method, TokenCredit\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Signed(Method):\n"
+        '    """The sign of the log-ratio, times a scale (ours)."""\n\n'
+        "    scale: float = 1.0\n\n"
+        "    def credit(self, batch, teacher, student, progress):\n"
+        "        zeros = torch.zeros_like(teacher.logprobs)\n"
+        "        return TokenCredit(self.scale * (teacher.logprobs - student.logprobs).sign(), zeros, zeros)\n\n\n"
+        "METHOD = Signed\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(project), "HF_HUB_OFFLINE": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "harness.run",
+        "method=signed",
+        "method.scale=0.5",
+        "seed=0",
+        "hydra.mode=RUN",
+        *SMALL,
+    ]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "signed (scale=0.5)" in next(project.glob("results/*/leaderboard.md")).read_text()
+    contract = [sys.executable, "-m", "pytest", "tests/contract", "-k", "signed", "-p", "no:cacheprovider"]
+    done = subprocess.run(contract, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+
+
+def test_help_shows_the_groups() -> None:
+    done = harness_run("--help")
+    for word in ("method: eopd, opd", "setting:", "experiment:", "tiny_latent", "hydra.mode=RUN"):
+        assert word in done.stdout
