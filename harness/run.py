@@ -52,7 +52,10 @@ def hydra_job(cfg: DictConfig) -> None:
     from harness.job import run_job
 
     quiet_libraries()
-    run_job(RunConfig.from_hydra(cfg))
+    try:
+        run_job(RunConfig.from_hydra(cfg))
+    except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
+        print(f"error: {error}", file=sys.stderr)
 
 
 def main() -> None:
@@ -147,6 +150,9 @@ def check(runs: Sequence[RunConfig]) -> None:
 
     seen: set[str] = set()
     for run in runs:
+        record = run.run_folder() / "record.json"
+        if record.exists() and not run.fresh:
+            load_record(record)
         setting, engine, evaluation = run.setting, run.engine, run.evaluation
         key = repr((setting, engine, evaluation, run.results_dir))
         if key in seen:
@@ -191,7 +197,7 @@ def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
     """Every table needs the untouched student and the teacher, on the seeds of its runs; a narrowed sweep gets them here."""
     from harness.job import run_job
 
-    for run in runs:
+    for run in {(run.comparison_folder(), run.seed): run for run in runs}.values():
         for name in UNTRAINED:
             run_job(replace(run, method_name=name, method=None, fresh=False))
 
@@ -213,13 +219,17 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         protocols = {task: value for task, value in protocols_of(run).items() if task in scored}
         print_leaderboard(rebuild_leaderboard(folder, command, protocols))
         print(f"\n{folder}/leaderboard.md")
-        mine = {(other.run_folder()) for other in runs}
-        ok &= all(load_record(path / "record.json").status == "completed" for path in mine)
+        mine = {other.run_folder() for other in runs}
+        ok &= all(_is_completed(path / "record.json") for path in mine)
         if run.expect:
             outcomes = check_expectations(parse_expectations(run.expect, "expect"), folder, None, protocols)
             print_outcomes(outcomes)
             ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
+
+
+def _is_completed(path: Path) -> bool:
+    return path.exists() and load_record(path).status == "completed"
 
 
 def protocols_of(run: RunConfig) -> dict[str, str]:

@@ -14,7 +14,15 @@ import pytest
 from harness.paths import ROOT
 from harness.results.record import load_record, write_record
 
-SMALL = ["setting.steps=4", "setting.prompts_per_step=8", "engine.micro_batch_prompts=8", "evaluation.dev_every=2"]
+PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
+SMALL = [
+    f"setting.prompts={PROMPTS}",
+    "setting.steps=4",
+    "setting.prompts_per_step=8",
+    "engine.micro_batch_prompts=8",
+    "evaluation.dev_every=2",
+    "++evaluation.samples.arithmetic=1",
+]
 
 
 def harness_run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -64,7 +72,7 @@ def test_a_run_leaves_its_folder(comparison: Path) -> None:
     assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [2, 4]
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     texts = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
-    assert len(items) == len(texts) == 256 * 4
+    assert len(items) == len(texts) == 256
     assert sum(row["correct"] for row in items) / len(items) == pytest.approx(record.evaluations[0].score)
     assert not (folder / "trainer").exists()
 

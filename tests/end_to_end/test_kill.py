@@ -1,0 +1,107 @@
+"""SIGKILL at random points of a run, also in the middle of a save: the resumed run ends with the same weights and rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
+KILLS = 10
+CLOCKS = ("time/", "peak_memory")
+
+# one run in one process; KILL_IN_SAVE=n kills it in the middle of its n-th save, when weights are there and the optimiser's state is not
+SCRIPT = """
+import os, signal, sys
+from transformers import Trainer
+from harness.job import run_job
+from harness.run import plan, quiet_libraries, register_methods
+nth = int(os.environ.get("KILL_IN_SAVE", "0"))
+if nth:
+    saves, original = [0], Trainer._save_optimizer_and_scheduler
+    def save(self, folder):
+        saves[0] += 1
+        if saves[0] == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, folder)
+    Trainer._save_optimizer_and_scheduler = save
+register_methods()
+quiet_libraries()
+(run,) = plan(sys.argv[1:])
+record = run_job(run)
+sys.exit(record.status != "completed")
+"""
+
+
+def start(results: Path, **environment: str) -> subprocess.Popen[bytes]:
+    arguments = [
+        "hydra.mode=RUN",
+        "method=tropd",
+        f"results_dir={results}",
+        f"setting.prompts={PROMPTS}",
+        "setting.steps=24",
+        "setting.prompts_per_step=8",
+        "engine.micro_batch_prompts=4",
+        "engine.save_every=3",
+        "evaluation.dev_every=6",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+    )
+
+
+def outcome(results: Path) -> dict[str, Any]:
+    """Everything that a run leaves, without clocks and memory."""
+    (folder,) = results.glob("*/tropd/seed0")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    record = json.loads((folder / "record.json").read_text())
+    counters = {key: value for key, value in record["counters"].items() if not key.endswith(("_s", "_bytes"))}
+    return {
+        "weights": (folder / "checkpoint" / "model.safetensors").read_bytes(),
+        "metrics": [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows],
+        "items": (folder / "items.jsonl").read_text(),
+        "texts": (folder / "texts.jsonl").read_text(),
+        "record": (record["status"], record["evaluations"], counters),
+    }
+
+
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    began = time.time()
+    assert start(tmp_path / "whole").wait() == 0
+    duration = time.time() - began
+    expected = outcome(tmp_path / "whole")
+
+    rng = random.Random(0)
+    results = tmp_path / "killed"
+    killed = {"anywhere": 0, "in a save": 0}
+    while sum(killed.values()) < KILLS:
+        in_save = sum(killed.values()) % 3 == 2
+        process = start(results, KILL_IN_SAVE=str(rng.randint(1, 2)) if in_save else "0")
+        if not in_save:
+            # the process takes about half of its life to start; later draws reach training, saves and evaluation
+            time.sleep(rng.uniform(0.3, 1.0) * duration)
+            process.kill()
+        code = process.wait()
+        if code == -signal.SIGKILL:
+            killed["in a save" if in_save else "anywhere"] += 1
+        else:
+            assert code == 0  # it came to its end before the kill: start another life from nothing
+            assert outcome(results) == expected
+            results = tmp_path / f"killed{sum(killed.values())}-{rng.random()}"
+    assert killed["in a save"] >= 3
+    assert start(results).wait() == 0
+    assert outcome(results) == expected
