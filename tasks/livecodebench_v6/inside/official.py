@@ -1,0 +1,265 @@
+"""Runs a program on a problem's tests as LiveCodeBench's own runner does, quirks included. Runs inside the sandbox.
+
+The quirks, which decide verdicts: a stdin program becomes the body of a function, with its imports before it; input
+comes from stand-ins for sys.stdin, not from descriptor 0; a SIGALRM ends a test, and only once; a good part of `os` is
+taken away; whatever kills this process fails all tests. Written from the observed semantics.
+
+What the program prints or returns is sent to the host, which knows what is expected and stops at the first failure.
+One line of JSON each: {"ready"}, then {"output"}, {"value"} or {"error"} per test, and {"end"} or {"failed"}.
+"""
+
+import ast
+import builtins
+import contextlib
+import faulthandler
+import importlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+BOX = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(BOX)
+import portable  # noqa: E402
+
+sys.path.remove(BOX)
+
+MODULES = (
+    "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json"
+)
+PRELUDE = "".join(
+    [f"from {name} import *\n" for name in (*MODULES.split(), "builtins", "typing")]
+    + [f"import {name}\n" for name in MODULES.split()]
+    + ["sys.setrecursionlimit(50000)\n"]
+)
+TAKEN_FROM_OS = (
+    "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace unlink "
+    "fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
+)
+TAKEN_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
+MAX_MESSAGE_BYTES = 16 << 20  # what makes a longer one is wrong: no expected output comes near
+MAX_INT_DIGITS = 50_000
+
+WRONG, TIMED_OUT, CRASHED = -2, -3, -4
+
+
+class TimeoutException(Exception):
+    """A test has used up its time. Recognised by this name, as upstream."""
+
+
+def on_alarm(signum: int, frame: object) -> None:
+    print("timeout occured: alarm went off")  # lands in the program's output if it survives the exception
+    raise TimeoutException
+
+
+def open_channel() -> Callable[[dict[str, Any]], None]:
+    """Takes descriptor 1 for messages and leaves the program empty descriptors 0 and 1."""
+    channel, write, dumps = os.dup(1), os.write, json.dumps
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+    def send(message: dict[str, Any]) -> None:
+        text = dumps(message, ensure_ascii=False)
+        data = memoryview(text.encode(errors="surrogatepass") + b"\n")
+        if len(data) > MAX_MESSAGE_BYTES:
+            data = memoryview(dumps({"error": WRONG}).encode() + b"\n")
+        while data:
+            data = data[write(channel, data) :]
+
+    return send
+
+
+def disarm() -> None:
+    """Takes away what the official guard takes away. It is no protection, but programs that use it fail."""
+    faulthandler.disable()
+    builtins.quit = builtins.help = None  # type: ignore[assignment]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in TAKEN_FROM_OS.split():
+        setattr(os, name, None)
+    for name in ("rmtree", "move", "chown"):
+        setattr(shutil, name, None)
+    subprocess.Popen = None  # type: ignore[assignment,misc]
+    for name in TAKEN_MODULES:
+        sys.modules[name] = None  # type: ignore[assignment]
+
+
+def without_main_guard(code: str) -> str:
+    """Unwraps `if __name__ == '__main__':`, if that is the last statement."""
+    with contextlib.suppress(Exception):
+        *before, last = ast.parse(code).body
+        if isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'":
+            return _unparse(before) + "\n" + _unparse(last.body)
+    return code
+
+
+def as_function(code: str) -> str:
+    """The program as the function `wrapped_function` of a module that begins with the prelude and its imports."""
+    try:
+        statements = ast.parse(code).body
+        imports = [statement for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
+        body = [statement for statement in statements if not isinstance(statement, ast.Import | ast.ImportFrom)]
+        no_arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        function = ast.FunctionDef("wrapped_function", no_arguments, body, [], lineno=-1)
+        return "\n".join([PRELUDE, _unparse(imports), ast.unparse(function)])
+    except Exception:  # the module then fails to load, whatever is wrong
+        return code
+
+
+def _unparse(statements: Sequence[ast.stmt]) -> str:
+    return ast.unparse(ast.Module(list(statements), []))
+
+
+def load(source: str, name: str, timeout_s: int) -> Callable[..., Any]:
+    """Executes the module and finds the function in it: in an instance of Solution wherever that class is mentioned."""
+    signal.alarm(timeout_s)
+    try:
+        module = types.ModuleType("tmp_sol", "")
+        exec(source, module.__dict__)
+        holder = module.Solution() if "class Solution" in source else module
+        if holder is None:
+            raise AssertionError
+    finally:
+        signal.alarm(0)
+    return getattr(holder, name)  # type: ignore[no-any-return]
+
+
+class Bytes:
+    """The stand-in for sys.stdin.buffer: every line is the first."""
+
+    def __init__(self, text: str) -> None:
+        self.inputs = text.encode()
+
+    def read(self, *args: object) -> bytes:
+        return self.inputs
+
+    def readline(self, *args: object) -> bytes:
+        return self.inputs.split(b"\n")[0] + b"\n"
+
+
+class Stdin:
+    """The stand-in for sys.stdin: it cannot be iterated over, and reading it does not use it up."""
+
+    def __init__(self, text: str) -> None:
+        self.inputs = text
+        self._stringio = io.StringIO(text)
+        self.buffer = Bytes(text)
+
+    def read(self, *args: object) -> str:
+        return self.inputs
+
+    def readline(self, *args: Any) -> str:
+        return self._stringio.readline(*args)
+
+    def readlines(self, *args: object) -> list[str]:
+        return self.inputs.split("\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stringio, name)
+
+
+def call_with_stdin(function: Callable[[], Any], text: str) -> None:
+    """Calls it with the input in place. The first three stand-ins go onto the real sys.stdin, which a program holds
+    that wrote `from sys import stdin`; the fourth then takes its place."""
+    lines = iter(text.split("\n"))
+    stand_ins = {
+        "sys.stdin.read": lambda *args: text,
+        "sys.stdin.readlines": lambda *args: text.split("\n"),
+        "sys.stdin.readline": lambda *args: next(lines),
+        "sys.stdin": Stdin(text),
+        "builtins.open": mock.mock_open(read_data=text),
+    }
+    with contextlib.ExitStack() as stack:
+        for target, stand_in in stand_ins.items():
+            stack.enter_context(mock.patch(target, stand_in))
+        with contextlib.suppress(SystemExit):
+            function()
+
+
+@contextlib.contextmanager
+def captured_stdout() -> Any:
+    """Collects what is printed; closing it is, as upstream, a TypeError."""
+    before, sys.stdout = sys.stdout, io.StringIO()
+    stream = sys.stdout
+    stream.close = lambda ignored: 1  # type: ignore[assignment,misc]
+    try:
+        yield stream
+    finally:
+        sys.stdout = before
+
+
+def run_test(action: Callable[[], dict[str, Any]], timeout_s: int) -> dict[str, Any]:
+    """The message of one test: what the action gives, or how it failed."""
+    signal.alarm(timeout_s)
+    faulthandler.enable()
+    try:
+        return action()
+    except Exception as error:
+        signal.alarm(0)
+        return {"error": TIMED_OUT if "timeoutexception" in repr(error).lower() else CRASHED}
+    finally:
+        signal.alarm(0)
+        faulthandler.disable()
+
+
+def run_stdin(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    timeout_s = job["timeout_s"]
+    function = load(as_function(without_main_guard(job["code"])), "wrapped_function", timeout_s)
+    for text in job["inputs"]:
+
+        def action(text: str = text) -> dict[str, Any]:
+            call_with_stdin(function, text)
+            signal.alarm(0)
+            return {}
+
+        with captured_stdout() as stream:
+            message = run_test(action, timeout_s)
+            output = stream.getvalue()
+        send(message or {"output": output})
+
+
+def run_functional(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    function = load(f"{PRELUDE}\n\n{job['code']}", job["fn_name"], job["timeout_s"])
+    arguments = [[json.loads(line) for line in text.split("\n")] for text in job["inputs"]]
+    dumps = portable.dumps
+    for test in arguments:
+
+        def action(test: list[Any] = test) -> dict[str, Any]:
+            value = function(*test)
+            signal.alarm(0)
+            return {"value": dumps(value)}
+
+        send(run_test(action, job["timeout_s"]))
+
+
+def main() -> None:
+    with open(os.path.join(BOX, "job.json"), encoding="utf-8") as file:
+        job = json.load(file)
+    sys.set_int_max_str_digits(MAX_INT_DIGITS)
+    send = open_channel()
+    send({"ready": True})
+    signal.signal(signal.SIGALRM, on_alarm)
+    if "numpy" in job["code"]:  # upstream has it imported by now; it could not be imported afterwards
+        with contextlib.suppress(ImportError):
+            importlib.import_module("numpy")
+    disarm()
+    signal.alarm(job["timeout_s"])
+    try:
+        (run_stdin if job["fn_name"] is None else run_functional)(job, send)
+        send({"end": True})
+    except Exception:  # in loading, or in what surrounds a test: one verdict for the whole program
+        send({"failed": CRASHED})
+    finally:
+        signal.alarm(0)
+
+
+if __name__ == "__main__":
+    main()
