@@ -43,7 +43,7 @@ class HFEngine:
         self.vocab_size = vocab_size  # of the softmax: the shared vocabulary
         self.policy_version = policy_version
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None
     ) -> list[Rollout]:
