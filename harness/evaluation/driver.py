@@ -9,6 +9,7 @@ would change a training that is evaluated half-way, and spends seconds on descri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ class TaskResult:
 
     evaluation: Evaluation
     items: list[ItemRow]  # a row per problem and sample
-    texts: list[dict[str, Any]]  # keyed like items (task, protocol_hash, item_id, repeat): text, extracted
+    texts: list[
+        dict[str, Any]
+    ]  # keyed like items (task, protocol_hash, item_id, repeat): text (None: gated), extracted
     metrics: dict[str, float]  # lm-eval's own: avg_at_k, pass_at_k, maj_at_k where the task votes
 
 
@@ -49,6 +52,7 @@ def evaluate(
     stop_ids: Sequence[int] | None = None,
     quiet: bool = False,
     progress: Progress | None = None,
+    keep_gated_texts: bool = False,
     tasks_dir: Path = TASKS_DIR,
 ) -> list[TaskResult]:
     """Evaluates the engine's model on `tasks`, in their order.
@@ -64,6 +68,8 @@ def evaluate(
             limit it is part of the protocol hash.
         stop_ids: end tokens; None: the tokenizer's.
         quiet: no progress bars. progress: called with the number of tokens written since the last call.
+        keep_gated_texts: give the texts of gated tasks too. A response repeats its question, and the authors of such a
+            set ask that its questions are not shown.
     """
     if not tasks:
         return []
@@ -86,14 +92,17 @@ def evaluate(
         results = run_lm_eval(
             lm=lm,
             task_dict={"tasks": {name: task.task for name, task in loaded.items()}},
-            limit=limit,
+            samples=None if limit is None else {name: _first(task, limit) for name, task in loaded.items()},
             bootstrap_iters=0,
             log_samples=True,
             apply_chat_template=tokenizer.chat_template is not None,
             fewshot_as_multiturn=True,
         )
     assert results is not None  # None on ranks other than 0; there is one rank
-    return [_task_result(name, loaded[name], results["samples"][name], results["results"][name], lm) for name in tasks]
+    return [
+        _task_result(name, loaded[name], results["samples"][name], results["results"][name], lm, keep_gated_texts)
+        for name in tasks
+    ]
 
 
 def protocol_hashes(
@@ -110,34 +119,66 @@ def protocol_hashes(
     return {name: task.protocol_hash for name, task in load_tasks(tasks, tokenizer, options).items()}
 
 
+def _first(loaded: LoadedTask, problems: int) -> list[int]:
+    """The documents of the first problems."""
+    return list(range(min(problems * loaded.documents_per_problem, len(loaded.task.eval_docs))))
+
+
 def _task_result(
-    name: str, loaded: LoadedTask, logged: list[dict[str, Any]], metrics: dict[str, Any], lm: EngineLM
+    name: str,
+    loaded: LoadedTask,
+    logged: list[dict[str, Any]],
+    metrics: dict[str, Any],
+    lm: EngineLM,
+    keep_gated_texts: bool,
 ) -> TaskResult:
     """Joins lm-eval's log of samples with what the LM remembers of them."""
-    from harness.evaluation.lm import item_id
+    from harness.evaluation.lm import item_id, repeat_of
 
     items: list[ItemRow] = []
     texts: list[dict[str, Any]] = []
+    votes: list[Any] = []
     for row in sorted(logged, key=lambda row: row["doc_id"]):
         if not {"correct", "extracted"} <= row.keys():
             raise UserError(
                 f"Task {name} does not report its samples: its process_results must return `correct` and `extracted`."
             )
         drawn = zip(lm.samples[name, row["doc_id"]], row["correct"], row["resps"][0], row["extracted"], strict=True)
-        for repeat, (sample, correct, text, extracted) in enumerate(drawn):
+        for index, (sample, correct, text, extracted) in enumerate(drawn):
             items.append(
                 ItemRow(
                     task=name,
                     protocol_hash=loaded.protocol_hash,
                     item_id=item_id(row["doc"], row["doc_id"]),
-                    repeat=repeat,
+                    repeat=repeat_of(row["doc"], index),
                     correct=float(correct),
                     tokens=sample.tokens,
                     stop_reason=sample.stop_reason,
                 )
             )
-            texts.append({**_key(items[-1]), "text": text, "extracted": extracted})
-    return TaskResult(_evaluation(name, loaded, items), items, texts, _plain_metrics(metrics))
+            kept = text if keep_gated_texts or not loaded.gated else None
+            texts.append({**_key(items[-1]), "text": kept, "extracted": extracted})
+        votes += row.get("votes", [])
+    evaluation = _evaluation(name, loaded, items)
+    folded = {} if loaded.documents_per_problem == 1 else _folded_metrics(items, votes, loaded.samples)
+    return TaskResult(evaluation, items, texts, {**_plain_metrics(metrics), **folded})
+
+
+def _folded_metrics(items: Sequence[ItemRow], votes: Sequence[Any], k: int) -> dict[str, float]:
+    """What lm-eval cannot know where the repeats of a problem are documents of their own.
+
+    `votes` names what each sample chose, whatever letter it had; None: nothing. The option given first wins a tie.
+    """
+    problems = [range(i, i + k) for i in range(0, len(items), k)]
+    metrics = {"pass_at_k": sum(any(items[i].correct for i in samples) for samples in problems) / len(problems)}
+    if len(votes) == len(items):
+        won = 0.0
+        for samples in problems:
+            counts = Counter(votes[i] for i in samples if votes[i] is not None)
+            best = max(counts, key=counts.__getitem__, default=None)
+            won += best is not None and next(items[i].correct for i in samples if votes[i] == best)
+        metrics["maj_at_k"] = won / len(problems)
+    return metrics
 
 
 def _key(row: ItemRow) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class EngineLM(LM):
                     prompt_id=item,
                     prompt_ids=prompts[prompt],
                     seed=seed_of("evaluation", self._run_seed, *key, drawn[key]),
-                    sample_index=drawn[key],
+                    sample_index=repeat_of(instance.doc, drawn[key]),
                 ),
                 limit=min(sampling.max_new_tokens, self._room(len(prompts[prompt]), item)),
                 until=tuple(_as_list(generation_kwargs.get("until"))),
@@ -222,6 +222,11 @@ class EngineLM(LM):
 def item_id(doc: Mapping[str, Any], document: int) -> str:
     """The task's own id of a problem: its field `id`, otherwise its number."""
     return str(doc.get("id", document))
+
+
+def repeat_of(doc: Mapping[str, Any], index: int) -> int:
+    """Which repeat of its problem a sample is: the document's field `repeat`, if it has one, otherwise its number."""
+    return int(doc.get("repeat", index))
 
 
 def _as_list(until: str | Sequence[str] | None) -> list[str]:

@@ -28,6 +28,8 @@ GENERATION_KEYS = {
     "top_k",
     "max_gen_toks",
 }  # of a task's generation_kwargs
+# metadata of a task that makes a document of every repeat of a problem, because their prompts differ: their number
+REPEAT_DOCUMENTS = "repeat_documents"
 TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 
 
@@ -38,6 +40,8 @@ class LoadedTask:
     task: ConfigurableTask
     protocol_hash: str
     samples: int  # per problem
+    documents_per_problem: int = 1  # more where every repeat of a problem has a prompt of its own (REPEAT_DOCUMENTS)
+    gated: bool = False  # its texts may not be written down (metadata `gated`)
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,18 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     path = manager.task_index[name].yaml_path
     assert path is not None  # tasks come from files
     config = _changed(load_yaml(path), options)
-    config["metadata"] = {**config.get("metadata", {}), "data_dir": options.data_dir}
+    metadata = config.get("metadata", {})
+    documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
+    config["metadata"] = {**metadata, "data_dir": options.data_dir}
     with unobtrusive_lm_eval(logging.ERROR):
         task = manager.load([config])["tasks"][name]
     protocol = {
         "config": _relative(_changed(load_yaml(path, resolve_func=False), options), tasks_dir),  # functions by name
-        "documents": _digest(list(task.eval_docs)[: options.limit]),
+        "documents": _digest(list(task.eval_docs)[: options.limit and options.limit * documents]),
         "chat_template": tokenizer.chat_template,
     }
-    return LoadedTask(task, _digest(protocol), int(config.get("repeats", 1)))
+    samples = documents if REPEAT_DOCUMENTS in metadata else int(config.get("repeats", 1))
+    return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("gated", False)))
 
 
 @contextlib.contextmanager
@@ -120,11 +127,16 @@ def _manager(tasks_dir: Path) -> TaskManager:
 
 
 def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
-    """Applies the options. lm-eval wants the number of samples twice: how many are drawn, and how many are kept."""
+    """Applies the options. lm-eval wants the number of samples twice: how many are drawn, and how many are kept.
+
+    Where every repeat is a document, lm-eval knows of no repeats, and the task's loader gets the number.
+    """
     if options.generation:
         config = {**config, "generation_kwargs": {**config.get("generation_kwargs", {}), **options.generation}}
     if options.samples is None:
         return config
+    if REPEAT_DOCUMENTS in config.get("metadata", {}):
+        return {**config, "metadata": {**config["metadata"], REPEAT_DOCUMENTS: options.samples}}
     filters = [
         {**pipeline, "filter": [_with_k(step, options.samples) for step in pipeline["filter"]]}
         for pipeline in config.get("filter_list", [])
