@@ -54,9 +54,12 @@ def read_csv(path: Path) -> list[Mapping[str, str]]:
 
 
 def option_order(question: str, repeat: int) -> tuple[int, ...]:
-    """Which option stands at A, B, C and D: a pure function of the question's text and the repeat."""
-    digest = hashlib.sha256(f"{repeat}\n{question}".encode()).digest()
-    return ORDERS[int.from_bytes(digest[:8], "big") % len(ORDERS)]
+    """Which option stands at A, B, C and D: a pure function of the question's text and the repeat.
+
+    The repeats of a question go through its 24 orders in an order of their own, so that no two of the first 24 agree.
+    """
+    ranked = sorted(ORDERS, key=lambda order: hashlib.sha256(f"{order}\n{question}".encode()).digest())
+    return ranked[repeat % len(ranked)]
 
 
 def _question(row: Mapping[str, Any], number: int, source: str) -> dict[str, Any]:

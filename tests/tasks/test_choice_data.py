@@ -51,8 +51,8 @@ def test_a_document_for_every_question_and_repeat(gpqa_folder):
 
 
 def test_the_order_of_the_options_is_a_pure_function_of_question_and_repeat():
-    assert gpqa.option_order("What is the SI unit of force?", 0) == (1, 0, 3, 2)  # pinned: a change is another protocol
-    assert len({gpqa.option_order("q", repeat) for repeat in range(200)}) == 24
+    assert gpqa.option_order("What is the SI unit of force?", 0) == (0, 3, 2, 1)  # pinned: a change is another protocol
+    assert len({gpqa.option_order("q", repeat) for repeat in range(24)}) == 24
     orders = Counter(gpqa.option_order(f"question {i}", 0).index(0) for i in range(2000))
     assert all(abs(count - 500) < 80 for count in orders.values())  # 4 standard deviations of a fair choice
 
