@@ -81,6 +81,16 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     return record
 
 
+def check_leftovers(folder: Path) -> None:
+    """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that names it and its line."""
+    if (folder / "record.json").exists():
+        load_record(folder / "record.json")
+    read_metrics(folder)
+    for name in ("items.jsonl", "texts.jsonl"):
+        for _ in _read_rows(folder / name):
+            pass
+
+
 @dataclass(frozen=True)
 class Models:
     """The pair, checked to share a vocabulary."""

@@ -146,13 +146,12 @@ def _one_sentence(error: Exception) -> str:
 
 def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
-    from harness.job import check_pair
+    from harness.job import check_leftovers, check_pair
 
     seen: set[str] = set()
     for run in runs:
-        record = run.run_folder() / "record.json"
-        if record.exists() and not run.fresh:
-            load_record(record)
+        if not run.fresh:
+            check_leftovers(run.run_folder())
         setting, engine, evaluation = run.setting, run.engine, run.evaluation
         key = repr((setting, engine, evaluation, run.results_dir))
         if key in seen:

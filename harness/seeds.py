@@ -12,6 +12,8 @@ never has the method among its coordinates; that is what makes two methods compa
     writer              (training seed, step)                   who writes the step's completions
     teacher_responses   (prompt id)                             the cached teacher response; shared by all seeds
     evaluation          (training seed, task, document, repeat) one evaluated sample
+    self_check          ()                                      the fixed sequence of the start-up check of an engine
+    tiny_…              (model, replicate, …)                   the making of the tiny models (harness.tiny)
 """
 
 import hashlib

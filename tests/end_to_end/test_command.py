@@ -169,6 +169,16 @@ def test_a_corrupt_record_is_named(comparison: Path, tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_half_written_row_is_named(comparison: Path, tmp_path: Path) -> None:
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    items = results / comparison.name / "opd" / "seed0" / "items.jsonl"
+    items.write_text(items.read_text()[:-20])
+    done = harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=2)
+    assert "items.jsonl, line 256" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
     """A copy of the project with one more file in baselines/: no other edit, and it runs and passes the contract tests."""
     project = tmp_path / "project"
@@ -211,6 +221,40 @@ def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
     done = subprocess.run(contract, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_bring_your_own_pair(random_pair: Path, tmp_path: Path) -> None:
+    """Another pair, another prompt file, several samples a prompt: trained without a task, then scored without training."""
+    prompts = tmp_path / "mine.jsonl"
+    turns = [{"role": "user", "content": "Start with 1 , add 2"}]
+    prompts.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(6)))
+    custom = [
+        "setting=custom",
+        "setting.name=mine",
+        f"setting.student={random_pair / 'student'}",
+        f"setting.teacher={random_pair / 'teacher'}",
+        f"setting.prompts={prompts}",
+        "setting.max_new_tokens=12",
+        "setting.min_continuation=2",
+        "setting.prompts_per_step=4",
+        "setting.samples_per_prompt=2",
+        "setting.top_k=16",
+        "setting.steps=2",
+        "engine.micro_batch_prompts=2",
+        f"results_dir={tmp_path / 'results'}",
+    ]
+    harness_run("method=opd,tropd", "seed=0", "evaluation=none", "hydra/launcher=basic", *custom)
+    (folder,) = (tmp_path / "results").glob("mine-????????")
+    table = (folder / "leaderboard.md").read_text()
+    assert "none evaluated" in table
+    for name in ("opd", "tropd"):
+        record = load_record(folder / name / "seed0" / "record.json")
+        assert (record.status, record.counters.steps, record.evaluations) == ("completed", 2, ())
+    before = (folder / "opd" / "seed0" / "metrics.jsonl").read_text()
+    scored = ["evaluation=none", "evaluation.tasks=[arithmetic]", "++evaluation.samples.arithmetic=1"]
+    harness_run("method=opd", "seed=0", "hydra.mode=RUN", *scored, *custom)
+    assert [e.task for e in load_record(folder / "opd" / "seed0" / "record.json").evaluations] == ["arithmetic"]
+    assert (folder / "opd" / "seed0" / "metrics.jsonl").read_text() == before
 
 
 def test_help_shows_the_groups() -> None:

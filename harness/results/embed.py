@@ -1,0 +1,43 @@
+"""`python -m harness.results.embed README.md`: refreshes the tables of a document from the files that they are generated in.
+
+    <!-- begin results/tiny_cpu/leaderboard.md -->
+    ...replaced by the file's text...
+    <!-- end -->
+
+`--check` writes nothing and exits with 1 if a table is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from harness.paths import ROOT
+from harness.results.record import write_text
+
+BLOCK = re.compile(r"(<!-- begin (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def embed(text: str, root: Path) -> str:
+    """The document with every block replaced by its file's text."""
+    return BLOCK.sub(lambda match: match[1] + (root / match[2]).read_text(encoding="utf-8").strip() + match[3], text)
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    check = "--check" in arguments
+    for name in (argument for argument in arguments if argument != "--check"):
+        path = Path(name)
+        before = path.read_text(encoding="utf-8")
+        after = embed(before, ROOT)
+        if before != after and check:
+            print(f"{path}: a table is out of date; run python -m harness.results.embed {path}", file=sys.stderr)
+            return 1
+        if before != after:
+            write_text(path, after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

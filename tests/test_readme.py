@@ -1,0 +1,39 @@
+"""The README says what the committed files say."""
+
+import re
+
+from harness.config import find_methods
+from harness.paths import ROOT
+from harness.results.embed import BLOCK, embed, main
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_are_those_of_the_results() -> None:
+    assert len(BLOCK.findall(README)) >= 3
+    assert embed(README, ROOT) == README
+
+
+def test_embedding_replaces_and_keeps(tmp_path) -> None:
+    (tmp_path / "t.md").write_text("new\n")
+    text = "a\n<!-- begin t.md -->\nold\n<!-- end -->\nb\n"
+    assert embed(text, tmp_path) == "a\n<!-- begin t.md -->\nnew\n<!-- end -->\nb\n"
+
+
+def test_an_old_table_is_noticed(tmp_path, capsys) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text("<!-- begin LICENSE -->\nold\n<!-- end -->\n")
+    assert main(["--check", str(document)]) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert main([str(document)]) == 0
+    assert main(["--check", str(document)]) == 0
+
+
+def test_every_method_is_in_the_table() -> None:
+    for name in find_methods():
+        assert re.search(rf"\| `{name}` \|", README), name
+
+
+def test_files_that_it_links_to_exist() -> None:
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
