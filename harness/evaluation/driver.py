@@ -34,7 +34,7 @@ class TaskResult:
     items: list[ItemRow]  # a row per problem and sample
     texts: list[
         dict[str, Any]
-    ]  # keyed like items (task, protocol_hash, item_id, repeat): text (None: gated), extracted
+    ]  # keyed like items (task, protocol_hash, item_id, repeat): text (None: private), extracted
     metrics: dict[str, float]  # lm-eval's own: avg_at_k, pass_at_k, maj_at_k where the task votes
 
 
@@ -52,7 +52,7 @@ def evaluate(
     stop_ids: Sequence[int] | None = None,
     quiet: bool = False,
     progress: Progress | None = None,
-    keep_gated_texts: bool = False,
+    keep_private_texts: bool = False,
     tasks_dir: Path = TASKS_DIR,
 ) -> list[TaskResult]:
     """Evaluates the engine's model on `tasks`, in their order.
@@ -68,8 +68,8 @@ def evaluate(
             limit it is part of the protocol hash.
         stop_ids: end tokens; None: the tokenizer's.
         quiet: no progress bars. progress: called with the number of tokens written since the last call.
-        keep_gated_texts: give the texts of gated tasks too. A response repeats its question, and the authors of such a
-            set ask that its questions are not shown.
+        keep_private_texts: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end
+            up in training data. A response repeats its question.
     """
     if not tasks:
         return []
@@ -100,7 +100,7 @@ def evaluate(
         )
     assert results is not None  # None on ranks other than 0; there is one rank
     return [
-        _task_result(name, loaded[name], results["samples"][name], results["results"][name], lm, keep_gated_texts)
+        _task_result(name, loaded[name], results["samples"][name], results["results"][name], lm, keep_private_texts)
         for name in tasks
     ]
 
@@ -130,7 +130,7 @@ def _task_result(
     logged: list[dict[str, Any]],
     metrics: dict[str, Any],
     lm: EngineLM,
-    keep_gated_texts: bool,
+    keep_private_texts: bool,
 ) -> TaskResult:
     """Joins lm-eval's log of samples with what the LM remembers of them."""
     from harness.evaluation.lm import item_id, repeat_of
@@ -156,7 +156,7 @@ def _task_result(
                     stop_reason=sample.stop_reason,
                 )
             )
-            kept = text if keep_gated_texts or not loaded.gated else None
+            kept = text if keep_private_texts or not loaded.private else None
             texts.append({**_key(items[-1]), "text": kept, "extracted": extracted})
         votes += row.get("votes", [])
     evaluation = _evaluation(name, loaded, items)

@@ -41,7 +41,7 @@ class LoadedTask:
     protocol_hash: str
     samples: int  # per problem
     documents_per_problem: int = 1  # more where every repeat of a problem has a prompt of its own (REPEAT_DOCUMENTS)
-    gated: bool = False  # its texts may not be written down (metadata `gated`)
+    private: bool = False  # its texts are not written down (metadata `keep_texts_private`)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
         "chat_template": tokenizer.chat_template,
     }
     samples = documents if REPEAT_DOCUMENTS in metadata else int(config.get("repeats", 1))
-    return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("gated", False)))
+    return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("keep_texts_private", False)))
 
 
 @contextlib.contextmanager

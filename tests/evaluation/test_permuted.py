@@ -76,5 +76,5 @@ def test_texts_of_a_gated_set_are_given_only_when_asked_for(tokenizer, folder):
     assert {text["text"] for text in result.texts} == {None}
     assert all("Unit of" not in str(part) for part in (result.texts, result.items, result.evaluation))
     assert result.texts[0]["extracted"] in "ABCD" and result.texts[0]["item_id"] == "rec0"
-    result, *_ = run(tokenizer, folder, lambda item, repeat: "newton", keep_gated_texts=True)
+    result, *_ = run(tokenizer, folder, lambda item, repeat: "newton", keep_private_texts=True)
     assert "Unit of force?" in result.texts[0]["text"]

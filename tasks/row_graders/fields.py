@@ -1,0 +1,34 @@
+"""Reads the fields of a row, with an error that names the field."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = object()
+
+
+def text_of(row: Mapping[str, Any], field: str) -> str:
+    """A field that has to be a text."""
+    value = row.get(field, MISSING)
+    if value is MISSING:
+        raise ValueError(f"the field {field!r} is missing")
+    if not isinstance(value, str):
+        raise ValueError(f"the field {field!r} must be a text, not {value!r}")
+    return value
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """The gold answer; data sets keep some as numbers."""
+    value = row.get("answer", MISSING)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return text_of(row, "answer")
+
+
+def list_of(row: Mapping[str, Any], field: str) -> list[Any]:
+    """A field that has to be a list."""
+    value = row.get(field, MISSING)
+    if value is MISSING:
+        raise ValueError(f"the field {field!r} is missing")
+    if not isinstance(value, list):
+        raise ValueError(f"the field {field!r} must be a list, not {value!r}")
+    return value

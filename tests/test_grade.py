@@ -1,0 +1,171 @@
+"""harness.grade: rows in, rows out, with the same graders as the tasks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.grade import main
+
+DATA = Path(__file__).parent / "data"
+PARITY, BENCHMARKS = os.environ.get("PARITY_DATA"), os.environ.get("BENCHMARK_DATA")
+
+
+def write(path: Path, *rows) -> Path:
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def grade(task: str, source: Path, target: Path, *options: str) -> int:
+    return main([f"task={task}", f"input={source}", f"output={target}", *options])
+
+
+def test_math_rows_keep_their_fields_and_their_order(tmp_path, capsys):
+    cases = [json.loads(line) for line in (DATA / "math_parity.jsonl").read_text().splitlines()]
+    rows = [{"id": case["id"], "response": case["prediction"], "answer": case["gold"]} for case in cases]
+    assert grade("math", write(tmp_path / "in.jsonl", *rows), tmp_path / "out.jsonl") == 0
+    out = read(tmp_path / "out.jsonl")
+    assert [{key: row[key] for key in ("id", "response", "answer")} for row in out] == rows
+    assert [row["correct"] for row in out] == [case["verdict"] for case in cases]
+    assert set(out[0]) == {"id", "response", "answer", "correct", "extracted", "reason"}
+    assert capsys.readouterr().out.startswith("71 of 71 rows graded")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_gpqa_rows(tmp_path):
+    rows = [{"response": "Answer: B", "answer": "B"}, {"response": "<think>Answer: B", "answer": "(b)"}]
+    assert grade("gpqa", write(tmp_path / "in.jsonl", *rows), tmp_path / "out.jsonl") == 0
+    assert [(row["correct"], row["extracted"], row["reason"]) for row in read(tmp_path / "out.jsonl")] == [
+        (True, "B", "equal"),
+        (False, None, "unfinished_thinking"),
+    ]
+
+
+def test_ifbench_rows(tmp_path):
+    folder = BENCHMARKS or str(DATA)
+    rows = read(DATA / "ifbench_rows.jsonl")
+    plain = [{key: row[key] for key in row if key not in ("strict", "loose")} for row in rows]
+    source = write(tmp_path / "in.jsonl", *plain)
+    assert grade("ifbench", source, tmp_path / "out.jsonl", f"data_dir={folder}") == 0
+    assert read(tmp_path / "out.jsonl") == rows
+
+
+@pytest.mark.skipif(PARITY is None or BENCHMARKS is None, reason="PARITY_DATA and BENCHMARK_DATA do not name folders")
+@pytest.mark.parametrize("name", ["ifbench_parity.jsonl", "ifbench_parity_sample_output.jsonl"])
+def test_the_official_rows_of_ifbench(tmp_path, name):
+    rows = read(Path(str(PARITY)) / name)
+    plain = [{key: row[key] for key in row if key not in ("strict", "loose")} for row in rows]
+    assert grade("ifbench", write(tmp_path / "in.jsonl", *plain), tmp_path / "out.jsonl") == 0
+    out = read(tmp_path / "out.jsonl")
+    assert [(row["strict"], row["loose"]) for row in out] == [(row["strict"], row["loose"]) for row in rows]
+
+
+def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
+    source = write(
+        tmp_path / "in.jsonl",
+        {"response": r"\boxed{1}", "answer": 1},
+        "{not json",
+        "",
+        ["a"],
+        {"response": r"\boxed{1}"},
+        {"response": None, "answer": "1", "id": 7},
+        {"response": "a\u2028b \ud800 é \\boxed{1.0}", "answer": 1.0},
+        "[" * 100_000,
+    )
+    assert grade("math", source, tmp_path / "out.jsonl") == 0
+    out = read(tmp_path / "out.jsonl")
+    assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None]
+    assert out[1]["line"] == 2 and out[2] == {"line": 4, "error": "a row must be a JSON object, not list"}
+    assert out[4] == {
+        "response": None,
+        "answer": "1",
+        "id": 7,
+        "error": "the field 'response' must be a text, not None",
+    }
+    assert out[5]["response"] == "a\u2028b \ud800 é \\boxed{1.0}"
+    printed = capsys.readouterr()
+    assert f"{source}, line 5: the field 'answer' is missing" in printed.err and "line 8: not valid JSON" in printed.err
+    assert "2 of 7 rows graded, 5 could not be" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=chess"], "task='chess' cannot be graded; known: gpqa, ifbench, livecodebench, math"),
+        (["task=math", "mode=clean"], "task=math has no option 'mode'; it takes task, input, output"),
+        (["task=math", "task=gpqa"], "'task' is given twice"),
+        (["task=math", "clean"], "'clean' is not an option of the form name=value"),
+        ([], "the option task=... is missing"),
+        (["task=math", "output=/nowhere/at/all.jsonl"], "the folder /nowhere/at does not exist"),
+        (["task=math", "input=/nowhere.jsonl"], "input=/nowhere.jsonl cannot be read"),
+    ],
+)
+def test_bad_options_are_one_sentence(tmp_path, capsys, arguments, message):
+    source = write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
+    given = " ".join(arguments)
+    defaults = [
+        f"{key}={value}" for key, value in (("input", source), ("output", tmp_path / "o")) if f"{key}=" not in given
+    ]
+    assert main([*arguments, *defaults]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "o").exists()
+
+
+def test_a_file_of_which_nothing_can_be_graded_is_bad_input(tmp_path, capsys):
+    assert grade("math", write(tmp_path / "empty.jsonl", ""), tmp_path / "out.jsonl") == 2
+    assert "holds no rows" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
+    assert grade("gpqa", write(tmp_path / "in.jsonl", {"answer": "A"}), tmp_path / "out.jsonl") == 2
+    assert "no row of" in capsys.readouterr().err
+
+
+def test_an_interrupted_grading_leaves_no_half_file(tmp_path, monkeypatch):
+    def stumble(row):
+        if row["n"] == 3:
+            raise UserError("the sandbox is gone")
+        return {}
+
+    import tasks.row_graders.math as module
+
+    monkeypatch.setattr(module, "make_grader", lambda options: stumble)
+    source = write(tmp_path / "in.jsonl", *({"n": n} for n in range(6)))
+    (tmp_path / "out.jsonl").write_text("before\n")
+    assert grade("math", source, tmp_path / "out.jsonl") == 2
+    assert (tmp_path / "out.jsonl").read_text() == "before\n" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_rows_are_graded_at_the_same_time_and_come_out_in_order(tmp_path, monkeypatch):
+    import threading
+
+    import tasks.row_graders.math as module
+
+    together = threading.Barrier(3, timeout=30)
+
+    def wait(row):
+        together.wait()
+        return {"double": 2 * row["n"]}
+
+    monkeypatch.setattr(module, "make_grader", lambda options: wait)
+    monkeypatch.setattr(module, "WORKERS", 3, raising=False)
+    assert grade("math", write(tmp_path / "in.jsonl", *({"n": n} for n in range(30))), tmp_path / "out.jsonl") == 0
+    assert read(tmp_path / "out.jsonl") == [{"n": n, "double": 2 * n} for n in range(30)]
+
+
+def test_the_command(tmp_path):
+    source = write(tmp_path / "in.jsonl", {"response": r"\boxed{\frac{1}{2}}", "answer": "0.5"})
+    command = [sys.executable, "-m", "harness.grade"]
+    done = subprocess.run(
+        [*command, "task=math", f"input={source}", f"output={tmp_path / 'out.jsonl'}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == "" and read(tmp_path / "out.jsonl")[0]["correct"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "task=livecodebench [mode=official]" in shown.stdout
