@@ -25,7 +25,11 @@ def load(
     timeout_s: int = TIMEOUT_S,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
-    """The problems; lm-eval passes the task's metadata as keyword arguments, which so become part of the documents."""
+    """The problems; lm-eval passes the task's metadata as keyword arguments, which so become part of the documents.
+
+    Refuses here, before a model spends hours, where the responses could not be graded afterwards.
+    """
+    Sandbox.detect()
     for name, value, known in (("mode", mode, MODES), ("prompt_style", prompt_style, STYLES)):
         if value not in known:
             raise UserError(f"livecodebench_v6: {name} must be one of {', '.join(known)}, not {value!r}.")
@@ -34,12 +38,6 @@ def load(
         system, user = prompt(problem["question"], problem["starter_code"], prompt_style)
         rows.append({**problem, "system": system, "prompt": user, "mode": mode, "timeout_s": timeout_s})
     return as_splits(test=rows)
-
-
-def user_message(doc: Mapping[str, Any]) -> str:
-    """The prompt. Refuses here, before a model spends hours, where the responses could not be graded afterwards."""
-    Sandbox.detect()
-    return str(doc["prompt"])
 
 
 def grade_all(responses: Iterable[Iterable[str]], docs: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
