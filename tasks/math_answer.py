@@ -34,13 +34,15 @@ _GROUPS = re.compile(
     r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]"
 )  # what opens or closes a group, and escapes
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([+-]?[0-9][0-9.,]*)")  # TeX without braces
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([+-]?[0-9][0-9.,]*)")  # TeX without braces
 _SPECIAL_TOKENS = re.compile(r"(?:\s*(?:<\|[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|</s>|<eos>|<end_of_turn>))+\s*$")
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")  # how GSM8K writes its golds
 _ANSWER_WORD = re.compile(r"\banswer\b", re.I)
 _ANSWER = re.compile(r"\banswer\b(?P<between>[^\n.=]{0,60}?)(?:\bis\b|\bare\b|:|=)[ \t]*:?(?P<value>[^\n]+)", re.I)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct\.?.*$", re.I)
 _SENTENCE_END = re.compile(r"(?<=[^\s])[.!?](?=\s|$)")
+_REASON = re.compile(r",?\s+(?:because|since|as|which|where|so|but|when|assuming|and I)\b.*$")
+_DISPLAY_AT_END = re.compile(r"(?:\$\$|\\\[)\s*\n(?P<value>[^$\[\]\n]{1,200})\n\s*(?:\$\$|\\\])\.?$")
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _ENDS_WITH = re.compile(r"(?:\b(?:is|are|gives?|equals?|get|obtain|yields?)\b|=)\s*(?P<value>[^=]+)$", re.I)
 _MAX_STATED_CHARS = 200  # of a final answer without a box; longer is prose
@@ -188,6 +190,8 @@ def stated_answer(text: str) -> str | None:
     for word in reversed(list(_ANSWER_WORD.finditer(text))):  # from the last one: a line may state several
         if stated := _ANSWER.match(text, word.start()):
             return _value(stated["value"])
+    if display := _DISPLAY_AT_END.search(text, max(0, len(text) - 2 * _MAX_STATED_CHARS)):
+        return assignment(display["value"].strip())[1]
     last_line = text.rsplit("\n", 1)[-1].strip()
     if len(last_line) > _MAX_STATED_CHARS:
         return None
@@ -211,5 +215,5 @@ def _value(rest_of_line: str) -> str | None:
     if span:
         return next(group for group in span.groups() if group).strip()
     end = _SENTENCE_END.search(rest)
-    value = (rest[: end.start()] if end else rest).strip()
+    value = _REASON.sub("", rest[: end.start()] if end else rest).strip()
     return value[:_MAX_STATED_CHARS] or None

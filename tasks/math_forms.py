@@ -22,6 +22,7 @@ _MATH_MODE = re.compile(r"^(?:\$+|\\\(|\\\[)|(?:\$+|\\\)|\\\])$")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|,\\,)\s?[0-9]{3})+(?:\.[0-9]*)?")
 _SPACED_COMMA = re.compile(r",\s[0-9]")  # "1, 000" is a list
 _SPACES = re.compile(r"(?:(?<!\\)\\[,;:! ]|\\quad|\\qquad|~|\s)+")  # not the end of `\\ `, which ends a row of a matrix
+_END_SPACING = re.compile(r"(?:(?<!\\)\\[,;:! ]?|~|\s)+$")  # `25\ ` has lost its space with the box
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _DECIMAL = re.compile(
     rf"({_NUMBER})(?:[eE]([+-]?[0-9]{{1,3}})|(?:\\times|\\cdot|\*|×)10\^\{{?([+-]?[0-9]{{1,3}})\}}?)?"
@@ -64,7 +65,8 @@ def plain(answer: str) -> str:
     text = _UNIT_WRAPPER.sub("", text)
     while (unwrapped := re.sub(_TEXT, r" \1 ", text)) != text:
         text = unwrapped
-    text = re.sub(r"^\{([^{}]*)\}$", r"\1", text.strip().rstrip(".,;").strip())
+    text = _END_SPACING.sub("", text.strip()).rstrip(".,;").strip()
+    text = re.sub(r"^\{([^{}]*)\}$", r"\1", text)
     if _GROUPED.fullmatch(text) and not _SPACED_COMMA.search(text):
         text = re.sub(r"[^0-9.+-]", "", text)
     text = _SPACES.sub(" ", text).strip()

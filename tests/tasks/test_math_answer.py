@@ -1,6 +1,7 @@
 """tasks.math_answer: hand-made cases, and the parity set, whose verdicts were decided by mathematics or by a stated policy."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,8 @@ EQUAL = [
     (r"\text{Navin}", "navin"),
     (r"\cot x", r"\frac{\cos x}{\sin x}"),
     ("ab", "ba"),
+    ("25", r"25\,"),
+    ("25", "25~"),
 ]
 DIFFERENT = [
     (r"\sqrt{2}", "1.4142135623730951"),
@@ -225,7 +228,12 @@ def test_different_by_mathematics(gold, answer):
         ("The final answer is: $25$. I hope it is correct.", "25"),
         (r"The answer is \(\frac{1}{2}\).", r"\frac{1}{2}"),
         ("The answer is 26. No: the answer is 25.", "25"),
-        ("The answer is 3.5 because of this.", "3.5 because of this"),
+        ("The answer is 3.5 because of this.", "3.5"),
+        ("The answer is 25, since 5*5=25", "25"),
+        ("The answer is 24 or 25", "24 or 25"),
+        ("So\n\\[\nx = 25\n\\]", "25"),
+        (r"$\boxed25$", "25"),
+        (r"<think>\boxed{24}</think>I am done", None),
         ("9*2 = 18 every day.\n#### 18", "18"),
         ("So we get x = 25", "25"),
         ("So we get $x = 25$.", "25"),
@@ -282,3 +290,13 @@ def test_the_majority_is_taken_over_equal_values():
     assert not majority_is_correct([None, None], "25")
     assert majority_is_correct([r"\frac{1}{2}", r"\frac{1}{3}", r"\sqrt{\frac14}", "3"], "0.5")
     assert canonical("1,000") == canonical("1000.0") == "1000"
+
+
+@pytest.mark.skipif("BENCHMARK_DATA" not in os.environ, reason="BENCHMARK_DATA does not name a folder with the sets")
+@pytest.mark.parametrize("name", ["math500", "gsm8k"])
+def test_the_reference_solutions_are_correct(name):
+    """They are written by people, box their answers (or end in "#### 18"), and are graded like responses."""
+    path = Path(os.environ["BENCHMARK_DATA"]) / name / "test.jsonl"
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        solution, gold = row.get("solution", row["answer"]), row["answer"].rpartition("#### ")[2]
+        assert grade(solution, gold).correct, (gold, grade(solution, gold))
