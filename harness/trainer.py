@@ -117,7 +117,8 @@ class DistillationTrainer(Trainer):
         scored = time.perf_counter()
         self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
         self._update_started = scored
-        per_micro_batch = [len(indices) * self.setting.samples_per_prompt for indices in micro_prompts]
+        per_prompt = len(rollouts) // len(prompts)  # 1 where somebody else than the student wrote
+        per_micro_batch = [len(indices) * per_prompt for indices in micro_prompts]
         return micro_batches(step, per_micro_batch), None
 
     def write_completions(self, prompts: Sequence[Prompt], progress: float) -> list[Rollout]:

@@ -260,7 +260,8 @@ class Imitation(Method):
 
 
 def test_completions_that_the_teacher_wrote(random_pair: Path, tmp_path: Path) -> None:
-    _, rows = run(config_for(random_pair, tmp_path, Imitation()), tmp_path / "run")
+    config = config_for(random_pair, tmp_path, Imitation(), samples_per_prompt=2, micro_batch_prompts=4)
+    _, rows = run(config, tmp_path / "run")
     assert rows[0]["tokens/student"] == 0
     assert rows[0]["tokens/teacher"] > 0
     assert rows[0]["loss"] == pytest.approx(rows[0]["loss/imitation"])
