@@ -63,10 +63,14 @@ class TrOPD(Method):
         """P_trust = min(e^r, 1), in log space so that a large r cannot overflow."""
         return reward.clamp_max(0).exp()
 
+    def draw_mask(self, reward: Tensor, batch: TokenBatch) -> Tensor:
+        """M, [B, T] bool: one Bernoulli(P_trust) draw for each token that the student wrote."""
+        return (batch.uniforms < self.trust_probability(reward)) & batch.on_policy_mask
+
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """advantage = M·r; divergence_weight = 1 − M; imitation_weight = β on the prefix."""
         reward = teacher.logprobs - student.logprobs
-        trusted = (batch.uniforms < self.trust_probability(reward)) & batch.on_policy_mask
+        trusted = self.draw_mask(reward, batch)
         outlier = batch.on_policy_mask & ~trusted
         return TokenCredit(
             advantages=torch.where(trusted, reward, torch.zeros_like(reward)),
