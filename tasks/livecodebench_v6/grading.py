@@ -124,11 +124,9 @@ def _runner(code: str, tests: Cases, mode: str, timeout_s: int) -> Program:
         "timeout_s": timeout_s,
         "packages": PACKAGES,
     }
-    files = {"job.json": json.dumps(job).encode(), "portable.py": _source("portable.py")}
-    if mode == "clean":
-        files["official.py"] = _source("official.py")
-        if tests.fn_name is None:
-            files |= {f"input-{number}": text.encode(errors="replace") for number, text in enumerate(tests.inputs)}
+    files = {"job.json": json.dumps(job).encode(), **{name: _source(name) for name in ("common.py", "portable.py")}}
+    if mode == "clean" and tests.fn_name is None:
+        files |= {f"input-{number}": text.encode(errors="replace") for number, text in enumerate(tests.inputs)}
     wall_s = (timeout_s + 1) * len(tests.inputs) + 5 + START_S  # the official limit of the whole problem
     limits = Limits(wall_s=wall_s, memory_bytes=MEMORY_BYTES)
     return Program(_source(f"{mode}.py").decode(), files=files, packages=PACKAGES, limits=limits)

@@ -5,7 +5,6 @@ comes from stand-ins for sys.stdin, not from descriptor 0; a SIGALRM ends a test
 taken away; whatever kills this process fails all tests. Written from the observed semantics.
 
 What the program prints or returns is sent to the host, which knows what is expected and stops at the first failure.
-One line of JSON each: {"ready"}, then {"output"}, {"value"} or {"error"} per test, and {"end"} or {"failed"}.
 """
 
 import ast
@@ -21,33 +20,20 @@ import signal
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest import mock
 
-BOX = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(BOX)
-import portable  # noqa: E402
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+import portable
+from common import CRASHED, MAX_INT_DIGITS, PRELUDE, TIMED_OUT, Send, load_job, open_channel
 
-sys.path.remove(BOX)
+sys.path.pop()
 
-MODULES = (
-    "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json"
-)
-PRELUDE = "".join(
-    [f"from {name} import *\n" for name in (*MODULES.split(), "builtins", "typing")]
-    + [f"import {name}\n" for name in MODULES.split()]
-    + ["sys.setrecursionlimit(50000)\n"]
-)
 TAKEN_FROM_OS = (
     "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace unlink "
     "fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
 )
 TAKEN_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
-MAX_MESSAGE_BYTES = 16 << 20  # what makes a longer one is wrong: no expected output comes near
-MAX_INT_DIGITS = 50_000
-
-WRONG, TIMED_OUT, CRASHED = -2, -3, -4
 
 
 class TimeoutException(Exception):
@@ -57,25 +43,6 @@ class TimeoutException(Exception):
 def on_alarm(signum: int, frame: object) -> None:
     print("timeout occured: alarm went off")  # lands in the program's output if it survives the exception
     raise TimeoutException
-
-
-def open_channel() -> Callable[[dict[str, Any]], None]:
-    """Takes descriptor 1 for messages and leaves the program empty descriptors 0 and 1."""
-    channel, write, dumps = os.dup(1), os.write, json.dumps
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    os.close(nothing)
-
-    def send(message: dict[str, Any]) -> None:
-        text = dumps(message, ensure_ascii=False)
-        data = memoryview(text.encode(errors="surrogatepass") + b"\n")
-        if len(data) > MAX_MESSAGE_BYTES:
-            data = memoryview(dumps({"error": WRONG}).encode() + b"\n")
-        while data:
-            data = data[write(channel, data) :]
-
-    return send
 
 
 def disarm() -> None:
@@ -170,18 +137,41 @@ def call_with_stdin(function: Callable[[], Any], text: str) -> None:
     """Calls it with the input in place. The first three stand-ins go onto the real sys.stdin, which a program holds
     that wrote `from sys import stdin`; the fourth then takes its place."""
     lines = iter(text.split("\n"))
-    stand_ins = {
-        "sys.stdin.read": lambda *args: text,
-        "sys.stdin.readlines": lambda *args: text.split("\n"),
-        "sys.stdin.readline": lambda *args: next(lines),
-        "sys.stdin": Stdin(text),
-        "builtins.open": mock.mock_open(read_data=text),
-    }
     with contextlib.ExitStack() as stack:
-        for target, stand_in in stand_ins.items():
-            stack.enter_context(mock.patch(target, stand_in))
+        stack.enter_context(replaced(sys.stdin, "read", lambda *args: text))
+        stack.enter_context(replaced(sys.stdin, "readlines", lambda *args: text.split("\n")))
+        stack.enter_context(replaced(sys.stdin, "readline", lambda *args: next(lines)))
+        stack.enter_context(replaced(sys, "stdin", Stdin(text)))
+        stack.enter_context(replaced(builtins, "open", mock_open(text)))
         with contextlib.suppress(SystemExit):
             function()
+
+
+def mock_open(text: str) -> Callable[..., Any]:
+    """The stand-in for builtins.open. What makes it takes long to import, and few programs need it."""
+    made: list[Any] = []
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        if not made:
+            made.append(importlib.import_module("unittest.mock").mock_open(read_data=text))
+        return made[0](*args, **kwargs)
+
+    return opened
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, stand_in: object) -> Iterator[None]:
+    """Another attribute for a while. What the owner did not have itself is deleted afterwards."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, stand_in)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 @contextlib.contextmanager
@@ -210,7 +200,7 @@ def run_test(action: Callable[[], dict[str, Any]], timeout_s: int) -> dict[str, 
         faulthandler.disable()
 
 
-def run_stdin(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+def run_stdin(job: dict[str, Any], send: Send) -> None:
     timeout_s = job["timeout_s"]
     function = load(as_function(without_main_guard(job["code"])), "wrapped_function", timeout_s)
     for text in job["inputs"]:
@@ -226,7 +216,7 @@ def run_stdin(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> No
         send(message or {"output": output})
 
 
-def run_functional(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+def run_functional(job: dict[str, Any], send: Send) -> None:
     function = load(f"{PRELUDE}\n\n{job['code']}", job["fn_name"], job["timeout_s"])
     arguments = [[json.loads(line) for line in text.split("\n")] for text in job["inputs"]]
     dumps = portable.dumps
@@ -241,8 +231,7 @@ def run_functional(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) 
 
 
 def main() -> None:
-    with open(os.path.join(BOX, "job.json"), encoding="utf-8") as file:
-        job = json.load(file)
+    job = load_job()
     sys.set_int_max_str_digits(MAX_INT_DIGITS)
     send = open_channel()
     send({"ready": True})
