@@ -205,11 +205,11 @@ def protocol_of(config: RunConfig, task: str, tokenizer: PreTrainedTokenizerBase
 
 
 def _task_options(config: RunConfig, task: str) -> dict[str, Any]:
-    limit = config.evaluation.max_new_tokens.get(task)
-    return {
-        "samples": config.evaluation.samples.get(task),
-        "generation": None if limit is None else {"max_gen_toks": limit},
-    }
+    evaluation = config.evaluation
+    generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
+    if task in evaluation.max_new_tokens:
+        generation["max_gen_toks"] = evaluation.max_new_tokens[task]
+    return {"samples": evaluation.samples.get(task), "generation": generation or None}
 
 
 def _score(

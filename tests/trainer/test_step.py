@@ -74,7 +74,7 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         method_name="test",
         method=method,
         engine=Execution("hf", "cpu", 1, micro, 1000),
-        evaluation=EvaluationConfig([], {}, {}, None, None, 1000),
+        evaluation=EvaluationConfig([], {}, {}, {}, None, None, 1000),
         seed=seed,
         results_dir=tmp_path,
         fresh=False,
