@@ -7,6 +7,7 @@ gets a user id of its own instead, and no capabilities. As an ordinary user a us
 from __future__ import annotations
 
 import fcntl
+import functools
 import importlib.util
 import math
 import os
@@ -185,7 +186,8 @@ def memory_file(content: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _system_mounts() -> list[str]:
+@functools.lru_cache
+def _system_mounts() -> tuple[str, ...]:
     """The interpreter and the libraries it needs. Nothing of /etc, /home, /root, /var or a mounted volume."""
     mounts: list[str] = ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/usr", "/lib", "/lib64", "/bin"):
@@ -200,10 +202,11 @@ def _system_mounts() -> list[str]:
         if os.path.isdir(folder):
             inside = _inside(folder)
             mounts += ["--tmpfs", inside, "--remount-ro", inside]
-    return mounts
+    return tuple(mounts)
 
 
-def _package_mounts(packages: tuple[str, ...]) -> list[str]:
+@functools.lru_cache
+def _package_mounts(packages: tuple[str, ...]) -> tuple[str, ...]:
     """The folders of installed packages, with the compiled libraries that wheels keep beside them."""
     mounts = ["--perms", "0755", "--dir", PACKAGES]
     for package in packages:
@@ -212,7 +215,7 @@ def _package_mounts(packages: tuple[str, ...]) -> list[str]:
             for folder in (Path(location), Path(location).with_name(f"{package}.libs")):
                 if folder.is_dir():
                     mounts += ["--ro-bind", str(folder.resolve()), f"{PACKAGES}/{folder.name}"]
-    return mounts
+    return tuple(mounts)
 
 
 def _rlimits(program: Program, count_processes: bool) -> list[str]:
@@ -269,5 +272,6 @@ def _library_path() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": f"{PYTHON_HOME}/lib"} if shared else {}
 
 
+@functools.lru_cache
 def _tool(name: str) -> str:
     return shutil.which(name) or name

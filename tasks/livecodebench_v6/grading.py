@@ -24,6 +24,7 @@ TIMEOUT_S = 6  # per test, the official default
 START_S = 3.0  # allowed on top of the official limits for starting a sandbox and an interpreter
 PACKAGES = ("numpy", "scipy", "sympy", "mpmath", "networkx", "sortedcontainers")  # a program may import these
 MEMORY_BYTES = 4 << 30  # upstream names this size in a comment, and limits nothing
+_ATTEMPTS = 3  # to start a runner, on a machine that may be short of memory for a moment
 
 _INSIDE = Path(__file__).parent / "inside"
 _NAMES = {DIED: "died", TIMED_OUT: "time_limit", CRASHED: "runtime_error"}
@@ -102,9 +103,13 @@ def grade_response(response: str, tests: Cases, mode: str, sandbox: Sandbox, tim
 
 def grade_code(code: str, tests: Cases, mode: str, sandbox: Sandbox, timeout_s: int = TIMEOUT_S) -> Grade:
     """Runs a program on the tests until one fails."""
-    verdicts = Verdicts(tests.outputs, tests.fn_name is not None, lenient=mode == "clean")
-    outcome = sandbox.run(_runner(code, tests, mode, timeout_s), verdicts.feed)
-    if not verdicts.ready:
+    runner = _runner(code, tests, mode, timeout_s)
+    for _ in range(_ATTEMPTS):
+        verdicts = Verdicts(tests.outputs, tests.fn_name is not None, lenient=mode == "clean")
+        outcome = sandbox.run(runner, verdicts.feed)
+        if verdicts.ready:
+            break
+    else:
         last = (outcome.stderr_tail.strip().splitlines() or [f"{outcome.reason}, exit code {outcome.exit}"])[-1]
         raise SandboxError(f"the runner of a program did not start ({last[:300]})")
     results = tuple(verdicts.results())
