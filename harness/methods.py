@@ -1,0 +1,54 @@
+"""`python -m harness.methods`: the list of methods as a markdown table, made from their docstrings.
+
+The docstring of a method begins with a line `<name>: <first sentence>.`, then a paragraph that names its source.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+
+from harness.config import find_methods
+from harness.errors import UserError
+from harness.types import Method
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the list."""
+
+    name: str  # of the file in baselines/, and of the value of `method=`
+    sentence: str  # the docstring's first paragraph
+    source: str  # its second paragraph
+
+
+def entry_of(name: str, method: type[Method]) -> Entry:
+    """Reads a method's docstring; UserError says what it lacks."""
+    paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", inspect.getdoc(method) or "")]
+    if len(paragraphs) < 2 or not paragraphs[0].endswith("."):
+        raise UserError(
+            f"baselines/{name}.py: the docstring of {method.__name__} needs a first sentence and a paragraph with its source."
+        )
+    return Entry(name, paragraphs[0], re.sub(r"[.:]$", "", paragraphs[1]))
+
+
+def method_table(methods: dict[str, type[Method]] | None = None) -> str:
+    """The markdown table, one row per method, by name."""
+    entries = [entry_of(name, method) for name, method in (methods or find_methods()).items()]
+    lines = ["| `method=` | what it does | source |", "|---|---|---|"]
+    lines += [f"| `{e.name}` | {_cell(e.sentence)} | {_cell(e.source)} |" for e in entries]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Prints the table."""
+    print(method_table(), end="")
+
+
+if __name__ == "__main__":
+    main()

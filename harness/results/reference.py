@@ -1,0 +1,96 @@
+"""Published numbers as typed rows, from results/reference/*.yaml: shown beside ours, never mixed with them.
+
+A YAML file holds tables; a table's rows hold one value per benchmark, and optionally the printed average. See the head of
+results/reference/tropd.yaml for the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError
+from harness.paths import ROOT
+
+REFERENCE_DIR = ROOT / "results" / "reference"
+AVERAGE = "average"  # the printed average stands as a benchmark of this name
+
+TABLE_KEYS = {"name", "caption", "setting", "source", "benchmarks", "rows"}
+OPTIONAL_TABLE_KEYS = {"doubts", "confirmed"}
+ROW_KEYS = {"label", "method", "values"}
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """One published cell."""
+
+    table: str  # name of the table
+    setting: str | None  # the Setting of conf/setting/ that reproduces the table; None: no training behind it
+    label: str  # the method or model as printed
+    method: str | None  # the file in baselines/, "student" or "teacher"; None: no counterpart here
+    benchmark: str  # name of a task, or AVERAGE
+    value: float  # percent, as printed
+    source: str
+    doubt: str | None  # why the cell may not be what it seems
+    confirmed: bool  # a second public source repeats it
+
+
+def load_reference(folder: Path = REFERENCE_DIR) -> list[ReferenceRow]:
+    """All published cells, file by file in the order of their names; UserError names what is wrong where."""
+    rows: list[ReferenceRow] = []
+    for path in sorted(folder.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for table in content["tables"]:
+            rows.extend(_cells(table, path.name))
+    return rows
+
+
+def _cells(table: Mapping[str, Any], file: str) -> Iterator[ReferenceRow]:
+    where = f"{file}: table {table.get('name')!r}"
+    _check_keys(table, TABLE_KEYS, OPTIONAL_TABLE_KEYS, where)
+    benchmarks: list[str] = table["benchmarks"]
+    known = {(row.get("label"), benchmark) for row in table["rows"] for benchmark in (*benchmarks, AVERAGE)}
+    doubts = {cell: entry["text"] for entry in table.get("doubts", []) for cell in _named(entry, known, where)}
+    confirmed = {cell for entry in table.get("confirmed", []) for cell in _named(entry, known, where)}
+    for row in table["rows"]:
+        _check_keys(row, ROW_KEYS, {AVERAGE}, f"{where}, row {row.get('label')!r}")
+        label, values = row["label"], row["values"]
+        if len(values) != len(benchmarks):
+            raise UserError(f"{where}, row {label!r}: {len(values)} values for {len(benchmarks)} benchmarks.")
+        cells = dict(zip(benchmarks, values, strict=True))
+        if AVERAGE in row:
+            cells[AVERAGE] = row[AVERAGE]
+        for benchmark, value in cells.items():
+            if value is None:  # not reported
+                continue
+            cell = (label, benchmark)
+            yield ReferenceRow(
+                table["name"],
+                table["setting"],
+                label,
+                row["method"],
+                benchmark,
+                float(value),
+                table["source"],
+                doubts.get(cell),
+                cell in confirmed,
+            )
+
+
+def _named(entry: Mapping[str, Any], known: set[tuple[Any, str]], where: str) -> list[tuple[str, str]]:
+    cells = [(entry["label"], benchmark) for benchmark in entry["benchmarks"]]
+    for cell in cells:
+        if cell not in known:
+            raise UserError(f"{where}: {cell[0]!r} / {cell[1]!r} is no cell of it.")
+    return cells
+
+
+def _check_keys(entry: Mapping[str, Any], needed: set[str], optional: set[str], where: str) -> None:
+    if missing := needed - set(entry):
+        raise UserError(f"{where}: {sorted(missing)[0]} is missing.")
+    if unknown := set(entry) - needed - optional:
+        raise UserError(f"{where}: unknown key {sorted(unknown)[0]!r}.")
