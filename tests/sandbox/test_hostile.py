@@ -43,8 +43,8 @@ def filled(code: str, host: dict[str, str]) -> str:
     return code
 
 
-def descendants() -> set[int]:
-    """All living descendants of this process."""
+def descendants(root: int | None = None) -> set[int]:
+    """All living descendants of a process; None: of this one."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -54,7 +54,7 @@ def descendants() -> set[int]:
                 continue
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
-    found, pending = set(), [os.getpid()]
+    found, pending = set(), [root or os.getpid()]
     while pending:
         for child in children.get(pending.pop(), []):
             found.add(child)
