@@ -14,11 +14,12 @@ import os
 import platform
 import shutil
 import site
+import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,22 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+# bubblewrap ties its processes to the life of their parents one after the other, and whoever dies meanwhile leaves the
+# rest behind. By the time that this runs all are tied; if we answer then, our death takes all of them along.
+_START = """
+import os, sys
+try:
+    lifeline = int(sys.argv[1])
+    os.write(lifeline, b"r")
+    if os.read(lifeline, 1) != b"g":
+        os._exit(1)
+    os.close(lifeline)
+except OSError:
+    os._exit(1)
+__file__ = sys.argv[2]
+del sys.argv[:2], lifeline, os, sys
+exec(compile(open(__file__, "rb").read(), __file__, "exec", dont_inherit=True))
+"""
 _PYTHON_FLAGS = ("-s", "-P", "-B")  # nothing is imported from a home folder or the program's own, nothing is cached
 _SLOTS = 1024  # user ids that one process of the harness may use at a time
 
@@ -50,7 +67,9 @@ class Launch:
     command: tuple[str, ...]
     descriptors: tuple[int, ...]
     environment: dict[str, str]
+    release: Callable[[], None] = lambda: None  # to be called once the process is known: before, it does nothing
     info_read: int | None = None  # bubblewrap reports the first process inside here
+    lifeline: socket.socket | None = None  # the program's start waits here for our word
     folder: str | None = None  # where it starts
 
 
@@ -118,10 +137,16 @@ class Bubblewrap:
             stack.callback(os.close, info_write)
             inherited.append(info_write)
             arguments += ["--info-fd", str(info_write)]
-            listed = inherit(b"\0".join(argument.encode() for argument in arguments))
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            inherited.append(theirs.fileno())
+            listed, release = stack.enter_context(_held_back(b"\0".join(argument.encode() for argument in arguments)))
+            inherited.append(listed)
             inside = [*self._drop_privileges(slot), *_rlimits(program, self.as_root), _inner_python(), *_PYTHON_FLAGS]
-            command = (_tool("bwrap"), "--args", listed, "--", *inside, f"{BOX}/{SCRIPT}")
-            yield Launch(command, tuple(inherited), {}, info_read)
+            start = ["-c", _START, str(theirs.fileno()), f"{BOX}/{SCRIPT}"]
+            command = (_tool("bwrap"), "--args", str(listed), "--", *inside, *start)
+            yield Launch(command, tuple(inherited), {}, release, info_read, ours)
 
     def _namespaces(self) -> list[str]:
         shared = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
@@ -184,6 +209,20 @@ def memory_file(content: bytes) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _held_back(content: bytes) -> Iterator[tuple[int, Callable[[], None]]]:
+    """The read end of a pipe that gives the content, and then ends, when the function is called."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb"), os.fdopen(write, "wb", buffering=0) as file:
+
+        def release() -> None:
+            with suppress(BrokenPipeError):
+                file.write(content)
+                file.close()
+
+        yield read, release
 
 
 @functools.lru_cache

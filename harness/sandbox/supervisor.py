@@ -7,6 +7,7 @@ import re
 import select
 import selectors
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -15,12 +16,14 @@ from contextlib import suppress
 
 from harness.sandbox.confinement import Launch, memory_file
 from harness.sandbox.program import Limits, Outcome, Program, Reason
+from harness.sandbox.watchdog import watched
 
 Watch = Callable[[bytes], bool]  # gets stdout piece by piece; returns whether the program shall go on
 
 _POLL_S = 0.1  # between looks at what the program uses
 _STDERR_TAIL = 4000
 _CHUNK = 1 << 16
+_START_LIMIT_S = 30.0  # for the confinement to stand, on however busy a machine
 _LAST_WORDS_S = 2.0  # for pipes to run dry and for the group to vanish after the end
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -31,7 +34,6 @@ class LaunchError(RuntimeError):
 
 def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: Watch | None = None) -> Outcome:
     """Runs a prepared launch to its end and leaves nothing running."""
-    started = time.monotonic()
     with memory_file(program.stdin) as stdin:
         process = subprocess.Popen(
             launch.command,
@@ -43,12 +45,14 @@ def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: 
             cwd=launch.folder,
             start_new_session=True,
         )
-    run = _Run(process, launch, program.limits, watch)
-    try:
-        reason = run.follow(started + program.limits.wall_s, abort)
-    finally:
-        run.end()
-    if launch.info_read is not None and run.first_inside is None:
+    with watched(process.pid):
+        launch.release()
+        run = _Run(process, launch, program.limits, watch)
+        try:
+            reason = run.follow(abort)
+        finally:
+            run.end()
+    if run.started is None:
         raise LaunchError(f"the sandbox did not start: {run.stderr_tail.strip() or f'exit code {process.returncode}'}")
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     return Outcome(
@@ -56,7 +60,7 @@ def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: 
         stderr_tail=run.stderr_tail,
         exit=code if reason == "exited" else None,
         reason=reason,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - run.started,
     )
 
 
@@ -65,11 +69,12 @@ class _Run:
 
     def __init__(self, process: subprocess.Popen[bytes], launch: Launch, limits: Limits, watch: Watch | None) -> None:
         self.stdout = bytearray()
+        self.started: float | None = None  # when the program itself did
         self.first_inside: int | None = None  # pid of the first process of the namespace: it dies last
         self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
         self._stderr = bytearray()
         self._stderr_bytes = 0
-        self._stopped = False
+        self._deadline = time.monotonic() + _START_LIMIT_S
         assert process.stdout and process.stderr
         self._streams = {process.stdout.fileno(): self._take_stdout, process.stderr.fileno(): self._take_stderr}
         self._exit = os.pidfd_open(process.pid)
@@ -79,17 +84,21 @@ class _Run:
             self._selector.register(descriptor, selectors.EVENT_READ)
         if launch.info_read is not None:
             self._selector.register(launch.info_read, selectors.EVENT_READ)
+        if launch.lifeline is not None:
+            self._selector.register(launch.lifeline, selectors.EVENT_READ)
+        else:
+            self._start_clock()
 
     @property
     def stderr_tail(self) -> str:
         return self._stderr[-_STDERR_TAIL:].decode(errors="replace")
 
-    def follow(self, deadline: float, abort: threading.Event) -> Reason:
+    def follow(self, abort: threading.Event) -> Reason:
         """Returns when the program has ended or has to end."""
         next_look = time.monotonic() + _POLL_S / 2
         while True:
             now = time.monotonic()
-            if now >= deadline:
+            if now >= self._deadline:
                 return "wall"
             if abort.is_set():
                 return "stopped"
@@ -97,9 +106,11 @@ class _Run:
                 next_look = now + _POLL_S
                 if reason := self._excess():
                     return reason
-            for key, _ in self._selector.select(max(min(next_look, deadline) - now, 0)):
+            for key, _ in self._selector.select(max(min(next_look, self._deadline) - now, 0)):
                 if key.fd == self._launch.info_read:
                     self._read_info()
+                elif key.fileobj is self._launch.lifeline:
+                    self._let_start()
                 elif key.fd in self._streams:
                     if reason := self._read(key.fd):
                         return reason
@@ -127,12 +138,10 @@ class _Run:
     def _drain(self) -> Reason | None:
         """Reads what was written before the end. Whoever still holds the pipes is killed, unread."""
         deadline = time.monotonic() + _LAST_WORDS_S
-        with suppress(KeyError, ValueError):
-            self._selector.unregister(self._exit)
-        if self._launch.info_read is not None:
-            self._read_info()
-            with suppress(KeyError, ValueError):
-                self._selector.unregister(self._launch.info_read)
+        self._read_info()
+        for other in (self._exit, self._launch.info_read, self._launch.lifeline):
+            if other is not None:
+                self._forget(other)
         while self._selector.get_map() and time.monotonic() < deadline:
             ready = self._selector.select(max(deadline - time.monotonic(), 0))
             for key, _ in ready:
@@ -166,10 +175,29 @@ class _Run:
             return
         found = re.search(rb'"child-pid"\s*:\s*(\d+)', os.read(descriptor, 4096))
         if found:
-            self._selector.unregister(descriptor)
+            self._forget(descriptor)
             self.first_inside = int(found[1])
             with suppress(ProcessLookupError):
                 self._last = os.pidfd_open(self.first_inside)
+
+    def _let_start(self) -> None:
+        """Answers the program's starter. By now all processes around it are tied to this one's life."""
+        lifeline = self._launch.lifeline
+        assert lifeline is not None
+        self._forget(lifeline)
+        with suppress(OSError):
+            if lifeline.recv(1):
+                self._read_info()
+                self._start_clock()
+                lifeline.send(b"g")
+
+    def _start_clock(self) -> None:
+        self.started = time.monotonic()
+        self._deadline = self.started + self._limits.wall_s
+
+    def _forget(self, source: int | socket.socket) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(source)
 
     def _excess(self) -> Reason | None:
         """What all processes together use too much of. Pages that they share count once for each."""

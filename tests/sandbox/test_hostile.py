@@ -65,6 +65,7 @@ def descendants(root: int | None = None) -> set[int]:
 @pytest.fixture(scope="module")
 def outcomes(host, sandbox: Sandbox) -> dict[str, tuple[Outcome, Outcome]]:
     """By name, how each of them and the honest program that ran beside it ended."""
+    sandbox.run(HONEST)  # starts the watchdog, which stays
     before = descendants()
     programs = [
         program for hostile in HOSTILE for program in (Program(filled(hostile.code, host), limits=LIMITS), HONEST)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,39 @@ def test_a_killed_parent_leaves_nothing(sandbox: Sandbox, tmp_path):
     assert not [pid for pid in inside if _alive(pid)]
 
 
+@pytest.mark.slow
+def test_a_parent_that_is_killed_at_any_moment_leaves_nothing(sandbox: Sandbox):
+    """Also while sandboxes are being set up, when their processes are not tied to each other's lives yet."""
+    script = (
+        "from harness.sandbox import *\ns = Sandbox.detect()\nprint('ready', flush=True)\n"
+        f"while True: s.run_many([Program({SLEEPER!r}, limits=Limits(wall_s=0.02))] * 40, 2)"
+    )
+    before, left = _orphans(), set()
+    for moment in range(30):
+        parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, env=_environment())
+        assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
+        time.sleep(0.01 * moment)
+        inside = descendants(parent.pid)
+        parent.kill()
+        parent.wait()
+        time.sleep(0.5)
+        left |= {pid for pid in inside if _alive(pid)}
+    assert not left
+    assert _orphans() <= before
+
+
+def _orphans() -> set[int]:
+    """Living processes of bubblewrap whose parent is neither bubblewrap nor a Python."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "comm").read_text() == "bwrap\n" and _alive(int(entry.name)):
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if not Path(f"/proc/{parent}/comm").read_text().startswith(("bwrap", "python", "pytest")):
+                    found.add(int(entry.name))
+    return found
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -199,12 +234,9 @@ def test_a_tool_that_does_not_start_is_no_verdict(monkeypatch, sandbox: Sandbox)
 
             @contextlib.contextmanager
             def launch():
-                read, write = os.pipe()
-                try:
-                    yield Launch(("/bin/sh", "-c", "echo broken >&2; exit 1"), (), {}, read)
-                finally:
-                    os.close(read)
-                    os.close(write)
+                ours, theirs = socket.socketpair()
+                with ours, theirs:
+                    yield Launch(("/bin/sh", "-c", "echo broken >&2; exit 1"), (), {}, lifeline=ours)
 
             return launch()
 
