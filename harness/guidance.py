@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,41 +52,44 @@ def load_or_make_responses(
     engine: RolloutEngine,
     prompts: Sequence[Prompt],
     sampling: Sampling,
+    needed: Sequence[int],
     make_bar: MakeBar = terminal_bar,
 ) -> TeacherResponses:
-    """Reads the cache, or fills it with one temperature-1 response per prompt; safe to call from several processes at once."""
+    """Temperature-1 responses for the prompts with the indices `needed`: from the cache, or made and added to it.
+
+    A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several processes at once.
+    """
     path = folder / f"responses-{fingerprint(teacher, prompts, sampling)}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if not path.exists():
-            _make(path, engine, prompts, sampling, make_bar)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return TeacherResponses({row["prompt_id"]: tuple(row["ids"]) for row in rows}, sampling.stop_ids)
+        found = _read(path)
+        missing = [prompts[i] for i in sorted(set(needed)) if prompts[i].prompt_id not in found]
+        if missing:
+            with path.open("a") as sink, make_bar("teacher responses", len(missing), "responses") as bar:
+                for start in range(0, len(missing), REQUESTS_PER_PIECE):
+                    piece = missing[start : start + REQUESTS_PER_PIECE]
+                    requests = [
+                        RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id)) for p in piece
+                    ]
+                    for rollout in engine.generate(requests, sampling):
+                        row = {"prompt_id": rollout.prompt_id, "ids": rollout.completion_ids}
+                        sink.write(json.dumps(row) + "\n")
+                        found[rollout.prompt_id] = rollout.completion_ids
+                    sink.flush()
+                    bar.advance(len(piece))
+    return TeacherResponses(found, sampling.stop_ids)
 
 
-def _make(path: Path, engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Sampling, make_bar: MakeBar) -> None:
-    part = path.with_suffix(".part")
-    done = _finished_ids(part)
-    missing = [p for p in prompts if p.prompt_id not in done]
-    with part.open("a") as sink, make_bar("teacher responses", len(prompts), "responses") as bar:
-        bar.advance(len(prompts) - len(missing))
-        for start in range(0, len(missing), REQUESTS_PER_PIECE):
-            piece = missing[start : start + REQUESTS_PER_PIECE]
-            requests = [RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id)) for p in piece]
-            for rollout in engine.generate(requests, sampling):
-                sink.write(json.dumps({"prompt_id": rollout.prompt_id, "ids": rollout.completion_ids}) + "\n")
-            sink.flush()
-            bar.advance(len(piece))
-    os.replace(part, path)
-
-
-def _finished_ids(part: Path) -> set[str]:
-    """Prompt ids of a build that was cut off; a half-written last line is dropped from the file."""
-    if not part.exists():
-        return set()
-    whole = part.read_bytes().rpartition(b"\n")
-    part.write_bytes(whole[0] + whole[1])
-    return {json.loads(line)["prompt_id"] for line in whole[0].splitlines()}
+def _read(path: Path) -> dict[str, tuple[int, ...]]:
+    """The cached responses by prompt id; a last line that a crash cut in half is dropped from the file."""
+    if not path.exists():
+        return {}
+    whole = path.read_bytes()
+    complete = whole[: whole.rfind(b"\n") + 1]
+    if complete != whole:
+        path.write_bytes(complete)
+    rows = [json.loads(line) for line in complete.splitlines()]
+    return {row["prompt_id"]: tuple(row["ids"]) for row in rows}
 
 
 def choose_prefixes(

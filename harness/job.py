@@ -24,7 +24,7 @@ from harness.evaluation import TaskResult, evaluate, protocol_hashes
 from harness.guidance import load_or_make_responses
 from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
 from harness.progress import RunProgress
-from harness.prompts import load_prompts
+from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.recorder import StepRecorder, complete_checkpoint, read_metrics
 from harness.results.record import Counters, RunRecord, load_record, write_record
@@ -142,7 +142,9 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         engine = HFEngine(models.teacher, models.vocab_size)
         sampling = training_sampling(setting, models.stop_ids)
         cache = config.results_dir / CACHE_FOLDER
-        responses = load_or_make_responses(cache, setting.teacher_identity(), engine, prompts, sampling, progress.bar)
+        needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
+        teacher = setting.teacher_identity()
+        responses = load_or_make_responses(cache, teacher, engine, prompts, sampling, needed, progress.bar)
     machinery = Machinery(
         student=models.student,
         engine=HFEngine(models.student, models.vocab_size),

@@ -35,26 +35,37 @@ def engine() -> ScriptedEngine:
 
 def test_made_once_and_read_again(tmp_path: Path) -> None:
     first = engine()
-    made = load_or_make_responses(tmp_path, "teacher", first, PROMPTS, SAMPLING)
+    made = load_or_make_responses(tmp_path, "teacher", first, PROMPTS, SAMPLING, range(7))
     assert made.completion_ids["3"] == (13, 20, 1)
     assert made.text_of(PROMPTS[3]) == (13, 20)  # a prefix is cut from the text without its end token
     second = engine()
-    again = load_or_make_responses(tmp_path, "teacher", second, PROMPTS, SAMPLING)
+    again = load_or_make_responses(tmp_path, "teacher", second, PROMPTS, SAMPLING, range(7))
     assert again == made
     assert len(first.requests) == 7
     assert not second.requests
 
 
+def test_only_what_a_run_needs_is_made(tmp_path: Path) -> None:
+    first, second = engine(), engine()
+    made = load_or_make_responses(tmp_path, "teacher", first, PROMPTS, SAMPLING, [4, 1, 4])
+    assert [request.prompt_id for request in first.requests] == ["1", "4"]
+    assert set(made.completion_ids) == {"1", "4"}
+    more = load_or_make_responses(tmp_path, "teacher", second, PROMPTS, SAMPLING, [0, 1])
+    assert [request.prompt_id for request in second.requests] == ["0"]
+    assert more.completion_ids["1"] == made.completion_ids["1"]
+    assert first.requests[0].seed != first.requests[1].seed
+
+
 def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guidance, "REQUESTS_PER_PIECE", 2)
-    name = f"responses-{fingerprint('teacher', PROMPTS, SAMPLING)}"
+    path = tmp_path / f"responses-{fingerprint('teacher', PROMPTS, SAMPLING)}.jsonl"
     lines = [json.dumps({"prompt_id": str(i), "ids": [10 + i, 20, 1]}) + "\n" for i in range(3)]
-    (tmp_path / f"{name}.part").write_text("".join(lines) + '{"prompt_id": "3", "i')  # cut off in the middle of a row
+    path.write_text("".join(lines) + '{"prompt_id": "3", "i')  # cut off in the middle of a row
     resumed = engine()
-    made = load_or_make_responses(tmp_path, "teacher", resumed, PROMPTS, SAMPLING)
+    made = load_or_make_responses(tmp_path, "teacher", resumed, PROMPTS, SAMPLING, range(7))
     assert [request.prompt_id for request in resumed.requests] == ["3", "4", "5", "6"]
+    assert made == load_or_make_responses(tmp_path, "teacher", engine(), PROMPTS, SAMPLING, range(7))
     assert list(made.completion_ids) == [str(i) for i in range(7)]
-    assert not (tmp_path / f"{name}.part").exists()
 
 
 def test_the_fingerprint_knows_teacher_prompts_and_sampling() -> None:

@@ -21,7 +21,9 @@ BLOCK = re.compile(r"(<!-- begin (\S+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
 
 def embed(text: str, root: Path) -> str:
     """The document with every block replaced by its file's text."""
-    return BLOCK.sub(lambda match: match[1] + (root / match[2]).read_text(encoding="utf-8").strip() + "\n" + match[3], text)
+    return BLOCK.sub(
+        lambda match: match[1] + (root / match[2]).read_text(encoding="utf-8").strip() + "\n" + match[3], text
+    )
 
 
 def main(arguments: list[str]) -> int:
