@@ -64,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         (["setting.max_prompt_tokens=5"], ["line 1", "setting.max_prompt_tokens"]),
         (["setting=custom"], ["setting.", "not set"]),
         (["engine.name=magic"], ["engine.name", "magic"]),
-        (["engine.micro_batch_prompts=7"], ["engine.micro_batch_prompts=7", "64"]),
+        (["engine.micro_batch_prompts=7"], ["engine.micro_batch_prompts=7", "32"]),
         (["evaluation.tasks=[nosuch]"], ["nosuch", "arithmetic"]),
         (["evaluation.tasks=[aime24]", "evaluation.data_dir=/no/such"], ["/no/such", "evaluation.data_dir"]),
         (["seed=[0"], ["[0"]),
