@@ -259,5 +259,5 @@ def test_bring_your_own_pair(random_pair: Path, tmp_path: Path) -> None:
 
 def test_help_shows_the_groups() -> None:
     done = harness_run("--help")
-    for word in ("method: eopd, opd", "setting:", "experiment:", "tiny_latent", "hydra.mode=RUN"):
+    for word in ("method: additive_trust,", "setting:", "experiment:", "tiny_latent", "hydra.mode=RUN"):
         assert word in done.stdout
