@@ -109,10 +109,9 @@ class EvaluationConfig:
     tasks: list[str]
     samples: dict[str, int]  # per problem, by task; a task that is not named keeps its own number
     max_new_tokens: dict[str, int]  # per sample, by task; likewise
-    sampling: dict[
-        str, Any
-    ]  # by task (`all`: every task): {temperature, top_p, top_k, do_sample} in place of the task's own
+    sampling: dict[str, Any]  # by task (`all`: every task): {temperature, top_p, …} in place of the task's own
     data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
+    allow_unsandboxed_code: bool  # run what a model wrote even where no sandbox works; the row then says sandboxed 0
     dev_task: str | None  # scored during training, for the progress line and the learning curve
     dev_every: int  # steps
 

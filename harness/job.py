@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
-import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.config import RunConfig
+from harness.config import RunConfig, model_identity
 from harness.errors import UserError
-from harness.evaluation import TaskResult, evaluate, protocol_hashes
+from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, score
 from harness.guidance import load_or_make_responses
 from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
 from harness.progress import RunProgress
@@ -70,11 +66,11 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     try:
         if config.method is not None and not (folder / "checkpoint").exists():
             train(config, folder, progress)
-        record = _evaluate_missing(config, folder, record, progress)
+        record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        record = dataclasses.replace(record, status="failed", reason=reason, finished_at=_now())
+        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
     progress.finish(record.status)
@@ -86,9 +82,7 @@ def check_leftovers(folder: Path) -> None:
     if (folder / "record.json").exists():
         load_record(folder / "record.json")
     read_metrics(folder)
-    for name in ("items.jsonl", "texts.jsonl"):
-        for _ in _read_rows(folder / name):
-            pass
+    check_rows(folder)
 
 
 @dataclass(frozen=True)
@@ -197,94 +191,40 @@ def _development_scores(config: RunConfig, models: Models, machinery: Machinery)
     task = config.evaluation.dev_task
     if task is None:
         return {}
-    return {f"eval/{task}": _score(config, task, models.student, machinery.engine, models.tokenizer).evaluation.score}
+    evaluated = _evaluated(models.student, machinery.engine, models.tokenizer)
+    return {f"eval/{task}": score(config.evaluation, task, evaluated, config.seed).evaluation.score}
 
 
-def protocol_of(config: RunConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The protocol hash of a task in this configuration; reads the task's data, runs no model."""
-    options = _task_options(config, task)
-    return protocol_hashes([task], tokenizer, data_dir=config.evaluation.data_dir, **options)[task]
+def _evaluated(model: PreTrainedModel, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase) -> Evaluated:
+    return Evaluated(engine, tokenizer, context_length(model), stop_ids_of(model, tokenizer))
 
 
-def _task_options(config: RunConfig, task: str) -> dict[str, Any]:
-    evaluation = config.evaluation
-    generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
-    if task in evaluation.max_new_tokens:
-        generation["max_gen_toks"] = evaluation.max_new_tokens[task]
-    return {"samples": evaluation.samples.get(task), "generation": generation or None}
-
-
-def _score(
-    config: RunConfig,
-    task: str,
-    model: PreTrainedModel,
-    engine: RolloutEngine,
-    tokenizer: PreTrainedTokenizerBase,
-) -> TaskResult:
-    (result,) = evaluate(
-        engine,
-        tokenizer,
-        [task],
-        run_seed=config.seed,
-        max_length=context_length(model),
-        data_dir=config.evaluation.data_dir,
-        stop_ids=stop_ids_of(model, tokenizer),
-        quiet=True,
-        **_task_options(config, task),
-    )
-    return result
-
-
-def _evaluate_missing(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
+def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
     """Scores the run on every task of the configuration that its record lacks; trains nothing."""
-    setting, tasks = config.setting, config.evaluation.tasks
+    setting = config.setting
     untrained = {
         "student": (setting.student, setting.student_revision),
         "teacher": (setting.teacher, setting.teacher_revision),
     }
     name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    have = {(e.task, e.protocol_hash) for e in record.evaluations}
-    missing = [task for task in tasks if (task, protocol_of(config, task, tokenizer)) not in have]
-    if missing:
-        started = time.perf_counter()
+
+    def load() -> Evaluated:
         model = load_model(name, revision, setting.dtype, device_of(config))
-        engine = HFEngine(model, check_pair(config))
-        for task in missing:
-            progress.phase(f"evaluating {task}")
-            result = _score(config, task, model, engine, tokenizer)
-            _write_rows(folder, result)
-            record = dataclasses.replace(record, evaluations=(*record.evaluations, result.evaluation))
-        seconds = record.counters.evaluation_s + time.perf_counter() - started
-        record = dataclasses.replace(record, counters=dataclasses.replace(record.counters, evaluation_s=seconds))
-    finished_at = record.finished_at if record.status == "completed" and not missing else _now()
-    return dataclasses.replace(record, status="completed", reason="", finished_at=finished_at)
+        return _evaluated(model, HFEngine(model, check_pair(config)), tokenizer)
 
-
-def _write_rows(folder: Path, result: TaskResult) -> None:
-    """Replaces the rows of this task and protocol in items.jsonl and texts.jsonl, atomically."""
-    key = (result.evaluation.task, result.evaluation.protocol_hash)
-    rows = {
-        "texts.jsonl": [{**row, "protocol_hash": key[1]} for row in result.texts],
-        "items.jsonl": [dataclasses.asdict(row) for row in result.items],
-    }
-    for name, new in rows.items():
-        kept = [row for row in _read_rows(folder / name) if (row["task"], row["protocol_hash"]) != key]
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *new]))
-        os.replace(temporary, folder / name)
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON; delete the file to have it evaluated again."
-            ) from None
+    evaluated = evaluate_missing(
+        record,
+        folder,
+        config.evaluation,
+        tokenizer,
+        model_identity(name, revision),
+        load,
+        begins=lambda task: progress.phase(f"evaluating {task}"),
+        done=lambda record: write_record(folder / "record.json", record),
+    )
+    finished_at = record.finished_at if record.status == "completed" and evaluated is record else _now()
+    return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
 
 
 def _new_record(config: RunConfig) -> RunRecord:

@@ -233,12 +233,12 @@ def _is_completed(path: Path) -> bool:
 
 def protocols_of(run: RunConfig) -> dict[str, str]:
     """The protocol hash of each of the run's tasks, the development task included."""
-    from harness.job import protocol_of
+    from harness.evaluation.checkpoint import protocol_of
     from harness.models import load_tokenizer
 
     tokenizer = load_tokenizer(run.setting.student, run.setting.student_revision)
     development = [run.evaluation.dev_task] if run.evaluation.dev_task else []
-    return {task: protocol_of(run, task, tokenizer) for task in [*run.evaluation.tasks, *development]}
+    return {task: protocol_of(run.evaluation, task, tokenizer) for task in [*run.evaluation.tasks, *development]}
 
 
 def quiet_libraries() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.evaluation.journal import SampleJournal
 from harness.evaluation.loading import TASKS_DIR, LoadedTask, TaskOptions, load_tasks, unobtrusive_lm_eval
 from harness.results.record import Evaluation, ItemRow
 from harness.rollout import Progress, RolloutEngine
@@ -32,10 +33,13 @@ class TaskResult:
 
     evaluation: Evaluation
     items: list[ItemRow]  # a row per problem and sample
-    texts: list[
-        dict[str, Any]
-    ]  # keyed like items (task, protocol_hash, item_id, repeat): text (None: private), extracted
-    metrics: dict[str, float]  # lm-eval's own: avg_at_k, pass_at_k, maj_at_k where the task votes
+    texts: list[dict[str, Any]]  # keyed like items: text (None: private), extracted
+    lm_eval: dict[str, Any]  # lm-eval's own results of the task: results, configs, versions, n-samples and so on
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The task's metrics: avg_at_k, pass_at_k, maj_at_k where the task votes, and those of its own."""
+        return self.evaluation.metrics
 
 
 def evaluate(
@@ -52,6 +56,7 @@ def evaluate(
     stop_ids: Sequence[int] | None = None,
     quiet: bool = False,
     progress: Progress | None = None,
+    journal: SampleJournal | None = None,
     keep_private_texts: bool = False,
     tasks_dir: Path = TASKS_DIR,
 ) -> list[TaskResult]:
@@ -68,6 +73,7 @@ def evaluate(
             limit it is part of the protocol hash.
         stop_ids: end tokens; None: the tokenizer's.
         quiet: no progress bars. progress: called with the number of tokens written since the last call.
+        journal: samples that are in it are not generated again, and finished ones are added to it.
         keep_private_texts: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end
             up in training data. A response repeats its question.
     """
@@ -87,6 +93,7 @@ def evaluate(
         stop_ids=stop_ids,
         quiet=quiet,
         progress=progress,
+        journal=journal,
     )
     with unobtrusive_lm_eval():
         results = run_lm_eval(
@@ -99,10 +106,7 @@ def evaluate(
             fewshot_as_multiturn=True,
         )
     assert results is not None  # None on ranks other than 0; there is one rank
-    return [
-        _task_result(name, loaded[name], results["samples"][name], results["results"][name], lm, keep_private_texts)
-        for name in tasks
-    ]
+    return [_task_result(name, loaded[name], results, lm, keep_private_texts) for name in tasks]
 
 
 def protocol_hashes(
@@ -125,12 +129,7 @@ def _first(loaded: LoadedTask, problems: int) -> list[int]:
 
 
 def _task_result(
-    name: str,
-    loaded: LoadedTask,
-    logged: list[dict[str, Any]],
-    metrics: dict[str, Any],
-    lm: EngineLM,
-    keep_private_texts: bool,
+    name: str, loaded: LoadedTask, results: Mapping[str, Any], lm: EngineLM, keep_private_texts: bool
 ) -> TaskResult:
     """Joins lm-eval's log of samples with what the LM remembers of them."""
     from harness.evaluation.lm import item_id, repeat_of
@@ -138,7 +137,7 @@ def _task_result(
     items: list[ItemRow] = []
     texts: list[dict[str, Any]] = []
     votes: list[Any] = []
-    for row in sorted(logged, key=lambda row: row["doc_id"]):
+    for row in sorted(results["samples"][name], key=lambda row: row["doc_id"]):
         if not {"correct", "extracted"} <= row.keys():
             raise UserError(
                 f"Task {name} does not report its samples: its process_results must return `correct` and `extracted`."
@@ -159,9 +158,10 @@ def _task_result(
             kept = text if keep_private_texts or not loaded.private else None
             texts.append({**_key(items[-1]), "text": kept, "extracted": extracted})
         votes += row.get("votes", [])
-    evaluation = _evaluation(name, loaded, items)
     folded = {} if loaded.documents_per_problem == 1 else _folded_metrics(items, votes, loaded.samples)
-    return TaskResult(evaluation, items, texts, {**_plain_metrics(metrics), **folded})
+    metrics = {**_plain_metrics(results["results"][name]), **folded}
+    own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
+    return TaskResult(_evaluation(name, loaded, items, metrics), items, texts, own)
 
 
 def _folded_metrics(items: Sequence[ItemRow], votes: Sequence[Any], k: int) -> dict[str, float]:
@@ -191,7 +191,7 @@ def _key(row: ItemRow) -> dict[str, Any]:
     }
 
 
-def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow]) -> Evaluation:
+def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow], metrics: Mapping[str, float]) -> Evaluation:
     """The row of a task; items are in the order of the documents, the repeats of a document side by side."""
     k = loaded.samples
     correct = tuple(int(sum(row.correct for row in items[i : i + k])) for i in range(0, len(items), k))
@@ -204,6 +204,7 @@ def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow]) -> Eval
         truncated_frac=sum(row.stop_reason == "length" for row in items) / len(items),
         mean_tokens=sum(row.tokens for row in items) / len(items),
         correct=correct,
+        metrics=dict(sorted(metrics.items())),
     )
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
+from harness.evaluation.journal import SampleJournal
 from harness.evaluation.loading import GENERATION_KEYS
 from harness.rollout import Progress, RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
@@ -62,6 +63,7 @@ class EngineLM(LM):
         stop_ids: Sequence[int] | None = None,
         quiet: bool = False,
         progress: Progress | None = None,
+        journal: SampleJournal | None = None,
     ) -> None:
         """
         Args:
@@ -70,6 +72,7 @@ class EngineLM(LM):
             stop_ids: end tokens; default: the tokenizer's.
             quiet: no progress bar (nor is there one where stderr is not a terminal).
             progress: also called with the number of tokens written since the last call.
+            journal: samples that are in it are not generated again, and finished ones are added to it.
         """
         super().__init__()
         self._engine = engine
@@ -80,6 +83,7 @@ class EngineLM(LM):
         self._stop_ids = tuple(default_stop if stop_ids is None else stop_ids)
         self._quiet = quiet or not sys.stderr.isatty()
         self._progress = progress
+        self._journal = journal
         self.samples: dict[tuple[str, int], list[Sample]] = defaultdict(
             list
         )  # by (task, document), in the order of the repeats
@@ -105,13 +109,32 @@ class EngineLM(LM):
         for task, batches in self._plan(requests).items():
             with self._bar(task, batches, disable_tqdm) as bar:
                 for sampling, planned in batches.items():
-                    # one call for all, so that they share batches: the engine's limit is the longest of theirs
-                    longest = dataclasses.replace(sampling, max_new_tokens=max(plan.limit for plan in planned))
-                    rollouts = self._engine.generate([p.request for p in planned], longest, self._reporter(bar))
-                    for plan, rollout in zip(planned, rollouts, strict=True):
+                    for plan, rollout in zip(planned, self._rollouts(planned, sampling, bar), strict=True):
                         texts[plan.position], sample = self._read(plan, rollout)
                         self.samples[plan.key].append(sample)
         return texts
+
+    def _rollouts(self, planned: Sequence[_Planned], sampling: Sampling, bar: tqdm) -> list[Rollout]:
+        """The completion of every plan: from the journal, or else from the engine."""
+        own = [dataclasses.replace(sampling, max_new_tokens=plan.limit) for plan in planned]
+        found = {}
+        if self._journal is not None:
+            stored = [self._journal.find(plan.request, limited) for plan, limited in zip(planned, own, strict=True)]
+            found = {index: rollout for index, rollout in enumerate(stored) if rollout is not None}
+            bar.update(sum(planned[index].limit for index in found))
+        wanted = [index for index in range(len(planned)) if index not in found]
+
+        def finished(position: int, rollout: Rollout) -> None:
+            if self._journal is not None:
+                self._journal.add(planned[wanted[position]].request, own[wanted[position]], rollout)
+
+        if wanted:
+            # one call for all, so that they share batches: the engine's limit is the longest of theirs
+            longest = dataclasses.replace(sampling, max_new_tokens=max(planned[index].limit for index in wanted))
+            requests = [planned[index].request for index in wanted]
+            drawn = self._engine.generate(requests, longest, self._reporter(bar), finished)
+            found |= dict(zip(wanted, drawn, strict=True))
+        return [found[index] for index in range(len(planned))]
 
     def _plan(self, requests: Sequence[Instance]) -> dict[str, dict[Sampling, list[_Planned]]]:
         """Sorts the requests by task and by how they are sampled; the engine takes one Sampling a call."""

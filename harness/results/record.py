@@ -53,6 +53,9 @@ class Evaluation:
     truncated_frac: float  # samples that hit the length limit
     mean_tokens: float  # per sample
     correct: tuple[int, ...]  # successes per problem, in the order of the task's documents; what intervals are made of
+    metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # the task's own: pass_at_k, maj_at_k, sandboxed (0: not), …
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class RolloutRequest:
 
 
 Progress = Callable[[int], None]  # called with the number of tokens written since the last call
+Finished = Callable[[int, Rollout], None]  # called with a request's index and its completion as soon as that is done
 
 
 class RolloutEngine(Protocol):
@@ -42,7 +43,11 @@ class RolloutEngine(Protocol):
     policy_version: int
 
     def generate(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Rollout]:
         """Samples one completion for every request, in the order of the requests."""
         ...

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer
 from harness.errors import UserError
 from harness.logprobs import project
 from harness.models import context_length, head_of, hidden_states
-from harness.rollout import Progress, RolloutRequest, Sampling
+from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
 ROWS_PER_BATCH = 512  # completions decoded side by side
@@ -45,7 +45,11 @@ class HFEngine:
 
     @torch.inference_mode()
     def generate(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Rollout]:
         """See RolloutEngine. Rows of a similar length are decoded together; the order of the answer is the order of the requests."""
         was_training = self.model.training
@@ -61,7 +65,10 @@ class HFEngine:
         for start in range(0, len(order), ROWS_PER_BATCH):
             rows = order[start : start + ROWS_PER_BATCH]
             batch = _Batch(self, [requests[i] for i in rows], sampling)
-            rollouts.update(zip(rows, batch.run(progress), strict=True))
+            for row, rollout in batch.run(progress):
+                rollouts[rows[row]] = rollout
+                if finished is not None:
+                    finished(rows[row], rollout)
         self.model.train(was_training)
         return [rollouts[i] for i in range(len(requests))]
 
@@ -96,13 +103,12 @@ class _Batch:
         prefix = len(request.prefix_ids)
         return generator.random(prefix + self.sampling.max_new_tokens)[prefix:]
 
-    def run(self, progress: Progress | None) -> list[Rollout]:
-        """Decodes until every row has stopped."""
+    def run(self, progress: Progress | None) -> Iterator[tuple[int, Rollout]]:
+        """Decodes until every row has stopped; yields a row and its completion as it stops."""
         size, steps = len(self.requests), int(self.budgets.max())
         state = self._prefill()
         tokens = torch.zeros(size, steps, dtype=torch.long, device=self.device)
         logprobs = torch.zeros(size, steps, dtype=state.logits.dtype, device=self.device)
-        counts = torch.zeros(size, dtype=torch.long, device=self.device)
         rows, logits, attention = torch.arange(size, device=self.device), state.logits, state.attention
         positions = self.positions.clone()
         alive = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -110,10 +116,13 @@ class _Batch:
             drawn, drawn_logprobs = draw_tokens(logits, self.uniforms[rows, step], self.sampling)
             live_rows = rows[alive]
             tokens[live_rows, step], logprobs[live_rows, step] = drawn[alive], drawn_logprobs[alive]
-            counts[live_rows] += 1
             if progress is not None:
                 progress(len(live_rows))
-            alive &= ~torch.isin(drawn, self.stop_ids) & (step + 1 < self.budgets[rows])
+            ends = torch.isin(drawn, self.stop_ids) | (step + 1 >= self.budgets[rows])
+            for row in rows[alive & ends].tolist():
+                written, written_logprobs = tokens[row, : step + 1].tolist(), logprobs[row, : step + 1].tolist()
+                yield row, self._rollout(row, written, [*state.prefix_logprobs[row], *written_logprobs])
+            alive &= ~ends
             remaining = int(alive.sum())
             if remaining == 0:
                 break
@@ -133,36 +142,24 @@ class _Batch:
             )
             logits = self._logits(output.last_hidden_state[:, 0])
             positions = (positions + 1).clamp_max(context_length(self.engine.model) - 1)  # finished rows may run over
-        return self._rollouts(tokens.tolist(), logprobs.tolist(), counts.tolist(), state.prefix_logprobs)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.head.bias is None else self.head.bias.to(dtype)
         return torch.nn.functional.linear(hidden.to(dtype), self.head.weight.to(dtype), bias)
 
-    def _rollouts(
-        self,
-        tokens: list[list[int]],
-        logprobs: list[list[float]],
-        counts: list[int],
-        prefix_logprobs: list[list[float]],
-    ) -> list[Rollout]:
-        finished = []
-        for row, request in enumerate(self.requests):
-            written = tokens[row][: counts[row]]
-            finished.append(
-                Rollout(
-                    prompt_ids=request.prompt_ids,
-                    completion_ids=(*request.prefix_ids, *written),
-                    prefix_len=len(request.prefix_ids),
-                    logprobs=(*prefix_logprobs[row], *logprobs[row][: counts[row]]),
-                    policy_version=self.engine.policy_version,
-                    stop_reason="stop" if written and written[-1] in self.sampling.stop_ids else "length",
-                    prompt_id=request.prompt_id,
-                    sample_index=request.sample_index,
-                )
-            )
-        return finished
+    def _rollout(self, row: int, written: list[int], logprobs: list[float]) -> Rollout:
+        request = self.requests[row]
+        return Rollout(
+            prompt_ids=request.prompt_ids,
+            completion_ids=(*request.prefix_ids, *written),
+            prefix_len=len(request.prefix_ids),
+            logprobs=tuple(logprobs),
+            policy_version=self.engine.policy_version,
+            stop_reason="stop" if written[-1] in self.sampling.stop_ids else "length",
+            prompt_id=request.prompt_id,
+            sample_index=request.sample_index,
+        )
 
     def _prefill(self) -> _Prefilled:
         """Runs every distinct prompt + prefix once and lays the caches out left-padded, so that all rows decode side by side."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.rollout import Progress, RolloutRequest, Sampling
+from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
 Completion = str | Sequence[int]
@@ -37,13 +37,19 @@ class ScriptedEngine:
         self.requests: list[RolloutRequest] = []  # everything that was asked for, in order
 
     def generate(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling, progress: Progress | None = None
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Rollout]:
         """Returns the stored completion of every request, cut as `sampling` says."""
         rollouts = []
-        for request in requests:
+        for index, request in enumerate(requests):
             self.requests.append(request)
             rollouts.append(self._rollout(request, sampling))
+            if finished is not None:
+                finished(index, rollouts[-1])
             if progress is not None:
                 progress(len(rollouts[-1].completion_ids) - rollouts[-1].prefix_len)
         return rollouts

@@ -49,7 +49,7 @@ def test_the_prompt_of_a_chat_template_has_one_bos_and_that_of_a_plain_text_too(
 def test_generation_settings_become_a_sampling(tokenizer):
     seen = []
     lm, engine = lm_of(tokenizer)
-    engine.generate, generate = lambda r, s, p: seen.append(s) or generate(r, s, p), engine.generate
+    engine.generate, generate = lambda r, s, *rest: seen.append(s) or generate(r, s, *rest), engine.generate
     for kwargs in ({}, {"do_sample": False}, {"top_k": -1}):
         lm.generate_until([instance(**kwargs)])
     sampled, greedy, no_top_k = seen

@@ -1,0 +1,116 @@
+"""The journal of an evaluation: every finished sample, appended as it comes, so that nothing is generated twice.
+
+A line of `generations.jsonl` is {"key", "ids", "stop_reason"}. The key is a hash of all that decides a sample: the model's
+weights, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem and repeat are. Neither
+the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.rollout import RolloutRequest, Sampling
+from harness.types import Rollout
+
+JOURNAL = "generations.jsonl"
+
+
+class SampleJournal:
+    """What has been generated of one model, on disk; a context manager. Whoever opens it must be its only writer."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        """
+        Args:
+            path: of the JSONL file; made at the first sample.
+            model: identity of the weights (harness.config.model_identity).
+
+        Raises UserError for a line that cannot be read, except a last one that was cut off while it was written.
+        """
+        self._model = model
+        self._offsets = read_journal(path)  # of the lines, by key: answers of 32,768 tokens do not all fit in memory
+        self.reused = 0  # samples taken from the file instead of being generated
+        _cut_torn_line(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+
+    def __enter__(self) -> SampleJournal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def find(self, request: RolloutRequest, sampling: Sampling) -> Rollout | None:
+        """The stored completion of a request, if there is one. Its log-probs are not kept: no evaluation reads them."""
+        offset = self._offsets.get(self._key(request, sampling))
+        if offset is None:
+            return None
+        self._file.seek(offset)
+        row = json.loads(self._file.readline())
+        self.reused += 1
+        return Rollout(
+            prompt_ids=request.prompt_ids,
+            completion_ids=tuple(row["ids"]),
+            prefix_len=len(request.prefix_ids),
+            logprobs=(),
+            policy_version=0,
+            stop_reason=row["stop_reason"],
+            prompt_id=request.prompt_id,
+            sample_index=request.sample_index,
+        )
+
+    def add(self, request: RolloutRequest, sampling: Sampling, rollout: Rollout) -> None:
+        """Appends a finished completion; once this returns, a kill of the process does not lose it."""
+        key = self._key(request, sampling)
+        row = {"key": key, "ids": list(rollout.completion_ids), "stop_reason": rollout.stop_reason}
+        self._offsets[key] = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+
+    def _key(self, request: RolloutRequest, sampling: Sampling) -> str:
+        coordinates = {
+            "model": self._model,
+            "prompt_ids": [*request.prompt_ids, *request.prefix_ids],
+            "sampling": dataclasses.asdict(sampling),
+            "seed": request.seed,
+            "repeat": request.sample_index,
+        }
+        return hashlib.sha256(json.dumps(coordinates, sort_keys=True).encode()).hexdigest()
+
+
+def read_journal(path: Path) -> dict[str, int]:
+    """Where the line of every key begins, in bytes, without a torn last line; UserError names a line that is no sample."""
+    offsets: dict[str, int] = {}
+    if not path.exists():
+        return offsets
+    with path.open("rb") as file:
+        offset = 0
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                offsets[_key_of(line, path, number)] = offset
+            offset += len(line)
+    return offsets
+
+
+def _key_of(line: bytes, path: Path, number: int) -> str:
+    try:
+        row = json.loads(line)
+        ids, stop_reason = row["ids"], row["stop_reason"]
+        if not (isinstance(ids, list) and all(type(i) is int for i in ids) and stop_reason in ("stop", "length")):
+            raise ValueError
+        return str(row["key"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}, line {number}: not a sample; delete that line (its sample is then generated again)."
+        ) from None
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Drops what stands behind the last line feed: the beginning of a line, if the writer was killed in its middle."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
