@@ -110,6 +110,7 @@ class EvaluationConfig:
     samples: dict[str, int]  # per problem, by task; a task that is not named keeps its own number
     max_new_tokens: dict[str, int]  # per sample, by task; likewise
     sampling: dict[str, Any]  # by task (`all`: every task): {temperature, top_p, …} in place of the task's own
+    cut_decimals: list[str]  # tasks whose published figures are cut off after two decimals, not rounded
     data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
     allow_unsandboxed_code: bool  # run what a model wrote even where no sandbox works; the row then says sandboxed 0
     dev_task: str | None  # scored during training, for the progress line and the learning curve
@@ -146,6 +147,8 @@ class RunConfig:
             "expect",
             "experiment",
         }
+        if "validate" in unknown:
+            raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
         if unknown:
             raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
         for key, kind in {"fresh": bool, "results_dir": str}.items():

@@ -37,9 +37,13 @@ def load_config(name: str, revision: str | None = None) -> Any:
 
 
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A causal LM on a device, in eval mode with dropout off, checked to have a plain linear head."""
+    """A causal LM on a device, in eval mode with dropout off, checked to have a plain linear head.
+
+    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones.
+    """
     with _clear_errors("model", name):
-        model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=getattr(torch, dtype))
+        kind = dtype if dtype == "auto" else getattr(torch, dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=kind)
         model.to(device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):

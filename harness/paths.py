@@ -1,6 +1,9 @@
-"""Where shipped files are, from whatever folder a command is started."""
+"""Where shipped files are, from whatever folder a command is started, and whether results can be written."""
 
+import os
 from pathlib import Path
+
+from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
 
@@ -13,3 +16,16 @@ def locate(name: str) -> str:
     if not Path(name).exists() and (ROOT / name).exists():
         return str(ROOT / name)
     return name
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a results folder that cannot be written to."""
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"results_dir={str(folder)!r} is not writable ({error.strerror}); give another folder."
+        ) from error

@@ -30,6 +30,7 @@ from rich.console import Console
 
 from harness.config import CONF_DIR, RunConfig, register_methods, whole_number
 from harness.errors import UserError
+from harness.paths import check_writable
 from harness.results.record import UNTRAINED, load_record
 
 INFORMATION_FLAGS = {
@@ -115,7 +116,7 @@ def plan(arguments: Sequence[str]) -> list[RunConfig]:
             runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
             return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_sentence(error)) from error
+        raise UserError(one_sentence(error)) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -128,12 +129,12 @@ def _values(override: Override) -> list[str]:
     )
 
 
-def _one_sentence(error: Exception) -> str:
+def one_sentence(error: Exception, command: str = "harness.run") -> str:
     """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
     text = str(error)
     if unknown := re.search(r"Could not override '([^']*)'", text):
         return (
-            f"unknown key {unknown[1]!r}; `python -m harness.run --help` shows the configuration "
+            f"unknown key {unknown[1]!r}; `python -m {command} --help` shows the configuration "
             "(a new entry of a mapping such as evaluation.samples is given with ++key=value)."
         )
     if option := re.search(
@@ -177,19 +178,6 @@ def _check_prompts(run: RunConfig) -> None:
     setting = run.setting
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     load_prompts(setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens)
-
-
-def check_writable(folder: Path) -> None:
-    """Refuses a results folder that cannot be written to."""
-    probe = folder / f".write-test-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"results_dir={str(folder)!r} is not writable ({error.strerror}); give another folder."
-        ) from error
 
 
 def add_untrained_rows(runs: Sequence[RunConfig]) -> None:

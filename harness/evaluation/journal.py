@@ -3,6 +3,10 @@
 A line of `generations.jsonl` is {"key", "ids", "stop_reason"}. The key is a hash of all that decides a sample: the model's
 weights, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem and repeat are. Neither
 the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
+
+Samples that an interrupted evaluation had finished are kept byte for byte. The others are drawn from the same streams, but
+beside fewer others, which changes the rounding of the model's products: in float64 they come out the same, in bfloat16
+one in some thousands takes another turn, as it would on another machine.
 """
 
 from __future__ import annotations

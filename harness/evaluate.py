@@ -1,0 +1,124 @@
+"""`python -m harness.evaluate checkpoint=<folder or Hub id> evaluation=<protocol>`: scores any checkpoint, ours or not.
+
+    python -m harness.evaluate checkpoint=Qwen/Qwen3-1.7B evaluation=qwen3
+    python -m harness.evaluate checkpoint=results/tiny_cpu-709b8592/tropd/seed0/checkpoint 'evaluation.tasks=[gsm8k]'
+    python -m harness.evaluate experiment=validate_evaluators dry_run=true
+
+A checkpoint that a comparison made (`<run>/checkpoint`) gets its scores into that run's record, so that the comparison's
+table has them. Any other gets `results/evaluated-<hash8>/<name>/seed<k>/record.json`, and
+`python -m harness.leaderboard results/evaluated-<hash8>` makes the table; the hash is of the chat template, because the
+prompts as the model sees them belong to a protocol. Beside the record: items.jsonl, texts.jsonl, generations.jsonl and
+lm-eval's own results in lm_eval/. Running again skips finished tasks; an interrupted one goes on with the samples that
+it has. Exit status: 0, 1 if a model of a validation could not be scored, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import CONF_DIR
+from harness.errors import UserError
+from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
+from harness.evaluation.summary import print_scores, print_validation
+from harness.evaluation.validation import Claim, Outcome, claims_of, published_scores
+from harness.run import exit_code_of, one_sentence, quiet_libraries
+
+KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if any(argument in ("-h", "--help") for argument in given):
+        print(__doc__)
+        print((CONF_DIR / "evaluate.yaml").read_text(encoding="utf-8"))
+        return 0
+    return exit_code_of(lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    raw = _composed(arguments)
+    quiet_libraries()
+    if raw["validate"]:
+        return _validate(arguments, claims_of(raw["validate"]), raw["dry_run"])
+    config = EvaluateConfig.from_raw(raw)
+    if config.dry_run:
+        _print_plan(config)
+        return 0
+    folder, record, evaluations = score_checkpoint(config)
+    print_scores(f"{record.label}, seed {record.seed}", evaluations, config.evaluation.cut_decimals)
+    print(f"{folder}/record.json")
+    return 0
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a command line, as plain values."""
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base=None):
+            raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_sentence(error, "harness.evaluate")) from error
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(raw, dict)
+    if set(raw) - KEYS - {"engine", "evaluation", "validate", "experiment"}:
+        raise UserError("this experiment trains: it belongs to `python -m harness.run`.")
+    return {str(key): value for key, value in raw.items()}
+
+
+def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = None) -> None:
+    """What would be done, from the configuration alone: nothing is loaded or fetched."""
+    evaluation = config.evaluation
+    print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {config.engine.name}")
+    for task in evaluation.tasks:
+        parts = [f"{evaluation.samples[task]} samples a problem" if task in evaluation.samples else "its own samples"]
+        if task in evaluation.max_new_tokens:
+            parts.append(f"at most {evaluation.max_new_tokens[task]:,} tokens each")
+        if sampling := {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}:
+            parts.append(", ".join(f"{key} {value}" for key, value in sampling.items()))
+        if published:
+            parts.append(f"published {published[task]:.2f} %")
+        print(f"  {task}: {'; '.join(parts)}")
+
+
+def _validate(arguments: Sequence[str], claims: Sequence[Claim], dry_run: bool) -> int:
+    """Scores public models under the protocols of their published scores; 1 if one of them could not be scored."""
+    kept = [argument for argument in arguments if not argument.startswith(("experiment=", "+experiment="))]
+    outcomes: list[Outcome] = []
+    cut_decimals: dict[str, Sequence[str]] = {}
+    for claim in claims:
+        tasks = f"evaluation.tasks=[{','.join(claim.tasks)}]"
+        revision = claim.revision or "null"
+        raw = _composed(
+            [*kept, f"evaluation={claim.evaluation}", tasks, f"checkpoint={claim.checkpoint}", f"revision={revision}"]
+        )
+        config = EvaluateConfig.from_raw(raw)
+        cut_decimals[claim.evaluation] = config.evaluation.cut_decimals
+        cells = published_scores(claim)
+        if dry_run:
+            _print_plan(config, {task: cells[task].value for task in claim.tasks})
+            continue
+        try:
+            scores, reason = {entry.task: entry for entry in score_checkpoint(config)[2]}, ""
+        except UserError as error:  # a gated set, a model that is not there: the others are scored all the same
+            scores, reason = {}, str(error)
+        outcomes += [Outcome(claim, task, cells[task], scores.get(task), reason) for task in claim.tasks]
+    if dry_run:
+        return 0
+    print_validation(outcomes, cut_decimals)
+    return int(any(outcome.ours is None for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Scores one checkpoint that no comparison of this command line made: where its rows go, and the work itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from harness.config import EvaluationConfig, Execution, model_identity, strict, whole_number
+from harness.errors import UserError
+from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, protocol_of
+from harness.models import context_length, load_config, load_model, load_tokenizer, stop_ids_of
+from harness.paths import check_writable, locate
+from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
+from harness.results.record import Evaluation, RunRecord, load_record, write_record
+from harness.rollout.hf import HFEngine
+
+DTYPES = ("auto", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What `python -m harness.evaluate` is asked for; conf/evaluate.yaml says more of each."""
+
+    checkpoint: str
+    revision: str | None
+    name: str  # of the row
+    dtype: str
+    seed: int | None  # None: of the run that made the checkpoint, or 0
+    results_dir: Path
+    fresh: bool
+    dry_run: bool
+    engine: Execution
+    evaluation: EvaluationConfig
+
+    @staticmethod
+    def from_raw(raw: dict[str, Any]) -> EvaluateConfig:
+        """Strict conversion of the composed configuration; UserError names the key."""
+        checkpoint = raw["checkpoint"]
+        if not isinstance(checkpoint, str) or not checkpoint:
+            raise UserError("checkpoint is not set; give checkpoint=<folder or Hugging Face Hub id>.")
+        if raw["dtype"] not in DTYPES:
+            raise UserError(f"dtype={raw['dtype']!r}: must be one of {', '.join(DTYPES)}.")
+        for key in ("fresh", "dry_run"):
+            if not isinstance(raw[key], bool):
+                raise UserError(f"{key}={raw[key]!r}: expected true or false.")
+        engine = strict(Execution, raw["engine"], "engine")
+        if engine.name != "hf":
+            raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
+        name = str(raw["name"] or Path(checkpoint).name)
+        if "/" in name or name in ("", ".", ".."):
+            raise UserError(f"name={name!r}: it names a folder too, and must be a plain name.")
+        return EvaluateConfig(
+            checkpoint=checkpoint,
+            revision=raw["revision"],
+            name=name,
+            dtype=raw["dtype"],
+            seed=None if raw["seed"] is None else whole_number("seed", raw["seed"]),
+            results_dir=Path(str(raw["results_dir"])),
+            fresh=raw["fresh"],
+            dry_run=raw["dry_run"],
+            engine=engine,
+            evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
+        )
+
+    @property
+    def device(self) -> str:
+        """The device's name in torch."""
+        if self.engine.device != "auto":
+            return self.engine.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Evaluation]]:
+    """Scores the checkpoint on every task that its record lacks.
+
+    Returns: the folder of its rows, its record, and those of its evaluations that the configuration asked for.
+    """
+    run = _own_run(config)
+    folder = run or _folder_of(config)
+    protocols = {task: protocol_of(config.evaluation, task, _tokenizer(config)) for task in config.evaluation.tasks}
+    check_writable(folder)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
+            check_rows(folder)
+            record = _score(config, folder, record)
+    except Timeout:
+        raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
+    asked = [entry for entry in record.evaluations if protocols.get(entry.task) == entry.protocol_hash]
+    return folder, record, sorted(asked, key=lambda entry: config.evaluation.tasks.index(entry.task))
+
+
+def _own_run(config: EvaluateConfig) -> Path | None:
+    """The folder of the finished run that made the checkpoint, if one did."""
+    checkpoint = Path(locate(config.checkpoint))
+    if checkpoint.name != "checkpoint" or not (checkpoint.parent / "record.json").is_file():
+        return None
+    record = load_record(checkpoint.parent / "record.json")
+    if config.seed not in (None, record.seed):
+        raise UserError(f"seed={config.seed}: {config.checkpoint} is of a run of seed {record.seed}; leave seed out.")
+    return checkpoint.parent
+
+
+def _folder_of(config: EvaluateConfig) -> Path:
+    _, training_hash = _shared(config)
+    return config.results_dir / f"evaluated-{training_hash[:8]}" / config.name / f"seed{config.seed or 0}"
+
+
+def _shared(config: EvaluateConfig) -> tuple[dict[str, Any], str]:
+    """What evaluated checkpoints must share to stand in one table, and its hash: the chat template, since prompts are
+    part of a protocol. Nothing of their training is known."""
+    template = json.dumps(_tokenizer(config).chat_template, sort_keys=True)
+    content = {"chat_template": hashlib.sha256(template.encode()).hexdigest()}
+    return {"name": "evaluated", **content}, hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
+    """The record to go on with, or a new one; UserError if the name is another checkpoint's."""
+    knobs = {
+        "checkpoint": config.checkpoint,
+        "weights": model_identity(config.checkpoint, config.revision),
+        "dtype": config.dtype,
+    }
+    if config.fresh:
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if (folder / "record.json").is_file():
+        record = load_record(folder / "record.json")
+        for key, value in knobs.items():
+            if record.knobs.get(key) != value:
+                raise UserError(
+                    f"{folder} is of another {key} ({record.knobs.get(key)} instead of {value}); give name=<another "
+                    "name> to keep both, or fresh=true to replace it."
+                )
+        return record
+    setting, training_hash = _shared(config)
+    return RunRecord(
+        method=config.name,
+        knobs=knobs,
+        changed_knobs={},
+        setting=setting,
+        training_hash=training_hash,
+        seed=config.seed or 0,
+        status="started",
+        engine=config.engine.name,
+        provenance=collect_provenance(config.device),
+        started_at=_now(),
+    )
+
+
+def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord:
+    path = folder / "record.json"
+    identity = model_identity(config.checkpoint, config.revision)
+    torch.set_num_threads(config.engine.threads)
+    reset_peak_memory()
+
+    def done(latest: RunRecord) -> None:
+        write_record(path, latest)
+        newest = latest.evaluations[-1]
+        print(f"{newest.task}: {100 * newest.score:.2f} %, {newest.problems} x {newest.samples}", file=sys.stderr)
+
+    scored = evaluate_missing(
+        record, folder, config.evaluation, _tokenizer(config), identity, lambda: load(config), quiet=False, done=done
+    )
+    if scored is not record or record.status == "started":
+        counters = scored.counters
+        if not counters.steps:  # otherwise it is the training's
+            counters = dataclasses.replace(counters, peak_memory_bytes=peak_memory_bytes())
+        scored = dataclasses.replace(scored, counters=counters, status="completed", reason="", finished_at=_now())
+        write_record(path, scored)
+    return scored
+
+
+def load(config: EvaluateConfig) -> Evaluated:
+    """The checkpoint behind the engine of the configuration."""
+    vocab_size = load_config(config.checkpoint, config.revision).get_text_config().vocab_size
+    model = load_model(config.checkpoint, config.revision, config.dtype, config.device)
+    tokenizer = _tokenizer(config)
+    return Evaluated(HFEngine(model, vocab_size), tokenizer, context_length(model), stop_ids_of(model, tokenizer))
+
+
+def _tokenizer(config: EvaluateConfig) -> Any:
+    return load_tokenizer(config.checkpoint, config.revision)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

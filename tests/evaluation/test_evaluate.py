@@ -1,0 +1,165 @@
+"""`python -m harness.evaluate`: rows that the leaderboard takes, nothing generated twice, and the evaluators' own validation."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from harness.evaluate import main
+from harness.evaluation import standalone
+from harness.evaluation.checkpoint import Evaluated
+from harness.evaluation.validation import cut_percent, repeat_standard_error
+from harness.leaderboard import main as leaderboard
+from harness.results.record import load_record
+from harness.rollout.hf import HFEngine
+from harness.rollout.scripted import ScriptedEngine
+
+from .conftest import AIME_LAYOUT, make_tokenizer
+
+STUDENT = "harness/tiny/checkpoints/student"
+SMALL = [
+    "evaluation=tiny",
+    "evaluation.tasks=[aime24]",
+    "evaluation.samples.aime24=2",
+    "evaluation.max_new_tokens.aime24=8",
+    f"evaluation.data_dir={AIME_LAYOUT}",
+]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def evaluate(results: Path, *more: str, checkpoint: str = STUDENT) -> int:
+    return main([f"checkpoint={checkpoint}", *SMALL, f"results_dir={results}", *more])
+
+
+def test_any_checkpoint_becomes_a_row_with_lm_evals_own_results_beside_it(tmp_path, monkeypatch, capsys):
+    assert evaluate(tmp_path) == 0
+    (folder,) = tmp_path.glob("evaluated-*/student/seed0")
+    record = load_record(folder / "record.json")
+    assert (record.method, record.status, record.seed) == ("student", "completed", 0)
+    (row,) = record.evaluations
+    assert (row.task, row.problems, row.samples) == ("aime24", 4, 2) and row.metrics["maj_at_k"] == row.score == 0.0
+    (result,) = (folder / "lm_eval").glob("results_aime24-*.json")
+    assert json.loads(result.read_text())["results"]["aime24"]["avg_at_k,all"] == 0.0
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 8
+    assert "4 x 2" in capsys.readouterr().out
+    assert leaderboard([str(folder.parent.parent)]) == 0
+
+    def never(*_: object) -> None:
+        raise AssertionError("generated twice")
+
+    monkeypatch.setattr(HFEngine, "generate", never)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert evaluate(tmp_path) == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "record.json").unlink()  # whatever else is lost, the samples are there
+    assert evaluate(tmp_path) == 0
+    assert load_record(folder / "record.json").evaluations == record.evaluations
+
+
+def test_a_name_is_one_checkpoint_until_it_is_replaced(tmp_path, capsys):
+    assert evaluate(tmp_path, "name=mine") == 0
+    other = "harness/tiny/checkpoints/student_style"
+    assert evaluate(tmp_path, "name=mine", checkpoint=other) == 2
+    assert "give name=<another name> to keep both, or fresh=true" in capsys.readouterr().err
+    assert evaluate(tmp_path, "name=mine", "fresh=true", checkpoint=other) == 0
+    (folder,) = tmp_path.glob("evaluated-*/mine/seed0")
+    assert load_record(folder / "record.json").knobs["checkpoint"] == other
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["checkpoint=/nowhere"], "there is no model folder '/nowhere'"),
+        ([], "checkpoint is not set; give checkpoint=<folder or Hugging Face Hub id>"),
+        ([f"checkpoint={STUDENT}", "evaluation=mine"], "there is no 'evaluation/mine'; known options of evaluation:"),
+        ([f"checkpoint={STUDENT}", "samples=3"], "unknown key 'samples'; `python -m harness.evaluate --help`"),
+        ([f"checkpoint={STUDENT}", "dtype=int4"], "dtype='int4': must be one of auto"),
+        ([f"checkpoint={STUDENT}", "name=a/b"], "name='a/b': it names a folder too"),
+        ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
+        (["experiment=ci_regression"], "unknown key 'setting'"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
+    assert main([*arguments, f"results_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_unsafe_switch_is_a_key_of_the_evaluation(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.delenv("ALLOW_UNSANDBOXED_CODE", raising=False)
+
+    def look(*_: object, **__: object) -> ScriptedEngine:
+        import os
+
+        seen.append(os.environ.get("ALLOW_UNSANDBOXED_CODE"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HFEngine, "generate", look)
+    assert evaluate(tmp_path, "evaluation.allow_unsandboxed_code=true") == 130
+    assert evaluate(tmp_path) == 130
+    assert seen == ["1", None]
+
+
+def test_a_plan_names_every_published_score_and_loads_nothing(tmp_path, capsys):
+    assert main(["experiment=validate_evaluators", "dry_run=true", f"results_dir={tmp_path}"]) == 0
+    plan = capsys.readouterr().out
+    for published in ("36.80", "40.10", "36.45", "39.52", "28.57", "20.07", "28.90", "83.90"):
+        assert f"published {published} %" in plan
+    assert "aime25: 64 samples a problem; at most 38,912 tokens each; temperature 0.6, top_p 0.95, top_k 20" in plan
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_had_is_a_row_with_its_reason(tmp_path, capsys):
+    assert main(["experiment=validate_evaluators", f"results_dir={tmp_path}"]) == 1
+    printed = capsys.readouterr().out
+    assert "0 of 8 scored" in printed and "Not scored: cannot load the tokenizer of 'Qwen/Qwen3-1.7B'" in printed
+
+
+@pytest.mark.parametrize(("right", "within"), [(350, "yes"), (250, "no")])
+def test_replayed_answers_give_the_published_total(tmp_path, monkeypatch, capsys, right, within):
+    """350 of 960 right is the 36.45 that TrOPD prints for Qwen3-1.7B: 36.458 cut off after two decimals."""
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "data" / "aime25").mkdir(parents=True)
+    problems = [{"id": str(i), "problem": f"What is {i} + 0?", "answer": str(i)} for i in range(30)]
+    (tmp_path / "data" / "aime25" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+
+    def answer(request) -> str:
+        problem = int(request.prompt_id.removeprefix("aime25/"))
+        is_right = problem * 32 + request.sample_index < right
+        return f"<think>hm</think>\\boxed{{{problem if is_right else 999}}}"
+
+    def load(config) -> Evaluated:
+        tokenizer = make_tokenizer()
+        return Evaluated(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
+
+    monkeypatch.setattr(standalone, "load", load)
+    claim = "{evaluation:tropd_paper,tasks:[aime25],table:figure1,row:Qwen3-1.7B,revision:null,checkpoint:'%s'}"
+    arguments = [f"validate=[{claim % (tmp_path / 'model')}]", f"evaluation.data_dir={tmp_path / 'data'}"]
+    assert main([*arguments, f"results_dir={tmp_path / 'results'}"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if " aime25 " in line]
+    assert row[row.index("aime25") + 1] == "36.45" and within in row
+    assert cut_percent(right, 960) in row
+    (record,) = (tmp_path / "results").glob("evaluated-*/model/seed0/record.json")
+    (evaluation,) = load_record(record).evaluations
+    assert sum(evaluation.correct) == right and evaluation.problems * evaluation.samples == 960
+
+
+def test_decimals_are_cut_as_the_paper_cuts_them():
+    printed = {(391, 960): "40.72", (350, 960): "36.45", (986, 1280): "77.03", (1047, 1280): "81.79", (3, 3): "100.00"}
+    assert {key: cut_percent(*key) for key in printed} == printed  # 391/960 is 40.729, 1047/1280 is 81.797
+
+
+def test_the_spread_over_repeats():
+    # two problems, four samples: shares 1/4 and 1. Variance of the first mean: 1/4 * 3/4 / 3 = 1/16, of the second: 0.
+    # The score is their mean: variance 1/64.
+    assert repeat_standard_error([1, 4], 4) == pytest.approx(1 / 8)
+    # one sample a problem, 3 of 4 right: binomial, 3/4 * 1/4 / 4
+    assert repeat_standard_error([1, 1, 1, 0], 1) == pytest.approx(math.sqrt(3 / 64))
