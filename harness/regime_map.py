@@ -67,7 +67,9 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
         for record in found:
             by_label.setdefault(record.label, []).append(record)
         sizes = sizes_of(found)
-        cells.setdefault(cell, []).extend(_runs(label, steps, group, task, sizes) for label, group in by_label.items())
+        cells.setdefault(cell, []).extend(
+            runs_of(label, steps, group, task, sizes) for label, group in by_label.items()
+        )
     if not cells:
         raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
     return cells
@@ -88,9 +90,10 @@ def sizes_of(records: Iterable[RunRecord]) -> tuple[ModelSize, ModelSize] | None
     return None
 
 
-def _runs(
+def runs_of(
     label: str, steps: int, records: Sequence[RunRecord], task: str, sizes: tuple[ModelSize, ModelSize] | None
 ) -> Runs:
+    """The replicates of one method in a cell, from their records."""
     evaluations: dict[Replicate, Evaluation] = {}
     for record in records:
         replicate = (record.setting["student"], record.seed)
