@@ -2,17 +2,19 @@
 
 The rule is GPT-3's (arXiv 2005.14165, appendix C): text is lowercased, its words are runs of letters and digits, and a
 prompt overlaps a problem if any n consecutive words of the problem, n = 13, stand in it. A problem of 8 to n − 1 words
-counts as one gram; of fewer words, it cannot be told from chance and is left out. Rewordings are not found.
+counts as one gram; of fewer words, it cannot be told from chance and is left out. A gram that stands in more than ten
+prompts is a common phrase ("where m and n are relatively prime positive integers") and says nothing. Rewordings are not found.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SHORTEST = 8  # words; the smallest n that GPT-3's check used
+COMMON = 10  # prompts; a gram in more of them is a common phrase
 _WORD = re.compile(r"[^\W_]+")
 
 Gram = tuple[str, ...]
@@ -51,11 +53,20 @@ class OverlapIndex:
             for gram in grams_of(words, length):
                 self._grams.setdefault(length, {}).setdefault(gram, set()).add((benchmark, text))
 
-    def find(self, prompt: str) -> set[tuple[str, str]]:
-        """(benchmark, problem) of every problem that the prompt overlaps."""
+    def find(self, prompt: str) -> set[Gram]:
+        """The grams of benchmarks that stand in the prompt."""
         words = words_of(prompt)
-        found: set[tuple[str, str]] = set()
-        for length, grams in self._grams.items():
-            for gram in grams_of(words, length):
-                found |= grams.get(gram, set())
+        return {gram for length, grams in self._grams.items() for gram in grams_of(words, length) if gram in grams}
+
+    def overlaps(self, hits: Mapping[str, set[Gram]]) -> dict[str, set[tuple[str, str]]]:
+        """(benchmark, problem) of every problem that a prompt overlaps, for those that overlap any.
+
+        Args: hits, what `find` gave for every prompt, by its id: which grams are common is seen in all of them together.
+        """
+        counts = Counter(gram for grams in hits.values() for gram in grams)
+        found: dict[str, set[tuple[str, str]]] = {}
+        for name, grams in hits.items():
+            for gram in grams:
+                if counts[gram] <= COMMON:
+                    found.setdefault(name, set()).update(self._grams[len(gram)][gram])
         return found

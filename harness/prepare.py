@@ -33,7 +33,7 @@ from harness.config import whole_number
 from harness.errors import UserError
 from harness.evaluation.loading import TASKS_DIR, TaskOptions, load_tasks
 from harness.models import load_tokenizer
-from harness.overlap import OverlapIndex
+from harness.overlap import Gram, OverlapIndex
 from harness.progress import terminal_bar
 from harness.prompts import prompts_identity
 from harness.results.record import write_json, write_text
@@ -192,7 +192,7 @@ def prepare(options: Options) -> Report:
     if tokenizer.chat_template is None:
         raise UserError(f"tokenizer={options.tokenizer!r} has no chat template, which prompts are rendered by.")
     index, report = index_benchmarks(options, tokenizer), Report()
-    found: dict[str, set[tuple[str, str]]] = {}  # by prompt id
+    hits: dict[str, set[Gram]] = {}  # by prompt id
     kept: list[dict[str, str]] = []
     rows, total = read_rows(options)
     with terminal_bar("reading prompts", total, "rows") as bar:
@@ -200,12 +200,13 @@ def prepare(options: Options) -> Report:
             if token_count(prompt["prompt"], tokenizer) > options.max_tokens:
                 report.too_long += 1
                 continue
-            if hits := index.find(prompt["prompt"]):
-                found[prompt["id"]] = hits
-                report.overlapping += 1
-                if options.overlap == "remove":
-                    continue
+            if grams := index.find(prompt["prompt"]):
+                hits[prompt["id"]] = grams
             kept.append(prompt)
+    found = index.overlaps(hits)
+    report.overlapping = len(found)
+    if options.overlap == "remove":
+        kept = [prompt for prompt in kept if prompt["id"] not in found]
     if options.limit is not None and len(kept) > options.limit:
         chosen = sorted(generator_of("prepare", options.seed).permutation(len(kept))[: options.limit].tolist())
         report.not_drawn = len(kept) - options.limit
@@ -213,16 +214,23 @@ def prepare(options: Options) -> Report:
     if not kept:
         raise UserError(f"no prompt is left of {report.rows} rows ({', '.join(options.domains)}); nothing was written.")
     report.prompts, report.by_domain = len(kept), Counter(prompt["domain"] for prompt in kept)
-    for name in [*index.problems, *(set(index.too_short) - set(index.problems))]:
-        hits_of = [{problem for benchmark, problem in hits if benchmark == name} for hits in found.values()]
-        report.overlap[name] = {
-            "problems": index.problems[name],
-            "too_short": index.too_short[name],
-            "prompts": sum(bool(hits) for hits in hits_of),
-            "problems_found": len(set().union(*hits_of)) if hits_of else 0,
-        }
+    report.overlap = overlap_table(index, found)
     write_text(options.output, "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in kept))
     return report
+
+
+def overlap_table(index: OverlapIndex, found: Mapping[str, set[tuple[str, str]]]) -> dict[str, dict[str, int]]:
+    """By benchmark: its problems, the prompts that overlap one, and how many problems these are."""
+    table = {}
+    for name in dict.fromkeys([*index.problems, *index.too_short]):
+        problems = [{problem for benchmark, problem in pairs if benchmark == name} for pairs in found.values()]
+        table[name] = {
+            "problems": index.problems[name],
+            "too_short": index.too_short[name],
+            "prompts": sum(map(bool, problems)),
+            "problems_found": len(set().union(*problems)),
+        }
+    return table
 
 
 def _counted(rows: Iterable[Mapping[str, Any]], bar: Any) -> Iterator[Mapping[str, Any]]:

@@ -141,10 +141,24 @@ def test_thirteen_words_decide() -> None:
     index = OverlapIndex(13)
     index.add("long", [" ".join(words)])
     index.add("short", ["one two three four five six seven eight", "one two three"])
-    assert index.find("so: " + ", ".join(words[3:16])) == {("long", " ".join(words))}
-    assert index.find(" ".join(words[3:15])) == set()  # twelve
-    assert {name for name, _ in index.find("zero one two three four five six seven eight nine")} == {"short"}
+    texts = {
+        "thirteen": "so: " + ", ".join(words[3:16]),
+        "twelve": " ".join(words[3:15]),
+        "eight": "zero one two three four five six seven eight nine",
+    }
+    found = index.overlaps({name: index.find(text) for name, text in texts.items()})
+    assert found == {
+        "thirteen": {("long", " ".join(words))},
+        "eight": {("short", "one two three four five six seven eight")},
+    }
     assert (index.problems, index.too_short) == ({"long": 1, "short": 1}, {"short": 1})
+
+
+@pytest.mark.parametrize(("prompts", "expected"), [(10, 10), (11, 0)])
+def test_a_phrase_in_more_than_ten_prompts_is_common(prompts: int, expected: int) -> None:
+    index = OverlapIndex(8)
+    index.add("aime24", ["a b c d e f g h"])
+    assert len(index.overlaps({str(k): index.find("a b c d e f g h") for k in range(prompts)})) == expected
 
 
 def test_every_benchmark_is_looked_for() -> None:
