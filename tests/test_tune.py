@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.config import register_methods
 from harness.errors import UserError
 from harness.own_rates import main as own_rates
 from harness.paths import ROOT
 from harness.results.collect import load_records, publish_records
 from harness.results.record import Counters
-from harness.tune import main, parse, summarise, write_summary
+from harness.run import plan
+from harness.tune import main, parse, summarise, trial_arguments, write_summary
 from tests.end_to_end.test_command import SMALL
 from tests.results.synthetic import run
 
@@ -109,11 +111,22 @@ def test_the_command_trains_and_summarises(tmp_path: Path) -> None:
     small = [*SMALL, "setting.steps=2", "++evaluation.samples.arithmetic_dev=1"]
     small.remove("setting.steps=4")
     places = [f"output={tmp_path / 'tuning'}", f"results_dir={tmp_path / 'runs'}"]
-    command = [sys.executable, "-m", "harness.tune", "method=opd,tropd", "rates=1e-3,3e-3", *places, *small]
+    command = [sys.executable, "-m", "harness.tune", "method=opd", "rates=1e-3", *places, *small]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     content = yaml.safe_load((tmp_path / "tuning" / "tiny_cpu.yaml").read_text())
-    assert content["grid"] == [1e-3, 3e-3] and list(content["methods"]) == ["opd", "tropd"]
-    assert content["task"] == "arithmetic_dev"
-    assert (tmp_path / "tuning" / "tiny_cpu_lr0.003" / "runs.jsonl").is_file()
+    assert (content["grid"], list(content["methods"]), content["task"]) == ([1e-3], ["opd"], "arithmetic_dev")
+    assert (tmp_path / "tuning" / "tiny_cpu_lr0.001" / "runs.jsonl").is_file()
     assert "own best" in done.stdout
+
+
+def test_every_method_gets_every_rate(tmp_path: Path) -> None:
+    """The sweep that harness.run gets: a third, one and three times the setting's rate, on the development task alone."""
+    register_methods()
+    options = parse(["method=opd,tropd", "setting=tiny_latent"])
+    (base,) = plan(["setting=tiny_latent", "method=opd", "hydra.mode=RUN"])
+    runs = plan(trial_arguments(options, base))
+    assert {(r.method_name, r.setting.learning_rate) for r in runs} == {
+        (method, rate) for method in ("opd", "tropd") for rate in (2e-4, 6e-4, 1.8e-3)
+    }
+    assert {(r.seed, *r.evaluation.tasks, r.evaluation.dev_task) for r in runs} == {(100, "arithmetic_dev", None)}
