@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.paths import ROOT
+from harness.config import register_methods
+from harness.paths import ROOT, locate
 from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, render
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
+from harness.run import plan
 from tests.results.synthetic import run
 
 STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"
@@ -108,3 +112,31 @@ def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(publish(tmp_path / "a", record("opd", 0, 0))), "--output", str(tmp_path / "map.md")]) == 0
     assert (tmp_path / "map.md").read_text() == capsys.readouterr().out
+
+
+def test_the_pieces_of_the_map(tmp_path: Path) -> None:
+    """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and seed."""
+    calls = tmp_path / "calls"
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(stand_in), "WORK": str(tmp_path / "work")}
+    script = ROOT / "results" / "small_scale" / "regime_map.sh"
+    subprocess.run([script, "2", "3"], check=True, env=environment)
+    runs = [line.split()[2:] for line in calls.read_text().splitlines() if line.startswith("-m harness.run ")]
+    assert len(runs) == 6
+    students = {
+        regime: locate(one(f"setting={regime}").setting.student) for regime in ("tiny_cpu", "tiny_latent", "tiny_style")
+    }
+    for arguments in runs:
+        given = dict(argument.split("=", 1) for argument in arguments)
+        assert Path(given["setting.student"]).name == Path(students[given["setting"]]).name
+        assert given["setting.name"] == f"{given['setting']}_student{given['seed']}"
+        assert f"student_seed{given['seed']}" in given["setting.student"]
+        assert given["experiment"] == "regime_map"
+
+
+def one(*arguments: str):
+    register_methods()
+    (found,) = plan([*arguments, "method=opd", "hydra.mode=RUN"])
+    return found
