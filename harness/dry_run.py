@@ -35,11 +35,11 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
     first, setting = runs[0], runs[0].setting
     tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
     folders = task_folders(tasks)
-    here = is_file(setting.prompts)
+    missing = made_here(setting.prompts) and not is_file(setting.prompts)
     lines = [
         f"Setting {setting.name}: {setting.student} taught by {setting.teacher}, engine {first.engine.name}",
         *(f"  note: {note}" for note in setting.notes),
-        f"Results: {first.comparison_folder()}" + ("" if here else " (another hash once the prompts are there)"),
+        f"Results: {first.comparison_folder()}" + (" (another hash once the prompts are there)" if missing else ""),
         *([f"Published rows: {first.reference}"] if first.reference else []),
         *row_lines(runs),
         *prompt_lines(first),
