@@ -12,7 +12,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.paths import ROOT, locate
 from harness.prompts import prompts_identity
 from harness.results.record import UNTRAINED
+from harness.results.reference import reference_tables
 from harness.types import Method
 
 CONF_DIR = ROOT / "conf"
@@ -57,6 +58,7 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
+    notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
         if self.temperature != 1 or self.top_p != 1:
@@ -80,7 +82,7 @@ class Setting:
     def training_hash(self) -> str:
         """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
         content = dataclasses.asdict(self)
-        del content["name"]
+        del content["name"], content["notes"]
         content["student"] = model_identity(self.student, self.student_revision)
         content["teacher"] = self.teacher_identity()
         content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
@@ -130,6 +132,8 @@ class RunConfig:
     results_dir: Path
     fresh: bool  # True: start again even if there is a finished or unfinished run
     expect: list[dict[str, Any]]  # facts that the comparison asserts when it is done (harness.results.expectations)
+    reference: str | None = None  # the published table of results/reference/ whose rows these are; not part of any hash
+    dry_run: bool = False  # True: check and print what would be done (harness.dry_run)
 
     @staticmethod
     def from_hydra(cfg: DictConfig) -> RunConfig:
@@ -146,14 +150,18 @@ class RunConfig:
             "fresh",
             "expect",
             "experiment",
+            "reference",
+            "dry_run",
         }
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
         if unknown:
             raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
-        for key, kind in {"fresh": bool, "results_dir": str}.items():
+        for key, kind in {"fresh": bool, "dry_run": bool, "results_dir": str}.items():
             if not isinstance(raw[key], kind):
                 raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
+        if raw["reference"] not in (None, *reference_tables()):
+            raise UserError(f"reference={raw['reference']!r}: must be one of {', '.join(reference_tables())}, or null.")
         name = raw["method"]["name"]
         knobs = {key: value for key, value in raw["method"].items() if key != "name"}
         return RunConfig(
@@ -166,6 +174,8 @@ class RunConfig:
             results_dir=Path(raw["results_dir"]),
             fresh=raw["fresh"],
             expect=raw["expect"] or [],
+            reference=raw["reference"],
+            dry_run=raw["dry_run"],
         )
 
     def comparison_folder(self) -> Path:

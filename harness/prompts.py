@@ -73,7 +73,9 @@ def prompt_order(count: int, seed: int, needed: int) -> list[int]:
 
 def _jsonl_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     if not path.is_file():
-        raise UserError(f"setting.prompts: there is no file {str(path)!r}.")
+        raise UserError(
+            f"setting.prompts: there is no file {str(path)!r}; give another, or make it with python -m harness.prepare."
+        )
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:

@@ -86,6 +86,11 @@ def compare(arguments: Sequence[str]) -> int:
     from harness.monitor import Monitor
 
     runs = plan(arguments)
+    if any(run.dry_run for run in runs):
+        from harness.dry_run import show_plan
+
+        check_execution(runs)
+        return show_plan(runs)
     check(runs)
     quiet_libraries()
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
@@ -149,15 +154,25 @@ def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
     from harness.job import check_leftovers, check_pair
 
+    check_execution(runs)
     seen: set[str] = set()
     for run in runs:
         if not run.fresh:
             check_leftovers(run.run_folder())
-        setting, engine, evaluation = run.setting, run.engine, run.evaluation
-        key = repr((setting, engine, evaluation, run.results_dir))
+        key = repr((run.setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
         seen.add(key)
+        check_pair(run)
+        _check_prompts(run)
+        check_writable(run.results_dir)
+        protocols_of(run)
+
+
+def check_execution(runs: Sequence[RunConfig]) -> None:
+    """What can be wrong with the engine's fields."""
+    for run in runs:
+        setting, engine = run.setting, run.engine
         if engine.name != "hf":
             raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
         if setting.prompts_per_step % engine.micro_batch_prompts:
@@ -165,10 +180,6 @@ def check(runs: Sequence[RunConfig]) -> None:
                 f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
-        check_pair(run)
-        _check_prompts(run)
-        check_writable(run.results_dir)
-        protocols_of(run)
 
 
 def _check_prompts(run: RunConfig) -> None:

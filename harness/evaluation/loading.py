@@ -96,6 +96,14 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("keep_texts_private", False)))
 
 
+def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str, str]:
+    """The folder of each task within `tasks_dir`; reads no data. An unknown task is a UserError."""
+    manager = _manager(tasks_dir.resolve())
+    if unknown := [name for name in names if name not in manager.all_subtasks]:
+        raise UserError(f"Unknown task {unknown[0]!r}; known: {', '.join(manager.all_subtasks)}.")
+    return {name: Path(str(manager.task_index[name].yaml_path)).parent.name for name in names}
+
+
 @contextlib.contextmanager
 def unobtrusive_lm_eval(level: int = logging.WARNING) -> Iterator[None]:
     """lm-eval logs at INFO, draws a bar while it builds prompts, and draws names of tasks from the global `random`.

@@ -6,6 +6,7 @@ results/reference/tropd.yaml for the keys.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,12 @@ def load_reference(folder: Path = REFERENCE_DIR) -> list[ReferenceRow]:
         for table in content["tables"]:
             rows.extend(_cells(table, path.name))
     return rows
+
+
+@functools.lru_cache
+def reference_tables() -> tuple[str, ...]:
+    """The names of the published tables, in the order of the files."""
+    return tuple(dict.fromkeys(row.table for row in load_reference()))
 
 
 def _cells(table: Mapping[str, Any], file: str) -> Iterator[ReferenceRow]:

@@ -1,0 +1,110 @@
+"""What a run costs before it has run: sizes of models, floating-point operations, memory. Estimates, with their arithmetic."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.logprobs import CHUNK_BYTES
+from harness.paths import locate
+from harness.results.record import Counters
+from harness.rollout.hf import ROWS_PER_BATCH
+
+BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of a number
+
+_QWEN2_7B = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28}
+_QWEN2_7B |= {"num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False}
+_QWEN2_1_5B = {"model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12}
+_QWEN2_1_5B |= {"num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": False}
+_QWEN3_1_7B = {"model_type": "qwen3", "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16}
+_QWEN3_1_7B |= {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 6144}
+_QWEN3_1_7B |= {"vocab_size": 151936, "tie_word_embeddings": True}
+_QWEN3_4B = {**_QWEN3_1_7B, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32}
+_QWEN3_4B |= {"intermediate_size": 9728}
+
+# From the public config.json of the models that conf/setting/ names, so that their cost is known without fetching anything.
+KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _QWEN2_1_5B,
+    "Skywork/Skywork-OR1-Math-7B": _QWEN2_7B,
+    "Skywork/Skywork-OR1-7B": _QWEN2_7B,
+    "lllyx/Qwen3-1.7B-SFT": _QWEN3_1_7B,
+    "Qwen/Qwen3-4B": _QWEN3_4B,
+}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What an estimate needs to know of a model."""
+
+    parameters: int  # tied weights once
+    cached_numbers: int  # in the key-value cache, per token
+    vocab_size: int
+
+
+@functools.lru_cache
+def model_size(name: str, revision: str | None = None) -> ModelSize | None:
+    """The size of a local, cached or known model, without fetching or loading it; None for any other."""
+    config = _config(name, revision)
+    if config is None:
+        return None
+    with torch.device("meta"):  # no memory, no weights
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelSize(parameters, 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim, text.vocab_size)
+
+
+def _config(name: str, revision: str | None) -> Any:
+    if not Path(locate(name)).is_dir() and name in KNOWN_CONFIGS:
+        return AutoConfig.for_model(**KNOWN_CONFIGS[name])
+    try:
+        return AutoConfig.from_pretrained(locate(name), revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def training_flops(student_parameters: int, teacher_parameters: int, counters: Counters) -> float:
+    """Floating-point operations of a run's training, from the tokens that it wrote and scored.
+
+        2·P_S·(tokens that the student wrote) + 2·P_T·(tokens that the teacher wrote) + (2·P_T + 6·P_S)·(scored tokens)
+
+    A forward pass is two operations per parameter and token, a backward pass four (Kaplan et al., arXiv 2001.08361,
+    section 2.1). The teacher's cached text counts at every use, as if it were written for it. Not counted: prompts,
+    attention's part that grows with the length, evaluation.
+    """
+    written = student_parameters * counters.student_tokens + teacher_parameters * counters.teacher_tokens
+    return 2 * written + (2 * teacher_parameters + 6 * student_parameters) * counters.scored_tokens
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one run with everything in one process. Activations are not counted."""
+
+    weights: int  # student and teacher
+    gradients: int  # of the student
+    moments: int  # AdamW's two, in the weights' type
+    cache: int  # keys and values of the completions that are written side by side, at full length
+    logits: int  # one chunk in fp32 and its gradient
+
+    @property
+    def total(self) -> int:
+        """All of them together, as if none were freed before the next is needed."""
+        return self.weights + self.gradients + self.moments + self.cache + self.logits
+
+
+def training_memory(student: ModelSize, teacher: ModelSize, dtype: str, sequences: int, tokens: int) -> Memory:
+    """The memory of a run whose step has this many sequences of at most `tokens` tokens, prompt included."""
+    size = BYTES[dtype]
+    return Memory(
+        weights=size * (student.parameters + teacher.parameters),
+        gradients=size * student.parameters,
+        moments=2 * size * student.parameters,
+        cache=size * student.cached_numbers * min(sequences, ROWS_PER_BATCH) * tokens,
+        logits=2 * CHUNK_BYTES,
+    )

@@ -1,0 +1,142 @@
+"""The regime map: cells, replicates, who wins, and what equal cost means, on made records and on published ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.config import register_methods
+from harness.paths import ROOT, locate
+from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, render
+from harness.results.collect import load_records, publish_records
+from harness.results.leaderboard import build_leaderboard
+from harness.results.record import Counters
+from harness.run import plan
+from tests.results.synthetic import run
+
+STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"
+MIDDLE = [2, 1, 3, 2, 0, 4, 1, 3] * 8  # successes of four samples on 64 problems: a mean of a half
+
+
+def record(
+    method: str, replicate: int, gain: int, *, steps: int = 10, tokens: int = 1000, rate: float = 1e-3, **changes
+):
+    """A run of replicate k: its own seed and its own student, in a folder that is called alike."""
+    setting = {"name": f"r{replicate}", "student": f"students/{replicate}/student_latent", "teacher": TEACHER}
+    setting |= {"learning_rate": rate, "lr_schedule": "cosine", "steps": steps}
+    shifted = [min(4, max(0, count + gain)) for count in MIDDLE[replicate:] + MIDDLE[:replicate]]
+    counters = Counters(steps=steps, student_tokens=tokens, scored_tokens=tokens)
+    changes = {"training_hash": f"hash-{rate}-{steps}", "counters": counters, **changes}
+    return run(method, replicate, shifted, setting=setting, **changes)
+
+
+def publish(folder: Path, *records) -> Path:
+    publish_records(folder / "runs.jsonl", records)
+    return folder
+
+
+def test_replicates_of_several_folders_make_a_cell(tmp_path: Path) -> None:
+    folders = [publish(tmp_path / str(k), record("opd", k, 0), record("tropd", k, 1)) for k in range(3)]
+    folders.append(publish(tmp_path / "fast", record("opd", 0, 0, rate=3e-3)))
+    cells = load_cells(folders, "arithmetic")
+    assert list(cells) == [("student_latent", "cosine", 1e-3), ("student_latent", "cosine", 3e-3)]
+    by_label = {runs.label: runs for runs in cells["student_latent", "cosine", 1e-3]}
+    assert sorted(by_label["tropd"].evaluations) == [(f"students/{k}/student_latent", k) for k in range(3)]
+    assert by_label["tropd"].flops is None  # those students are not on this machine
+    verdict = judge(list(by_label.values()))
+    assert (verdict.leader, verdict.rivals) == ("tropd", ())
+    assert "tropd" in (text := render(cells, "arithmetic")) and ", wins" in text and ", alone" in text
+
+
+def test_no_winner_where_the_difference_is_noise(tmp_path: Path) -> None:
+    records = [record("opd", k, 0) for k in range(3)] + [record("tropd", k, (1, -1, 0)[k]) for k in range(3)]
+    (runs,) = load_cells([publish(tmp_path / "a", *records)], "arithmetic").values()
+    assert judge(runs).rivals
+
+
+def test_one_replicate_decides_nothing(tmp_path: Path) -> None:
+    (runs,) = load_cells([publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))], "arithmetic").values()
+    assert (judge(runs).leader, judge(runs).rivals) == ("tropd", ("opd",))
+
+
+def test_equal_cost_takes_the_longest_runs_within_opds(tmp_path: Path) -> None:
+    """OPD writes 1,000 tokens in 10 steps; guided needs 500 in 10, 990 in 20 and 1,500 in 30; gkd 1,100 in 10."""
+    records = [
+        record("opd", 0, 0, tokens=1000),
+        record("guided", 0, 0, tokens=500),
+        record("gkd", 0, 0, tokens=1100),
+    ]
+    longer = [record("guided", 0, 1, steps=20, tokens=990), record("guided", 0, 2, steps=30, tokens=1500)]
+    folders = [publish(tmp_path / "a", *records), *(publish(tmp_path / str(r.setting["steps"]), r) for r in longer)]
+    (runs,) = load_cells(folders, "arithmetic").values()
+    assert {(r.label, r.steps) for r in at_equal_steps(runs)} == {("opd", 10), ("guided", 10), ("gkd", 10)}
+    chosen = at_equal_cost(runs, lambda r: r.student_tokens)
+    assert {(r.label, r.steps) for r in chosen} == {("opd", 10), ("guided", 20)}
+    assert at_equal_cost([r for r in runs if r.label != "opd"], lambda r: r.student_tokens) == []
+
+
+def test_operations_are_known_where_the_models_are(tmp_path: Path) -> None:
+    here = record("opd", 0, 0)
+    here.setting["student"] = STUDENT
+    (runs,) = load_cells([publish(tmp_path / "a", here)], "arithmetic").values()
+    assert runs[0].flops == 2 * 78_272 * 1000 + (2 * 301_920 + 6 * 78_272) * 1000
+
+
+def test_it_agrees_with_the_leaderboards() -> None:
+    for folder in (ROOT / "results").glob("tiny_*/"):
+        (runs,) = load_cells([folder], "arithmetic").values()
+        board = build_leaderboard(load_records(folder), "")
+        verdict = judge(runs)
+        assert (verdict.leader if not verdict.rivals else None) == board.winners["arithmetic"]
+        for row in board.rows:
+            if row.label in verdict.intervals:
+                assert verdict.intervals[row.label] == row.scores["arithmetic"].interval
+
+
+def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = publish(tmp_path / "a", record("opd", 0, 0))
+    other = publish(tmp_path / "b", record("tropd", 1, 0, training_hash="another"))
+    for arguments, message in (
+        ([good, other], "Mixtures refused"),
+        ([good, good], "is there twice"),
+        ([good, "--task", "aime24"], "0 evaluations on aime24"),
+        ([tmp_path / "none"], "is not a folder"),
+    ):
+        assert main([str(argument) for argument in arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(publish(tmp_path / "a", record("opd", 0, 0))), "--output", str(tmp_path / "map.md")]) == 0
+    assert (tmp_path / "map.md").read_text() == capsys.readouterr().out
+
+
+def test_the_pieces_of_the_map(tmp_path: Path) -> None:
+    """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and seed."""
+    calls = tmp_path / "calls"
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(stand_in), "WORK": str(tmp_path / "work")}
+    script = ROOT / "results" / "small_scale" / "regime_map.sh"
+    subprocess.run([script, "2", "3"], check=True, env=environment)
+    runs = [line.split()[2:] for line in calls.read_text().splitlines() if line.startswith("-m harness.run ")]
+    assert len(runs) == 6
+    students = {
+        regime: locate(one(f"setting={regime}").setting.student) for regime in ("tiny_cpu", "tiny_latent", "tiny_style")
+    }
+    for arguments in runs:
+        given = dict(argument.split("=", 1) for argument in arguments)
+        assert Path(given["setting.student"]).name == Path(students[given["setting"]]).name
+        assert given["setting.name"] == f"{given['setting']}_student{given['seed']}"
+        assert f"student_seed{given['seed']}" in given["setting.student"]
+        assert given["experiment"] == "regime_map"
+
+
+def one(*arguments: str):
+    register_methods()
+    (found,) = plan([*arguments, "method=opd", "hydra.mode=RUN"])
+    return found
