@@ -22,6 +22,7 @@ from harness.config import RunConfig
 from harness.errors import UserError
 from harness.evaluation import TaskResult, evaluate, protocol_hashes
 from harness.guidance import load_or_make_responses
+from harness.model_card import write_card
 from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
@@ -77,6 +78,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         record = dataclasses.replace(record, status="failed", reason=reason, finished_at=_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
+    write_card(folder, record)
     progress.finish(record.status)
     return record
 
