@@ -12,7 +12,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,9 @@ class Execution:
     threads: int  # torch threads of one run
     micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
     save_every: int  # steps between two resumable checkpoints
+    report_to: list[str] = field(
+        default_factory=list
+    )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
 
 
 @dataclass(frozen=True)

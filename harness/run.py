@@ -147,6 +147,7 @@ def _one_sentence(error: Exception) -> str:
 def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
     from harness.job import check_leftovers, check_pair
+    from harness.trackers import check_trackers
 
     seen: set[str] = set()
     for run in runs:
@@ -164,6 +165,7 @@ def check(runs: Sequence[RunConfig]) -> None:
                 f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
+        check_trackers(engine.report_to)
         check_pair(run)
         _check_prompts(run)
         check_writable(run.results_dir)
