@@ -102,6 +102,9 @@ class Execution:
     threads: int  # torch threads of one run
     micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
     save_every: int  # steps between two resumable checkpoints
+    report_to: list[str] = field(
+        default_factory=list
+    )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
 
 
 @dataclass(frozen=True)

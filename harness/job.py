@@ -18,6 +18,7 @@ from harness.config import RunConfig, model_identity
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, score
 from harness.guidance import load_or_make_responses
+from harness.model_card import write_card
 from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
@@ -73,6 +74,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
+    write_card(folder, record)
     progress.finish(record.status)
     return record
 

@@ -1,6 +1,7 @@
 """`python -m harness.leaderboard FOLDER [--publish DEST]`: rebuilds and prints the table of a comparison.
 
-FOLDER holds run folders, or one published runs.jsonl. leaderboard.md and leaderboard.json are written into it.
+FOLDER holds run folders, or one published runs.jsonl. leaderboard.md, .json, .csv and .tex are written into it.
+Published tables (results/reference) of the same Setting stand in blocks of their own; --reference TABLE names others.
 --publish DEST writes what a table needs (runs.jsonl and the table) to a folder that is small enough to commit;
 the table can be rebuilt there. Exit code: 0, or 2 for bad input.
 """
@@ -18,20 +19,27 @@ from harness.errors import UserError
 from harness.results.collect import PUBLISHED, load_records, publish_records
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import RunRecord
+from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import print_leaderboard, write_leaderboard
 
 
-def rebuild_leaderboard(folder: Path, command: str, protocols: dict[str, str] | None = None) -> Leaderboard:
-    """Builds the table of `folder` from its records and writes leaderboard.md and .json into it."""
-    board = build_leaderboard(load_records(folder), command, protocols)
+def rebuild_leaderboard(
+    folder: Path, command: str, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
+) -> Leaderboard:
+    """Builds the table of `folder` from its records and writes leaderboard.md, .json, .csv and .tex into it."""
+    records = load_records(folder)
+    board = build_leaderboard(records, command, protocols, _published(records, references))
     write_leaderboard(folder, board)
     return board
 
 
-def publish(folder: Path, destination: Path, protocols: dict[str, str] | None = None) -> Leaderboard:
-    """Writes runs.jsonl, leaderboard.md and .json to `destination`, from which the same table can be rebuilt."""
+def publish(
+    folder: Path, destination: Path, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
+) -> Leaderboard:
+    """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt."""
     records = load_records(folder)
-    board = build_leaderboard(records, _command(destination), protocols)
+    command = _command(destination, references)
+    board = build_leaderboard(records, command, protocols, _published(records, references))
     kept = {task.name: task.protocol_hash for task in board.tasks}
     try:
         publish_records(destination / PUBLISHED, [_keep_protocols(record, kept) for record in records])
@@ -46,8 +54,13 @@ def _keep_protocols(record: RunRecord, kept: dict[str, str]) -> RunRecord:
     return dataclasses.replace(record, evaluations=evaluations)
 
 
-def _command(folder: Path) -> str:
-    return f"python -m harness.leaderboard {shlex.quote(str(folder))}"
+def _published(records: Sequence[RunRecord], references: Sequence[str]) -> tuple[ReferenceRow, ...]:
+    return published_rows(str(records[0].setting.get("name")), references)
+
+
+def _command(folder: Path, references: Sequence[str]) -> str:
+    chosen = [part for table in references for part in ("--reference", table)]
+    return shlex.join(["python", "-m", "harness.leaderboard", str(folder), *chosen])
 
 
 def _parse_protocol(text: str) -> tuple[str, str]:
@@ -71,6 +84,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="TASK=HASH",
         help="the evaluation protocol to show, where a task was evaluated under several",
     )
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="a published table of results/reference to show beside the comparison, in place of those of its setting",
+    )
     return parser.parse_args(arguments)
 
 
@@ -80,9 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protocols = dict(options.protocol)
     chosen = "".join(f" --protocol {shlex.quote(f'{task}={name}')}" for task, name in protocols.items())
     try:
-        board = rebuild_leaderboard(options.folder, _command(options.folder) + chosen, protocols)
+        board = rebuild_leaderboard(
+            options.folder, _command(options.folder, options.reference) + chosen, protocols, options.reference
+        )
         if options.publish is not None:
-            publish(options.folder, options.publish, protocols)
+            publish(options.folder, options.publish, protocols, options.reference)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

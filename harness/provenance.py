@@ -27,6 +27,7 @@ def collect_provenance(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "hardware": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
         "cores": os.cpu_count(),
+        "gpus": int(device.startswith("cuda")),  # that this run uses
     }
 
 

@@ -171,6 +171,8 @@ def check(runs: Sequence[RunConfig]) -> None:
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
+    from harness.trackers import check_trackers
+
     for run in runs:
         setting, engine = run.setting, run.engine
         if engine.name != "hf":
@@ -180,6 +182,7 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
                 f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
+        check_trackers(engine.report_to)
 
 
 def _check_prompts(run: RunConfig) -> None:

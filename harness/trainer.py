@@ -33,6 +33,7 @@ from harness.prompts import Prompt, prompt_order
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest
 from harness.seeds import generator_of, seed_of
+from harness.trackers import place_logs
 from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
 
 LOSS_TERMS = ("policy", "divergence", "imitation")
@@ -98,6 +99,7 @@ class DistillationTrainer(Trainer):
         order = PromptOrder(len(machinery.prompts), seed, setting.steps * setting.prompts_per_step)
         arguments = training_arguments(setting, execution, seed, folder)
         super().__init__(machinery.student, arguments, data_collator=_as_is, train_dataset=order, callbacks=callbacks)
+        place_logs(self.callback_handler.callbacks, folder.parent)
         self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
 
     def get_batch_samples(
@@ -214,6 +216,12 @@ class DistillationTrainer(Trainer):
         loss = sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS)
         return {"loss": loss, **self.metrics, "time/update_s": time.perf_counter() - self._update_started}
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's own log, and with trackers (`report_to`) the metrics of the step beside it."""
+        if self.args.report_to and "grad_norm" in logs:
+            logs = {**self.finished_step_metrics(), **logs}
+        super().log(logs, start_time)
+
     def _record_loss(self, terms: LossTerms) -> None:
         for name in LOSS_TERMS:
             key = f"loss/{name}"
@@ -254,7 +262,8 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         logging_nan_inf_filter=False,
         save_steps=execution.save_every,
         save_total_limit=2,
-        report_to=[],
+        report_to=list(execution.report_to),
+        run_name="/".join(folder.parts[-4:-1]),  # <setting>-<hash8>/<method>/seed<k>, in a tracker's list of runs
         disable_tqdm=True,
     )
 

@@ -13,6 +13,11 @@ def test_tables_are_those_of_the_results() -> None:
     assert embed(README, ROOT) == README
 
 
+def test_measured_coverage_is_that_of_the_results() -> None:
+    document = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert BLOCK.search(document) and embed(document, ROOT) == document
+
+
 def test_embedding_replaces_and_keeps(tmp_path) -> None:
     (tmp_path / "t.md").write_text("new\n")
     text = "a\n<!-- begin t.md -->\nold\n<!-- end -->\nb\n"

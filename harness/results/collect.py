@@ -18,7 +18,14 @@ from harness.errors import UserError
 from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, write_text
 
 PUBLISHED = "runs.jsonl"
-PUBLISHED_PROVENANCE = ("commit", "dirty", "versions", "python", "hardware")  # what a published record keeps of it
+PUBLISHED_PROVENANCE = (
+    "commit",
+    "dirty",
+    "versions",
+    "python",
+    "hardware",
+    "gpus",
+)  # what a published record keeps of it
 _SCORE_TOLERANCE = 1e-6  # a score and its success counts are the same number, but for rounding in JSON
 
 RunKey = tuple[str, int]  # label and seed: at most one run of a comparison
@@ -41,10 +48,10 @@ def find_runs(folder: Path) -> list[FoundRun]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a comparison folder, such as results/<setting>-<hash8>.")
     paths = sorted(folder.glob("*/seed*/record.json"))
-    found = [FoundRun(_read_record(path), path.parent) for path in paths]
+    found = [FoundRun(read_record(path), path.parent) for path in paths]
     published = folder / PUBLISHED
     if not found and published.is_file():
-        found = [FoundRun(record, None) for record in _read_published(published)]
+        found = [FoundRun(record, None) for record in read_published(published)]
     if not found:
         raise UserError(
             f"{folder} holds no run: neither <method>/seed<k>/record.json nor {PUBLISHED}; give a comparison folder, "
@@ -92,7 +99,7 @@ def check_comparable(records: Sequence[RunRecord]) -> None:
     by_label: dict[str, RunRecord] = {}
     for record in records:
         same = by_label.setdefault(record.label, record)
-        changed = _differing(same.knobs, record.knobs)
+        changed = differing(same.knobs, record.knobs)
         if changed:
             raise UserError(
                 f"Mixtures refused: {_name(same)} and {_name(record)} differ in the method's knobs "
@@ -147,7 +154,8 @@ def _one_protocol(
     return [(record, evaluation) for record, evaluation in rows if evaluation.protocol_hash in examples]
 
 
-def _read_record(path: Path) -> RunRecord:
+def read_record(path: Path) -> RunRecord:
+    """The record of a run folder, checked; UserError names what is wrong."""
     try:
         record = load_record(path)
     except OSError as error:
@@ -162,7 +170,8 @@ def _read_record(path: Path) -> RunRecord:
     return record
 
 
-def _read_published(path: Path) -> list[RunRecord]:
+def read_published(path: Path) -> list[RunRecord]:
+    """The records of a published file, checked; UserError names the line that is wrong."""
     records = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -193,6 +202,9 @@ def _find_inconsistency(record: RunRecord) -> str:
             return f"{evaluation.task} has a success count that is not in 0..{evaluation.samples}"
         if not abs(sum(counts) / total - evaluation.score) <= _SCORE_TOLERANCE:  # also when it is NaN
             return f"{evaluation.task} has the score {evaluation.score}, its success counts say {sum(counts) / total}"
+        voted = evaluation.majority
+        if voted is not None and not (len(voted) == evaluation.problems and set(voted) <= {0, 1}):
+            return f"{evaluation.task} has a majority that is not 0 or 1 for each of {evaluation.problems} problems"
         if (evaluation.task, evaluation.protocol_hash) in seen:
             return f"{evaluation.task} is there twice under one protocol"
         seen.add((evaluation.task, evaluation.protocol_hash))
@@ -200,19 +212,19 @@ def _find_inconsistency(record: RunRecord) -> str:
 
 
 def _setting_difference(a: RunRecord, b: RunRecord) -> str:
-    changed = _differing({**a.setting, "name": None}, {**b.setting, "name": None})  # the name is not part of the hash
+    changed = differing({**a.setting, "name": None}, {**b.setting, "name": None})  # the name is not part of the hash
     if changed:
         return f"the setting ({_show(changed)})"
     return f"the training hash ({a.training_hash}, {b.training_hash}) though not in a setting key: other code or data"
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted key -> the two values, for the keys whose values differ; an absent key has the value None."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*a, *b}):
         left, right = a.get(key), b.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            changed |= _differing(left, right, f"{prefix}{key}.")
+            changed |= differing(left, right, f"{prefix}{key}.")
         elif left != right:
             changed[f"{prefix}{key}"] = (left, right)
     return changed

@@ -1,6 +1,11 @@
-"""The table of a comparison: a row per method, with intervals, paired differences to OPD, cost, and the failed runs.
+"""The table of a comparison: a row per method, with intervals, paired differences to OPD, ranks, cost, and the failed runs.
 
-Everything here is a pure function of the records: the same records give the same bytes.
+Everything here is a pure function of the records and the published rows: the same ones give the same bytes.
+
+A column is a task, or the average of all tasks with equal weight where there are several; each gets the same statistics.
+Rank interval of a method: 1 + the number of methods that are resolved to be better, to their number less those resolved
+to be worse (all pairs of the column, Holm-corrected: the true ranks lie in all intervals at once with 95 % confidence;
+Al Mohamad, Goeman and van Zwet, Biometrical Journal 64, 2022).
 """
 
 from __future__ import annotations
@@ -15,25 +20,40 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
-from harness.results.record import UNTRAINED, Counters, Evaluation, RunRecord
-from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
+from harness.results.record import UNTRAINED, Evaluation, RunRecord
+from harness.results.reference import ReferenceRow
+from harness.results.statistics import (
+    Difference,
+    Interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+)
+from harness.results.variance import Array
 
 BASELINE = "opd"  # the label that every row is compared with
 ALPHA = 0.05  # family-wise error of a marked winner, over all pairs of methods of a task
 _DECIMALS = 9  # of numbers in leaderboard.json: finer than any score, coarser than the last bits of another machine
 
-BySeed = Mapping[int, Evaluation]
+AVERAGE = "average"  # of all tasks, where there are several
+
+BySeed = Mapping[int, tuple[Array, ...]]  # seed -> the scores [I] of each task of the column
+Column = Mapping[str, BySeed]  # by label
 
 
 @dataclass(frozen=True)
 class Score:
-    """A method on a task."""
+    """A method on a task, or on the average of the tasks."""
 
     interval: Interval  # in [0, 1]
     seeds: tuple[int, ...]  # evaluated
     difference: Difference | None  # to OPD on the seeds that both have; None for OPD itself and without such seeds
     difference_seeds: tuple[int, ...]
     truncated_frac: float  # mean over seeds of the share of samples that hit the length limit
+    pass_at_k: Interval | None = None  # k = the samples of the task; None: one sample, or an average
+    maj_at_k: Interval | None = None  # likewise; None also where the answers were not voted on
+    ranks: tuple[int, int] | None = None  # best and worst, among the methods with a score; None: not a method
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,9 @@ class Cost:
     update_s: float
     evaluation_s: float
     peak_memory_bytes: int
+    gpu_hours: (
+        float | None
+    )  # estimate: seconds of all phases x the run's GPUs; None: ran on processors, or not recorded
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,7 @@ class Row:
     seeds: tuple[int, ...]  # completed
     missing_seeds: tuple[int, ...]  # that other methods were started on, and this one did not complete; trained only
     scores: dict[str, Score]  # by task; a task without an evaluation is absent
+    average: Score | None  # on the seeds that have every task; None: none has, or there is one task
     cost: Cost
 
 
@@ -86,7 +110,7 @@ class Task:
 class Comparison:
     """Two methods on a task, a - b."""
 
-    task: str
+    task: str  # or AVERAGE
     a: str
     b: str
     seeds: tuple[int, ...]  # that both have
@@ -106,32 +130,40 @@ class Leaderboard:
     rows: tuple[Row, ...]  # student, methods by score, teacher
     failed: tuple[FailedRun, ...]
     comparisons: tuple[Comparison, ...]
-    winners: dict[str, str | None]  # by task
+    winners: dict[str, str | None]  # by task, and AVERAGE
+    published: tuple[ReferenceRow, ...]  # cells of other people's tables, to be shown apart
     commits: tuple[str, ...]
     hardware: tuple[str, ...]
     command: str  # that made it
 
 
-def build_leaderboard(records: Sequence[RunRecord], command: str, protocols: Protocols | None = None) -> Leaderboard:
+def build_leaderboard(
+    records: Sequence[RunRecord],
+    command: str,
+    protocols: Protocols | None = None,
+    published: Sequence[ReferenceRow] = (),
+) -> Leaderboard:
     """The table of `records`; raises UserError for records that must not stand in one table.
 
     Args:
         records: of one comparison, finished or not.
         command: what the reader can type to make the table again.
         protocols: task -> protocol hash, needed only where a task was evaluated under several.
+        published: cells to show in a block of their own.
     """
     if not records:
         raise UserError("A leaderboard needs at least one run record; run a comparison first.")
     check_comparable(records)
     records = sorted(records, key=lambda record: (record.label, record.seed))
     selected = select_evaluations(records, protocols)
-    evaluations = {task: _by_label(runs) for task, runs in selected.items()}
+    columns = build_columns(selected)
     trained = [record for record in records if record.method not in UNTRAINED]
-    seeds = tuple(sorted({record.seed for record in trained or records}))
-    labels = sorted({record.label for record in records if record.status == "completed"})
-    rows = [_build_row(label, records, seeds, evaluations) for label in labels]
     methods = {record.label for record in trained}
-    comparisons = [pair for task in evaluations for pair in _compare_all(task, evaluations[task], methods)]
+    seeds = tuple(sorted({record.seed for record in trained or records}))
+    comparisons = [pair for name, column in columns.items() for pair in _compare_all(name, column, methods)]
+    labels = sorted({record.label for record in records if record.status == "completed"})
+    rows = [_build_row(label, records, seeds, columns, selected) for label in labels]
+    rows = [_with_ranks(row, comparisons, columns) for row in rows]
     provenance = [record.provenance for record in records if record.provenance]
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
@@ -139,64 +171,101 @@ def build_leaderboard(records: Sequence[RunRecord], command: str, protocols: Pro
         engine=records[0].engine,
         tasks=tuple(_describe_task(runs) for runs in selected.values()),
         seeds=seeds,
-        rows=tuple(sorted(rows, key=lambda row: _order(row, len(evaluations)))),
+        rows=tuple(sorted(rows, key=lambda row: _order(row, len(selected)))),
         failed=tuple(_describe_failure(record) for record in records if record.status != "completed"),
         comparisons=tuple(comparisons),
-        winners={task: _find_winner(comparisons, task, methods) for task in evaluations},
+        winners={name: _find_winner(comparisons, name, methods) for name in columns},
+        published=tuple(published),
         commits=_distinct(_commit(entry) for entry in provenance),
         hardware=_distinct(str(entry.get("hardware", "unknown")) for entry in provenance),
         command=command,
     )
 
 
-def score_matrix(runs: BySeed, seeds: Sequence[int]) -> np.ndarray:
-    """[S, I]: the share of successes of each problem, for the given seeds."""
-    return np.array([np.array(runs[seed].correct) / runs[seed].samples for seed in seeds])
+def build_columns(selected: Mapping[str, Mapping[RunKey, Evaluation]]) -> dict[str, Column]:
+    """The scores of every task, and of AVERAGE over the runs that have all tasks where there are several."""
+    columns: dict[str, Column] = {}
+    for task, runs in selected.items():
+        columns[task] = _by_label({key: (success_rates(evaluation),) for key, evaluation in runs.items()})
+    if len(selected) > 1:
+        shared = set.intersection(*(set(runs) for runs in selected.values()))
+        columns[AVERAGE] = _by_label(
+            {key: tuple(success_rates(runs[key]) for runs in selected.values()) for key in sorted(shared)}
+        )
+    return columns
 
 
-def _by_label(runs: Mapping[RunKey, Evaluation]) -> dict[str, dict[int, Evaluation]]:
-    by_label: dict[str, dict[int, Evaluation]] = {}
-    for (label, seed), evaluation in runs.items():
-        by_label.setdefault(label, {})[seed] = evaluation
-    return by_label
+def success_rates(evaluation: Evaluation) -> Array:
+    """The share of successes of each problem [I]."""
+    return np.array(evaluation.correct) / evaluation.samples
+
+
+def _by_label(runs: Mapping[RunKey, tuple[Array, ...]]) -> Column:
+    column: dict[str, dict[int, tuple[Array, ...]]] = {}
+    for (label, seed), scores in runs.items():
+        column.setdefault(label, {})[seed] = scores
+    return column
+
+
+def score_matrices(runs: BySeed, seeds: Sequence[int]) -> list[Array]:
+    """[S, I] per task of the column, for the given seeds."""
+    return [np.array(rows) for rows in zip(*(runs[seed] for seed in seeds), strict=True)]
 
 
 def _build_row(
     label: str,
     records: Sequence[RunRecord],
     all_seeds: tuple[int, ...],
-    evaluations: Mapping[str, Mapping[str, BySeed]],
+    columns: Mapping[str, Column],
+    selected: Mapping[str, Mapping[RunKey, Evaluation]],
 ) -> Row:
     runs = [record for record in records if record.label == label and record.status == "completed"]
     seeds = tuple(record.seed for record in runs)
     method = runs[0].method
     missing = () if method in UNTRAINED else tuple(seed for seed in all_seeds if seed not in seeds)
-    scores = {task: _score(label, by_label) for task, by_label in evaluations.items() if label in by_label}
-    return Row(label, method, seeds, missing, scores, _mean_cost([record.counters for record in runs]))
+    scores = {name: _score(label, column, selected.get(name)) for name, column in columns.items() if label in column}
+    average = scores.pop(AVERAGE, None)
+    return Row(label, method, seeds, missing, scores, average, _mean_cost(runs))
 
 
-def _score(label: str, by_label: Mapping[str, BySeed]) -> Score:
-    runs = by_label[label]
-    seeds = tuple(sorted(runs))
-    difference, shared = (None, ()) if label == BASELINE else _difference(runs, by_label.get(BASELINE, {}))
-    truncated = float(np.mean([runs[seed].truncated_frac for seed in seeds]))
-    return Score(mean_interval(score_matrix(runs, seeds)), seeds, difference, shared, truncated)
+def _score(label: str, column: Column, evaluations: Mapping[RunKey, Evaluation] | None) -> Score:
+    """`evaluations` is None for the average."""
+    seeds = tuple(sorted(column[label]))
+    difference, shared = (None, ()) if label == BASELINE else _difference(column[label], column.get(BASELINE, {}))
+    interval = mean_interval(score_matrices(column[label], seeds))
+    if evaluations is None:
+        return Score(interval, seeds, difference, shared, truncated_frac=0.0)
+    runs = [evaluations[label, seed] for seed in seeds]
+    k = runs[0].samples
+    passed = mean_interval(pass_at_k([run.correct for run in runs], k, k)) if k > 1 else None
+    votes = [run.majority for run in runs if run.majority is not None]
+    voted = mean_interval(np.array(votes, dtype=float)) if k > 1 and len(votes) == len(runs) else None
+    truncated = float(np.mean([run.truncated_frac for run in runs]))
+    return Score(interval, seeds, difference, shared, truncated, passed, voted)
 
 
 def _difference(a: BySeed, b: BySeed) -> tuple[Difference | None, tuple[int, ...]]:
     shared = tuple(sorted(set(a) & set(b)))
     if not shared:
         return None, ()
-    return paired_difference(score_matrix(a, shared), score_matrix(b, shared)), shared
+    return paired_difference(score_matrices(a, shared), score_matrices(b, shared)), shared
 
 
-def _mean_cost(counters: Sequence[Counters]) -> Cost:
+def _mean_cost(runs: Sequence[RunRecord]) -> Cost:
+    counters = [record.counters for record in runs]
     means = {
         field.name: float(np.mean([getattr(counter, field.name) for counter in counters]))
         for field in dataclasses.fields(Cost)
-        if field.name != "peak_memory_bytes"
+        if field.name not in ("peak_memory_bytes", "gpu_hours")
     }
-    return Cost(**means, peak_memory_bytes=max(counter.peak_memory_bytes for counter in counters))
+    gpus = [record.provenance.get("gpus") for record in runs]
+    seconds = [c.rollout_s + c.scoring_s + c.update_s + c.evaluation_s for c in counters]
+    hours = [count * time / 3600 for count, time in zip(gpus, seconds, strict=True) if count]
+    return Cost(
+        **means,
+        peak_memory_bytes=max(counter.peak_memory_bytes for counter in counters),
+        gpu_hours=float(np.mean(hours)) if len(hours) == len(runs) else None,
+    )
 
 
 def _order(row: Row, tasks: int) -> tuple[int, int, float, str]:
@@ -218,27 +287,48 @@ def _describe_failure(record: RunRecord) -> FailedRun:
     return FailedRun(record.label, record.seed, record.status, reason)
 
 
-def _compare_all(task: str, by_label: Mapping[str, BySeed], methods: set[str]) -> list[Comparison]:
+def _compare_all(task: str, column: Column, methods: set[str]) -> list[Comparison]:
     pairs = []
-    for a, b in combinations(sorted(methods & set(by_label)), 2):
-        difference, seeds = _difference(by_label[a], by_label[b])
+    for a, b in combinations(sorted(methods & set(column)), 2):
+        difference, seeds = _difference(column[a], column[b])
         if difference is not None:
             pairs.append((a, b, seeds, difference))
     adjusted = holm([difference.p_value for *_, difference in pairs])
     return [Comparison(task, *pair, p_value) for pair, p_value in zip(pairs, adjusted, strict=True)]
 
 
+def _resolved(comparisons: Sequence[Comparison], task: str) -> list[tuple[str, str]]:
+    """(better, worse) for each pair whose difference is over two or more seeds and resolved after Holm."""
+    return [
+        (pair.a, pair.b) if pair.difference.estimate > 0 else (pair.b, pair.a)
+        for pair in comparisons
+        if pair.task == task and len(pair.seeds) > 1 and pair.adjusted_p_value <= ALPHA
+    ]
+
+
 def _find_winner(comparisons: Sequence[Comparison], task: str, methods: set[str]) -> str | None:
-    """The method that is better than every other, each difference over two or more seeds and resolved after Holm.
+    """The method that is resolved to be better than every other.
 
     A method without a score is not beaten: no winner stands in a table that is not whole.
     """
-    beaten: dict[str, set[str]] = {label: set() for label in methods}
-    for pair in comparisons:
-        if pair.task == task and len(pair.seeds) > 1 and pair.adjusted_p_value <= ALPHA:
-            better, worse = (pair.a, pair.b) if pair.difference.estimate > 0 else (pair.b, pair.a)
-            beaten[better].add(worse)
+    resolved = _resolved(comparisons, task)
+    beaten = {label: {worse for better, worse in resolved if better == label} for label in methods}
     return next((label for label in methods if len(methods) > 1 and beaten[label] == methods - {label}), None)
+
+
+def _with_ranks(row: Row, comparisons: Sequence[Comparison], columns: Mapping[str, Column]) -> Row:
+    if row.method in UNTRAINED:
+        return row
+
+    def ranked(name: str, score: Score) -> Score:
+        resolved = _resolved(comparisons, name)
+        better = sum(worse == row.label for _, worse in resolved)
+        worse = sum(better == row.label for better, _ in resolved)
+        methods = len(set(columns[name]) - set(UNTRAINED))
+        return dataclasses.replace(score, ranks=(1 + better, methods - worse))
+
+    scores = {name: ranked(name, score) for name, score in row.scores.items()}
+    return dataclasses.replace(row, scores=scores, average=row.average and ranked(AVERAGE, row.average))
 
 
 def _commit(provenance: Mapping[str, Any]) -> str:
@@ -254,8 +344,10 @@ def leaderboard_to_dict(board: Leaderboard) -> dict[str, Any]:
     """The content of leaderboard.json."""
     content: dict[str, Any] = _rounded(dataclasses.asdict(board))
     for row in content["rows"]:
-        for score in row["scores"].values():
+        for score in filter(None, [*row["scores"].values(), row["average"]]):
             score["interval"]["estimand"] = _estimand(score["seeds"])
+    for cell, row in zip(content["published"], board.published, strict=True):
+        cell["standard_error"] = _rounded(row.standard_error)
     return content
 
 

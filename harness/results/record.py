@@ -56,6 +56,8 @@ class Evaluation:
     metrics: dict[str, float] = field(
         default_factory=dict
     )  # the task's own: pass_at_k, maj_at_k, sandboxed (0: not), …
+    # per problem 1 if its most frequent answer is right, else 0 (maj@k); None where answers are not voted on
+    majority: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,15 @@ def record_from_dict(raw: dict[str, Any]) -> RunRecord:
         raise ValueError(f"schema_version is {version!r}, this version of the harness reads {SCHEMA_VERSION}")
     if raw.get("status") not in typing.get_args(Status):
         raise ValueError(f"status is {raw.get('status')!r}")
-    evaluations = tuple(Evaluation(**{**row, "correct": tuple(row["correct"])}) for row in raw["evaluations"])
+    evaluations = tuple(_evaluation_from_dict(row) for row in raw["evaluations"])
     return RunRecord(**{**raw, "counters": Counters(**raw["counters"]), "evaluations": evaluations})
+
+
+def _evaluation_from_dict(raw: dict[str, Any]) -> Evaluation:
+    majority = raw.get("majority")
+    return Evaluation(
+        **{**raw, "correct": tuple(raw["correct"]), "majority": None if majority is None else tuple(majority)}
+    )
 
 
 @dataclass(frozen=True)

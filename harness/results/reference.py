@@ -7,7 +7,7 @@ results/reference/tropd.yaml for the keys.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 
 from harness.errors import UserError
 from harness.paths import ROOT
+from harness.results.statistics import binomial_standard_error
 
 REFERENCE_DIR = ROOT / "results" / "reference"
 AVERAGE = "average"  # the printed average stands as a benchmark of this name
@@ -38,6 +39,12 @@ class ReferenceRow:
     source: str
     doubt: str | None  # why the cell may not be what it seems
     confirmed: bool  # a second public source repeats it
+    trials: int | None = None  # problems times samples per problem; None: not known, or an average
+
+    @property
+    def standard_error(self) -> float | None:
+        """The least noise of this cell, one standard error in points: that of `trials` independent successes."""
+        return None if self.trials is None else 100 * binomial_standard_error(self.value / 100, self.trials)
 
 
 def load_reference(folder: Path = REFERENCE_DIR) -> list[ReferenceRow]:
@@ -45,8 +52,10 @@ def load_reference(folder: Path = REFERENCE_DIR) -> list[ReferenceRow]:
     rows: list[ReferenceRow] = []
     for path in sorted(folder.glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _check_keys(content, {"tables"}, {"designs"}, path.name)
+        trials = {task: problems * samples for task, (problems, samples) in content.get("designs", {}).items()}
         for table in content["tables"]:
-            rows.extend(_cells(table, path.name))
+            rows.extend(_cells(table, trials, path.name))
     return rows
 
 
@@ -56,7 +65,17 @@ def reference_tables() -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.table for row in load_reference()))
 
 
-def _cells(table: Mapping[str, Any], file: str) -> Iterator[ReferenceRow]:
+def published_rows(setting: str, tables: Sequence[str] = (), folder: Path = REFERENCE_DIR) -> tuple[ReferenceRow, ...]:
+    """The cells to show beside a comparison: those of the named tables, else of the tables that its Setting reproduces."""
+    rows = load_reference(folder)
+    known = dict.fromkeys(row.table for row in rows)
+    for name in tables:
+        if name not in known:
+            raise UserError(f"There is no published table {name!r} in results/reference; known: {', '.join(known)}.")
+    return tuple(row for row in rows if (row.table in tables if tables else row.setting == setting))
+
+
+def _cells(table: Mapping[str, Any], trials: Mapping[str, int], file: str) -> Iterator[ReferenceRow]:
     where = f"{file}: table {table.get('name')!r}"
     _check_keys(table, TABLE_KEYS, OPTIONAL_TABLE_KEYS, where)
     benchmarks: list[str] = table["benchmarks"]
@@ -85,6 +104,7 @@ def _cells(table: Mapping[str, Any], file: str) -> Iterator[ReferenceRow]:
                 table["source"],
                 doubts.get(cell),
                 cell in confirmed,
+                trials.get(benchmark),
             )
 
 

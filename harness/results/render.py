@@ -12,12 +12,25 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import UserError
-from harness.results.leaderboard import BASELINE, Cost, FailedRun, Leaderboard, Row, Task, leaderboard_to_dict
+from harness.results.export import render_csv, render_latex
+from harness.results.leaderboard import (
+    AVERAGE,
+    BASELINE,
+    Cost,
+    FailedRun,
+    Leaderboard,
+    Row,
+    Score,
+    Task,
+    leaderboard_to_dict,
+)
 from harness.results.record import UNTRAINED, write_json, write_text
+from harness.results.reference import ReferenceRow
 from harness.results.statistics import Difference, Interval
 
 NOTHING = "–"
 ONE_SEED = "†"  # marks an interval that speaks of a checkpoint, not of the method
+DOUBT = "‡"  # marks a published cell that may not be what it seems
 _PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
 
@@ -44,6 +57,24 @@ def format_difference(difference: Difference) -> str:
     return text if text.startswith(("-", "0.0 ")) else f"+{text}"
 
 
+def format_chance(interval: Interval) -> str:
+    """`64 [58, 70]`, in percent."""
+    return f"{100 * interval.estimate:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def format_ranks(ranks: tuple[int, int] | None) -> str:
+    """`1` or `2–4`: the ranks that a method may have."""
+    if ranks is None:
+        return NOTHING
+    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]}–{ranks[1]}"
+
+
+def format_published(cell: ReferenceRow) -> str:
+    """`36.0 ± 3.6‡`: as printed, with one standard error where it is known, and a mark where there is a doubt."""
+    noise = "" if cell.standard_error is None else f" ± {cell.standard_error:.1f}"
+    return f"{cell.value:.1f}{noise}{DOUBT if cell.doubt else ''}"
+
+
 def _percent(share: float) -> str:
     text = f"{100 * share:.1f}"
     return "0.0" if text == "-0.0" else text
@@ -66,47 +97,140 @@ def describe(board: Leaderboard) -> str:
 def footnotes(board: Leaderboard) -> list[str]:
     """Where the numbers come from."""
     return [
-        f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}.",
+        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: among the "
+        "methods with a score, by resolved differences.",
+        f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
+        "GPU h is estimated: seconds of all phases times the GPUs of the run.",
         f"Code: commit {', '.join(board.commits) or 'unknown'}.",
     ]
 
 
 def build_sheets(board: Leaderboard) -> list[Sheet]:
-    """A table per task and one of costs; failed runs are rows of each task's table."""
-    sheets = [_task_sheet(board, task) for task in board.tasks] or [_failures_sheet(board)]
-    return [*sheets, _cost_sheet(board)] if board.rows else sheets
+    """The summary of several tasks, a table per task, one of costs, and one per published table; failed runs are rows."""
+    sheets = [_summary_sheet(board)] if len(board.tasks) > 1 else []
+    for task in board.tasks:
+        sheets += [_task_sheet(board, task), _samples_sheet(board, task)]
+    sheets = sheets or [_failures_sheet(board)]
+    return [*sheets, *([_cost_sheet(board)] if board.rows else []), *_published_sheets(board.published)]
+
+
+def _summary_sheet(board: Leaderboard) -> Sheet:
+    header = ("method", *(task.name for task in board.tasks), AVERAGE, f"minus {BASELINE}", "rank")
+    rows = []
+    for row in board.rows:
+        scores = [row.scores.get(task.name) for task in board.tasks]
+        cells = [NOTHING if score is None else format_interval(score.interval) for score in [*scores, row.average]]
+        difference = _difference_cell(row.average) if row.average else NOTHING
+        ranks = format_ranks(row.average.ranks if row.average else None)
+        rows.append((_label(board, row, AVERAGE), *cells, difference, ranks))
+    failed = [
+        (f"{run.label} seed {run.seed}", f"failed: {run.reason}", *[NOTHING] * (len(header) - 2))
+        for run in board.failed
+    ]
+    above, below = _split_teacher(board, rows)
+    return Sheet("all tasks", header, (*above, *failed, *below), _note(board, AVERAGE), names=1)
 
 
 def _task_sheet(board: Leaderboard, task: Task) -> Sheet:
-    header = ("method", "seeds", "score", f"minus {BASELINE}", "truncated")
-    winner = board.winners[task.name]
-    above = [_score_cells(board, row, task) for row in board.rows if row.method != "teacher"]
-    below = [_score_cells(board, row, task) for row in board.rows if row.method == "teacher"]
+    header = ("method", "seeds", "score", f"minus {BASELINE}", f"above {BASELINE}", "rank")
+    above, below = _split_teacher(board, [_score_cells(board, row, task, len(header)) for row in board.rows])
     failed = [_failure_cells(run, len(header)) for run in board.failed]
-    note = (
+    return Sheet(task.name, header, (*above, *failed, *below), _note(board, task.name))
+
+
+def _split_teacher(
+    board: Leaderboard, cells: list[tuple[str, ...]]
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The rows above the failed runs, and the teacher's, below them."""
+    teacher = [row.method == "teacher" for row in board.rows]
+    return [c for c, t in zip(cells, teacher, strict=True) if not t], [
+        c for c, t in zip(cells, teacher, strict=True) if t
+    ]
+
+
+def _note(board: Leaderboard, column: str) -> str:
+    winner = board.winners[column]
+    sentence = (
         f"Winner: {winner}; its difference to every other method is resolved (all pairs, Holm-corrected, 5 %)."
         if winner
         else "No winner: no method's difference to every other one is resolved (all pairs, Holm-corrected, 5 %)."
     )
-    return Sheet(task.name, header, (*above, *failed, *below), note)
+    return f"{sentence} {describe_power(board, column)}".rstrip()
 
 
-def _score_cells(board: Leaderboard, row: Row, task: Task) -> tuple[str, ...]:
+def describe_power(board: Leaderboard, column: str) -> str:
+    """`This table cannot see less than 3.4 points ...`, from the paired differences of the methods to the baseline."""
+    scores = {row.label: row.average if column == AVERAGE else row.scores.get(column) for row in board.rows}
+    points = {
+        row.label: 100 * score.difference.detectable
+        for row in board.rows
+        if row.method not in UNTRAINED and (score := scores[row.label]) and score.difference
+    }
+    if not points:
+        return ""
+    least, most = min(points, key=points.__getitem__), max(points, key=points.__getitem__)
+    range_ = f"{least} minus {BASELINE}"
+    if most != least:
+        range_ += f"; {points[most]:.1f} for {most}"
+    return f"This table cannot see less than {points[least]:.1f} points ({range_}; 80 % power at 5 %, two-sided)."
+
+
+def _label(board: Leaderboard, row: Row, column: str) -> str:
+    return row.label + (" (winner)" if board.winners[column] == row.label else "")
+
+
+def _difference_cell(score: Score) -> str:
+    if score.difference is None:
+        return NOTHING
+    text = format_difference(score.difference)
+    if score.difference_seeds != score.seeds:
+        text += f" on {'seed' if len(score.difference_seeds) == 1 else 'seeds'} {_join(score.difference_seeds)}"
+    return text
+
+
+def _score_cells(board: Leaderboard, row: Row, task: Task, columns: int) -> tuple[str, ...]:
     score = row.scores.get(task.name)
     if score is None:
-        return row.label, _join(row.seeds), "not evaluated", NOTHING, NOTHING
+        return row.label, _join(row.seeds), "not evaluated", *[NOTHING] * (columns - 3)
     seeds = _join(score.seeds)
     if row.method not in UNTRAINED and len(score.seeds) < len(board.seeds):
         seeds += f" ({len(score.seeds)} of {len(board.seeds)})"
-    difference = NOTHING
-    if score.difference is not None:
-        difference = format_difference(score.difference)
-        if score.difference_seeds != score.seeds:
-            difference += (
-                f" on {'seed' if len(score.difference_seeds) == 1 else 'seeds'} {_join(score.difference_seeds)}"
-            )
-    won = " (winner)" if board.winners[task.name] == row.label else ""
-    return row.label + won, seeds, format_interval(score.interval), difference, f"{_percent(score.truncated_frac)} %"
+    chance = format_chance(score.difference.improvement) if score.difference else NOTHING
+    return (
+        *(_label(board, row, task.name), seeds, format_interval(score.interval), _difference_cell(score)),
+        *(chance, format_ranks(score.ranks)),
+    )
+
+
+def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
+    """What the samples say besides the mean of their scores."""
+    scored = [(row.label, score) for row in board.rows if (score := row.scores.get(task.name))]
+    voted = any(score.maj_at_k for _, score in scored)
+    columns = [f"pass@{task.samples}"] * (task.samples > 1) + [f"maj@{task.samples}"] * voted
+    rows = []
+    for label, score in scored:
+        intervals = [score.pass_at_k, score.maj_at_k][: len(columns)]
+        cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
+        rows.append((label, *cells, f"{_percent(score.truncated_frac)} %"))
+    return Sheet(f"{task.name}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
+
+
+def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
+    """A table per published table: not ours, not made under our conditions."""
+    sheets = []
+    for table in dict.fromkeys(cell.table for cell in cells):
+        mine = [cell for cell in cells if cell.table == table]
+        benchmarks = list(dict.fromkeys(cell.benchmark for cell in mine))
+        rows: dict[str, dict[str, str]] = {}
+        for cell in mine:
+            rows.setdefault(cell.label, {})[cell.benchmark] = format_published(cell)
+        body = tuple((label, *(row.get(name, NOTHING) for name in benchmarks)) for label, row in rows.items())
+        note = (
+            f"Source: {mine[0].source}. One run each; ± is the least noise that a run of this size has (one standard error of "
+            f"independent samples), not the authors' statement. {DOUBT} a cell in doubt, see results/reference."
+        )
+        sheets.append(Sheet(f"published: {table}", ("method", *benchmarks), body, note, names=1))
+    return sheets
 
 
 def _failures_sheet(board: Leaderboard) -> Sheet:
@@ -123,7 +247,7 @@ def _failure_cells(run: FailedRun, columns: int) -> tuple[str, ...]:
 def _cost_sheet(board: Leaderboard) -> Sheet:
     header = (
         *("method", "student tokens", "teacher tokens", "scored tokens"),
-        *("rollout s", "scoring s", "update s", "eval s", "peak MiB"),
+        *("rollout s", "scoring s", "update s", "eval s", "peak MiB", "GPU h"),
     )
     return Sheet("cost", header, tuple((row.label, *_cost_cells(row.cost)) for row in board.rows), "", names=1)
 
@@ -131,7 +255,8 @@ def _cost_sheet(board: Leaderboard) -> Sheet:
 def _cost_cells(cost: Cost) -> list[str]:
     tokens = [f"{count:,.0f}" for count in (cost.student_tokens, cost.teacher_tokens, cost.scored_tokens)]
     seconds = [f"{time:.1f}" for time in (cost.rollout_s, cost.scoring_s, cost.update_s, cost.evaluation_s)]
-    return [*tokens, *seconds, f"{cost.peak_memory_bytes / 2**20:,.0f}"]
+    hours = NOTHING if cost.gpu_hours is None else f"{cost.gpu_hours:,.2f}"
+    return [*tokens, *seconds, f"{cost.peak_memory_bytes / 2**20:,.0f}", hours]
 
 
 def _join(seeds: Sequence[int]) -> str:
@@ -159,10 +284,12 @@ def _escape(text: str) -> str:
 
 
 def write_leaderboard(folder: Path, board: Leaderboard) -> None:
-    """Writes leaderboard.md and leaderboard.json into `folder`, each whole or not at all."""
+    """Writes leaderboard.md, .json, .csv and .tex into `folder`, each whole or not at all."""
     try:
         write_text(folder / "leaderboard.md", render_markdown(board))
         write_json(folder / "leaderboard.json", leaderboard_to_dict(board))
+        write_text(folder / "leaderboard.csv", render_csv(board))
+        write_text(folder / "leaderboard.tex", render_latex(board))
     except OSError as error:
         raise UserError(
             f"The leaderboard cannot be written to {folder} ({error.strerror}); make it writable."
@@ -176,11 +303,18 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
         console.width = _PLAIN_WIDTH
     console.print(Text(describe(board)))
     for sheet in build_sheets(board):
-        table = Table(title=Text(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=Text(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        )
         for number, name in enumerate(sheet.header):
             left = number < sheet.names
+            numbers = [row[number] for row in sheet.rows if not row[number].startswith("failed: ")]
             table.add_column(
-                Text(name), justify="left" if left else "right", overflow="fold", style="bold" if not number else ""
+                Text(name),
+                justify="left" if left else "right",
+                overflow="fold",
+                style="bold" if not number else "",
+                min_width=None if left else max(map(len, numbers), default=0),  # an interval stays on its line
             )
         for cells in sheet.rows:
             table.add_row(*map(_terminal_cell, cells))

@@ -1,30 +1,20 @@
-"""Intervals and paired differences from a matrix of scores.
+"""Intervals, paired differences and what a design can see, from a matrix of scores.
 
 y[s, i] is the score of training seed s on problem i: the mean over the samples of that problem, in [0, 1].
 
 Estimand, with two or more seeds: the mean over the population of problems *and* of training seeds, both taken as
 random draws and crossed (every seed meets every problem). With one seed nothing is known about other seeds; the
-estimand is then *this checkpoint only*, the mean over problems, and the interval is clustered by problem.
+estimand is then *this checkpoint only*, the mean over problems, and the interval is clustered by problem. The mean over
+several tasks takes the tasks as given, with equal weight, and their problems and the seeds as random draws.
 
-Variance. Two-way random effects without replication, y = mu + seed + problem + rest (Cochran 1951; Searle, Casella
-and McCulloch, Variance Components, 1992, ch. 4):
-
-    Var(mean) = (MS_seed + MS_problem - MS_rest) / (S I)
-
-with a negative estimate of a component set to 0. The degrees of freedom are Satterthwaite's (1946): (sum of the mean
-squares used)^2 / sum(MS^2 / df of that MS). The quantile is Student's t.
+Variance and quantile: harness/results/variance.py. Nothing here draws random numbers.
 
 Accuracies. A symmetric interval undercovers near 0 and 1, so the interval of a mean m in [0, 1] is Clopper and
 Pearson's at the effective number of problems n = m (1 - m) / Var, shrunk by (z / t)^2 (Korn and Graubard, Survey
 Methodology 24, 1998). It lies in [0, 1], and it has width where no variance can be estimated: with equal scores
 everywhere, n is the number of problems; with one problem, n = 1.
 
-Coverage of the nominal 95 %, measured by tests/results/test_statistics.py (2,000 simulations a cell, Monte-Carlo error
-0.3 to 0.6): 94.2 to 98.2 % over 3 to 8 seeds, 30 to 200 problems and accuracies 0.1 to 0.9. Known to fall short: three
-seeds that differ more than the problems do (92.5 to 93.2 %), 30 problems of which nearly all are always failed (93.8 %).
-The paired test rejects 3.8 to 4.8 % at the 5 % level where two methods are equal.
-
-Suffixes: S seeds, I problems, N any leading axes.
+docs/statistics.md states the measured coverage and size; tests/benchmarks/coverage.py measures them.
 """
 
 from __future__ import annotations
@@ -34,18 +24,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
+from scipy import optimize, special
 
-Array = NDArray[np.float64]
+from harness.results.variance import Array, MeanVariance, compute_mean_variance
 
 CONFIDENCE = 0.95
-_TAIL = (1 - CONFIDENCE) / 2
-_Z = float(stats.norm.ppf(1 - _TAIL))
-_NO_VARIANCE = 1e-24  # rounding leaves about 1e-33; one flipped sample among ten million leaves about 1e-14
-_TIE = 1e-9  # relative; nearer mean squares count as equal, so that rounding does not choose the degrees of freedom
+POWER = 0.8  # at which a difference counts as one that a design can see
+_ALPHA = 1 - CONFIDENCE
+_TAIL = _ALPHA / 2
+_Z = float(special.ndtri(1 - _TAIL))
+_SMALLEST = 1e-24  # shape of a beta distribution, which must be positive
 SEEDS_AND_PROBLEMS = "problems and training seeds"
 CHECKPOINT_ONLY = "this checkpoint only"
+
+Scores = ArrayLike | Sequence[ArrayLike]  # [S, I], or such a matrix per task
 
 
 @dataclass(frozen=True)
@@ -70,111 +63,109 @@ class Interval:
 class Difference(Interval):
     """The mean of a - b on the same problems and seeds, its 95 % interval and the test that it is 0."""
 
-    statistic: float  # t = estimate / standard error
+    statistic: float  # estimate / standard error
     p_value: float  # two-sided
+    detectable: float  # the smallest true difference that this design finds with 80 % power at 5 %, two-sided
+    improvement: Interval  # the chance that a scores higher than b on a problem and seed drawn at random
 
 
-@dataclass(frozen=True)
-class MeanVariance:
-    """The estimated variance of the grand mean of [N, S, I] scores."""
-
-    mean: Array  # [N]
-    variance: Array  # [N]; 0 where none can be estimated
-    df: Array  # [N]
-
-
-def compute_mean_variance(y: Array) -> MeanVariance:
-    """The grand mean over [..., S, I], its variance and Satterthwaite's degrees of freedom; see the top of the file.
-
-    The mean squares that enter are MS_seed and MS_problem where they exceed MS_rest, less MS_rest where both do;
-    MS_rest alone where neither does. df is at least min(S - 1, I - 1), which the subtraction could undercut; it is
-    I - 1 where no variance can be estimated.
-    """
-    S, I = y.shape[-2:]  # noqa: E741
-    mean = y.mean((-2, -1))
-    if I == 1:
-        return MeanVariance(mean, np.zeros_like(mean), np.ones_like(mean))
-    if S == 1:
-        variance = y[..., 0, :].var(-1, ddof=1) / I
-        return MeanVariance(mean, _drop_rounding(variance), np.full_like(mean, I - 1))
-    seed_means, problem_means = y.mean(-1, keepdims=True), y.mean(-2, keepdims=True)
-    grand = mean[..., None, None]
-    ms_seed = I * ((seed_means - grand) ** 2).sum((-2, -1)) / (S - 1)
-    ms_problem = S * ((problem_means - grand) ** 2).sum((-2, -1)) / (I - 1)
-    ms_rest = ((y - seed_means - problem_means + grand) ** 2).sum((-2, -1)) / ((S - 1) * (I - 1))
-    has_seed, has_problem = (ms > ms_rest * (1 + _TIE) for ms in (ms_seed, ms_problem))
-    used_seed, used_problem = np.where(has_seed, ms_seed, 0.0), np.where(has_problem, ms_problem, 0.0)
-    used_rest = np.where(has_seed & has_problem, -1.0, np.where(has_seed | has_problem, 0.0, 1.0)) * ms_rest
-    total = used_seed + used_problem + used_rest
-    spread = used_seed**2 / (S - 1) + used_problem**2 / (I - 1) + used_rest**2 / ((S - 1) * (I - 1))
-    variance = _drop_rounding(total / (S * I))
-    df = np.divide(total**2, spread, out=np.full_like(spread, I - 1), where=variance > 0)
-    return MeanVariance(mean, variance, np.maximum(df, min(S, I) - 1))
-
-
-def _drop_rounding(variance: Array) -> Array:
-    return np.where(variance > _NO_VARIANCE, variance, 0.0)
-
-
-def accuracy_bounds(estimate: MeanVariance, problems: int) -> tuple[Array, Array]:
+def accuracy_bounds(estimate: MeanVariance, problems: float) -> tuple[Array, Array]:
     """Low and high ends [N] of the interval of a mean in [0, 1]: Korn and Graubard's, see the top of the file."""
     m = np.clip(estimate.mean, 0.0, 1.0)
     known = (estimate.variance > 0) & (m > 0) & (m < 1)
     n = np.divide(m * (1 - m), estimate.variance, out=np.full_like(m, problems), where=known)
-    quantile = np.where(known, stats.t.ppf(1 - _TAIL, estimate.df), _Z)
+    quantile = np.where(known, estimate.quantile(_ALPHA), _Z)
     n = n * (_Z / quantile) ** 2
     successes, failures = n * m, n * (1 - m)
-    low = np.where(successes > 0, stats.beta.ppf(_TAIL, np.maximum(successes, _NO_VARIANCE), failures + 1), 0.0)
-    high = np.where(failures > 0, stats.beta.ppf(1 - _TAIL, successes + 1, np.maximum(failures, _NO_VARIANCE)), 1.0)
+    low = np.where(successes > 0, special.betaincinv(np.maximum(successes, _SMALLEST), failures + 1, _TAIL), 0.0)
+    high = np.where(failures > 0, special.betainccinv(successes + 1, np.maximum(failures, _SMALLEST), _TAIL), 1.0)
     return np.minimum(low, m), np.maximum(high, m)
 
 
-def difference_halfwidths(estimate: MeanVariance, problems: int) -> Array:
-    """Half the width [N] of the interval of a paired difference: t times the standard error.
+def difference_halfwidths(estimate: MeanVariance, problems: float) -> Array:
+    """Half the width [N] of the interval of a paired difference: the quantile times the standard error.
 
     Where no variance can be estimated (the same difference on every problem, or one problem) it is the largest share
     of other problems that I problems can fail to show: Clopper and Pearson's upper end for 0 of I, 1 - 0.025^(1/I).
     """
-    unseen = 1 - _TAIL ** (1 / problems)
-    spread = stats.t.ppf(1 - _TAIL, estimate.df) * np.sqrt(estimate.variance)
-    return np.where(estimate.variance > 0, spread, unseen)
+    spread = estimate.quantile(_ALPHA) * np.sqrt(estimate.variance)
+    return np.where(estimate.variance > 0, spread, 1 - _TAIL ** (1 / problems))
 
 
-def mean_interval(y: ArrayLike) -> Interval:
+def mean_interval(y: Scores) -> Interval:
     """The 95 % interval of the mean accuracy over problems and training seeds; with one seed, of this checkpoint only.
 
     Args:
-        y: scores [S, I] in [0, 1], each the mean over the samples of one problem under one seed.
+        y: scores [S, I] in [0, 1], each the mean over the samples of one problem under one seed; or a list of such
+            matrices, one per task on the same seeds, whose means are averaged with equal weight.
     """
-    scores = _check_scores(y)
-    estimate = compute_mean_variance(scores)
-    low, high = accuracy_bounds(estimate, scores.shape[1])
-    mean, error = float(estimate.mean), math.sqrt(estimate.variance)
-    return Interval(mean, float(low), float(high), error, float(estimate.df), *scores.shape)
+    tasks = _check_scores(y)
+    return _interval(compute_mean_variance(*tasks), tasks)
 
 
-def paired_difference(y_a: ArrayLike, y_b: ArrayLike) -> Difference:
-    """The mean of a - b over problems and training seeds, with its 95 % interval and a two-sided t test of 0.
+def paired_difference(y_a: Scores, y_b: Scores) -> Difference:
+    """The mean of a - b over problems and training seeds, with its 95 % interval and a two-sided test of 0.
 
     The estimand is that of `mean_interval`, of the difference: seed s of a is paired with seed s of b (same prompts,
     same sampling streams) and problem i with problem i, so what they share drops out. With one seed it compares these
     two checkpoints only.
 
+    The probability of improvement counts, over seeds and problems, where a is above b, ties as one half (Agarwal et
+    al., NeurIPS 2021, on pairs). It speaks of how often, the difference of how much.
+
     Args:
-        y_a, y_b: scores [S, I] in [0, 1] on the same seeds and problems.
+        y_a, y_b: as in `mean_interval`, on the same seeds and problems.
     """
     a, b = _check_scores(y_a), _check_scores(y_b)
-    if a.shape != b.shape:
-        raise ValueError(f"a paired difference needs the same seeds and problems, got {a.shape} and {b.shape}")
-    estimate = compute_mean_variance(a - b)
+    if [task.shape for task in a] != [task.shape for task in b]:
+        raise ValueError(f"a paired difference needs the same seeds and problems, got {_shapes(a)} and {_shapes(b)}")
+    differences = [left - right for left, right in zip(a, b, strict=True)]
+    estimate = compute_mean_variance(*differences)
+    wins = [(1 + np.sign(difference)) / 2 for difference in differences]
+    improvement = _interval(compute_mean_variance(*wins), wins)
     mean, df = float(estimate.mean), float(estimate.df)
-    half = float(difference_halfwidths(estimate, a.shape[1]))
-    error = half / float(stats.t.ppf(1 - _TAIL, df))
+    quantile = float(estimate.quantile(_ALPHA))
+    half = float(difference_halfwidths(estimate, _effective_problems(a)))
+    error = half / quantile
     statistic = mean / error
-    p_value = float(2 * stats.t.sf(abs(statistic), df))
-    seeds, problems = a.shape
+    p_value = float(estimate.two_sided_tail(abs(statistic)))
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-    return Difference(mean, low, high, error, df, seeds, problems, statistic, p_value)
+    counts = len(a[0]), sum(task.shape[1] for task in a)
+    detectable = min(error * detectable_ratio(quantile, df), 1.0)
+    return Difference(mean, low, high, error, df, *counts, statistic, p_value, detectable, improvement)
+
+
+def detectable_ratio(quantile: float, df: float) -> float:
+    """The true difference, in standard errors, that exceeds `quantile` estimated standard errors with 80 % power.
+
+    The standard error that was found counts as the true one of the design, and as estimated anew with `df` degrees of
+    freedom: P(t' > quantile) = 0.8 for the noncentral t' (Cohen, Statistical Power Analysis, 1988).
+    """
+    return float(
+        optimize.brentq(lambda shift: special.nctdtr(df, shift, quantile) - (1 - POWER), 0.0, 4 * quantile + 4)
+    )
+
+
+def pass_at_k(correct: ArrayLike, samples: int, k: int) -> Array:
+    """The chance [S, I] that k of a problem's `samples`, drawn without replacement, hold a correct one.
+
+    1 - C(n - c, k) / C(n, k), unbiased for the chance that k new samples do (Chen et al., arXiv 2107.03374, eq. 1).
+
+    Args:
+        correct: successes [S, I] of each problem, out of `samples`.
+    """
+    if not 1 <= k <= samples:
+        raise ValueError(f"pass@k needs 1 <= k <= samples, got k = {k} of {samples} samples")
+    failures = samples - np.asarray(correct, dtype=np.float64)
+    return 1 - special.binom(failures, k) * (failures >= k) / special.binom(samples, k)
+
+
+def binomial_standard_error(share: float, trials: int) -> float:
+    """One standard error of a share of `trials` independent successes: the least noise that a single run can have.
+
+    Samples of one problem are alike, so for an average over k samples a problem the true noise is larger.
+    """
+    return math.sqrt(share * (1 - share) / trials)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -187,10 +178,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _check_scores(y: ArrayLike) -> Array:
-    scores = np.asarray(y, dtype=np.float64)
-    if scores.ndim != 2 or scores.size == 0:
-        raise ValueError(f"scores must be a matrix of seeds x problems, got shape {scores.shape}")
-    if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
-        raise ValueError("scores must be finite and in [0, 1]")
-    return scores
+def _interval(estimate: MeanVariance, tasks: Sequence[Array]) -> Interval:
+    low, high = accuracy_bounds(estimate, _effective_problems(tasks))
+    mean, error = float(estimate.mean), math.sqrt(estimate.variance)
+    counts = len(tasks[0]), sum(task.shape[1] for task in tasks)
+    return Interval(mean, float(low), float(high), error, float(estimate.df), *counts)
+
+
+def _effective_problems(tasks: Sequence[Array]) -> float:
+    """The number of problems of one task whose mean is as certain as the mean of these tasks' means."""
+    return len(tasks) ** 2 / sum(1 / task.shape[1] for task in tasks)
+
+
+def _check_scores(y: Scores) -> list[Array]:
+    several = isinstance(y, list | tuple) and y and all(np.ndim(task) == 2 for task in y)
+    tasks = [np.asarray(task, dtype=np.float64) for task in (y if several else [y])]  # type: ignore[union-attr]
+    for scores in tasks:
+        if scores.ndim != 2 or scores.size == 0:
+            raise ValueError(f"scores must be a matrix of seeds x problems, got shape {scores.shape}")
+        if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
+            raise ValueError("scores must be finite and in [0, 1]")
+    if len({len(scores) for scores in tasks}) > 1:
+        raise ValueError(f"scores must be on the same seeds in every task, got {_shapes(tasks)}")
+    return tasks
+
+
+def _shapes(tasks: Sequence[Array]) -> str:
+    return " and ".join(str(task.shape) for task in tasks)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from harness.paths import ROOT
 from harness.results.record import load_record, write_record
@@ -75,6 +76,8 @@ def test_a_run_leaves_its_folder(comparison: Path) -> None:
     assert len(items) == len(texts) == 256
     assert sum(row["correct"] for row in items) / len(items) == pytest.approx(record.evaluations[0].score)
     assert not (folder / "trainer").exists()
+    card = ModelCard.load(folder / "checkpoint" / "README.md")
+    assert [result.metric_value for result in card.data.eval_results] == [round(100 * record.evaluations[0].score, 2)]
 
 
 def test_the_checkpoint_is_an_ordinary_one(comparison: Path) -> None:

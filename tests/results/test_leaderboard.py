@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -15,8 +17,10 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.leaderboard import main, publish, rebuild_leaderboard
+from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
 from harness.results.record import RunRecord
+from harness.results.reference import published_rows
 from harness.results.render import (
     format_difference,
     format_interval,
@@ -26,9 +30,10 @@ from harness.results.render import (
 )
 from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
 
-from .synthetic import evaluation, run, small_comparison, write_runs
+from .synthetic import PROVENANCE, SETTING, evaluation, run, small_comparison, write_runs
 
 REPOSITORY = Path(__file__).parents[2]
+FILES = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex"]
 
 
 def board_of(records: Sequence[RunRecord]) -> Leaderboard:
@@ -67,8 +72,8 @@ def test_cost_is_the_mean_and_peak_memory_the_maximum() -> None:
 
 def test_failed_and_unfinished_runs_are_rows_with_the_reason() -> None:
     text = render_markdown(board_of(small_comparison()))
-    assert "| eopd | 2 | failed: the loss is not finite at step 7 | – | – |" in text
-    assert "| reopold | 0 | failed: did not finish (started 2026-01-02T03:04:05+00:00) | – | – |" in text
+    assert "| eopd | 2 | failed: the loss is not finite at step 7 | – | – | – |" in text
+    assert "| reopold | 0 | failed: did not finish (started 2026-01-02T03:04:05+00:00) | – | – | – |" in text
     assert "| eopd | 0, 1 (2 of 3) |" in text
 
 
@@ -87,12 +92,16 @@ def test_first_line_says_what_the_table_is() -> None:
     )
 
 
+def difference(*numbers: float) -> Difference:
+    return Difference(*numbers, 0.1, Interval(0.5, 0.4, 0.6, 0.05, 5, 3, 200))  # type: ignore[arg-type]
+
+
 def test_format_of_numbers() -> None:
     assert format_interval(Interval(0.7341, 0.701, 0.767, 0.01, 5, 3, 200)) == "73.4 [70.1, 76.7]"
     assert format_interval(Interval(1.0, 0.8, 1.0, 0.0, 1, 1, 30)) == "100.0 [80.0, 100.0]†"
-    assert format_difference(Difference(0.306, 0.26, 0.352, 0.02, 5, 3, 200, 15.0, 0.0)) == "+30.6 [26.0, 35.2]"
-    assert format_difference(Difference(-0.0001, -0.02, 0.02, 0.02, 5, 3, 200, 0.0, 1.0)) == "0.0 [-2.0, 2.0]"
-    assert format_difference(Difference(-0.1, -0.12, -0.08, 0.02, 5, 3, 200, 0.0, 1.0)) == "-10.0 [-12.0, -8.0]"
+    assert format_difference(difference(0.306, 0.26, 0.352, 0.02, 5, 3, 200, 15.0, 0.0)) == "+30.6 [26.0, 35.2]"
+    assert format_difference(difference(-0.0001, -0.02, 0.02, 0.02, 5, 3, 200, 0.0, 1.0)) == "0.0 [-2.0, 2.0]"
+    assert format_difference(difference(-0.1, -0.12, -0.08, 0.02, 5, 3, 200, 0.0, 1.0)) == "-10.0 [-12.0, -8.0]"
 
 
 def three_methods(gain: int, seeds: int = 3) -> list[RunRecord]:
@@ -126,9 +135,141 @@ def test_task_that_some_runs_lack() -> None:
     board = board_of([run("opd", 0, evaluations=both), run("tropd", 0, [4, 4]), run("opd", 1, [2, 2])])
     assert [row.label for row in board.rows] == ["opd", "tropd"]  # the row that lacks a task stands below
     text = render_markdown(board)
-    assert text.index("### aime24") < text.index("### arithmetic")
-    assert "| tropd | 0 | not evaluated | – | – |" in text
-    assert "| opd | 0 (1 of 2) | 0.0 [0.0, 84.2]† | – | 12.5 % |" in text
+    assert text.index("### all tasks") < text.index("### aime24") < text.index("### arithmetic")
+    assert "| tropd | 0 | not evaluated | – | – | – |" in text
+    assert "| opd | 0 (1 of 2) | 0.0 [0.0, 84.2]† | – | – | 1 |" in text
+
+
+def two_tasks(gain: int) -> list[RunRecord]:
+    """The methods of `three_methods`, and a second task of 20 problems on which they score alike."""
+    rng = np.random.default_rng(4)
+    return [
+        dataclasses.replace(
+            record,
+            evaluations=(*record.evaluations, evaluation(rng.integers(2, 4, 20).tolist(), samples=8, task="aime24")),
+        )
+        for record in three_methods(gain)
+    ]
+
+
+def test_average_of_tasks_has_its_own_differences_ranks_and_winner() -> None:
+    board = board_of(two_tasks(gain=3))
+    tropd = board.rows[0]
+    runs = [record for record in two_tasks(gain=3) if record.method == "tropd"]
+    matrices = [np.array([run.evaluations[task].correct for run in runs]) / 8 for task in (1, 0)]
+    assert tropd.label == "tropd" and tropd.average is not None
+    assert tropd.average.interval == mean_interval(matrices)
+    assert tropd.average.interval.estimate == pytest.approx(np.mean([matrix.mean() for matrix in matrices]))
+    assert board.winners == {"aime24": None, "arithmetic": "tropd", "average": "tropd"}
+    assert tropd.average.ranks == (1, 1)
+    text = render_markdown(board)
+    assert "| method | aime24 | arithmetic | average | minus opd | rank |" in text
+    assert "| tropd (winner) | " in text.split("### aime24")[0]
+
+
+def test_average_is_on_the_runs_that_have_every_task() -> None:
+    both = (evaluation([1, 2]), evaluation([0, 0], task="aime24"))
+    board = board_of([run("opd", 0, evaluations=both), run("opd", 1, [2, 2]), run("tropd", 0, [4, 4])])
+    averages = {row.label: row.average for row in board.rows}
+    assert averages["opd"] is not None and averages["opd"].seeds == (0,)
+    assert averages["tropd"] is None
+    assert "| tropd | – | 100.0 [" in render_markdown(board)
+
+
+def test_ranks_are_intervals_by_resolved_differences() -> None:
+    """tropd is above both others, which are not told apart: rank 1, and 2 to 3."""
+    ranks = {row.label: row.scores["arithmetic"].ranks for row in board_of(three_methods(gain=3)).rows}
+    assert ranks == {"tropd": (1, 1), "opd": (2, 3), "eopd": (2, 3)}
+    ranks = {row.label: row.scores["arithmetic"].ranks for row in board_of(three_methods(gain=3, seeds=1)).rows}
+    assert set(ranks.values()) == {(1, 3)}  # one seed tells nothing about methods
+    rows = {row.label: row for row in board_of(small_comparison()).rows}
+    assert rows["student"].scores["arithmetic"].ranks is None and rows["teacher"].scores["arithmetic"].ranks is None
+
+
+def test_what_the_table_cannot_see_is_said() -> None:
+    board = board_of(three_methods(gain=0))
+    detectable = {
+        row.label: 100 * row.scores["arithmetic"].difference.detectable
+        for row in board.rows
+        if row.scores["arithmetic"].difference
+    }
+    least = min(detectable, key=detectable.__getitem__)
+    assert f"This table cannot see less than {detectable[least]:.1f} points ({least} minus opd; " in render_markdown(
+        board
+    )
+    assert "cannot see" not in render_markdown(board_of([run("opd", 0, [1, 2])]))
+
+
+def test_pass_and_majority_of_the_samples() -> None:
+    """pass@4 of [0, 1, 4, 2]: 3/4 of the problems have a right sample; two of four majorities are right."""
+    voted = dataclasses.replace(evaluation([0, 1, 4, 2]), majority=(0, 0, 1, 1))
+    board = board_of([run("opd", 0, evaluations=(voted,)), run("tropd", 0, [4, 4, 4, 4])])
+    scores = {row.label: row.scores["arithmetic"] for row in board.rows}
+    assert scores["opd"].pass_at_k == mean_interval([[0, 1, 1, 1]])
+    assert scores["opd"].maj_at_k == mean_interval([[0, 0, 1, 1]])
+    assert scores["tropd"].maj_at_k is None
+    text = render_markdown(board)
+    assert "| method | pass@4 | maj@4 | truncated |" in text
+    assert "maj@4" not in render_markdown(board_of([run("opd", 0, [1, 2])]))
+
+
+def test_published_rows_stand_apart_with_source_and_noise() -> None:
+    published = published_rows("", ["qwen3_multi"])
+    board = build_leaderboard(
+        [run("tropd", 0, evaluations=(evaluation([1], task="ifbench"),))], "made", None, published
+    )
+    text = render_markdown(board)
+    assert "### published: qwen3_multi" in text and "Source: arXiv 2606.01249, Qwen3 main table." in text
+    assert (
+        "| TrOPD | 52.1 ± 1.6 | 44.1 ± 1.6 | 83.0 ± 1.0 | 36.0 ± 1.7 | 68.7 | 42.2 ± 2.9 | 36.0 ± 3.6 | 51.7 |" in text
+    )
+    assert "58.9 ± 1.7‡" in text  # the teacher's doubtful cell
+    assert {row.label for row in board.rows} == {"tropd"}
+    assert r"TrOPD & 42.2 $\pm$ 2.9 & -- \\" in render_latex(board)
+    rows = list(csv.DictReader(io.StringIO(render_csv(board))))
+    cell = next(row for row in rows if (row["method"], row["task"]) == ("TrOPD", "ifbench"))
+    assert (cell["block"], cell["score"], cell["standard_error"]) == ("published", "0.4218", "0.0288017")
+    content = leaderboard_to_dict(board)
+    assert content["published"][0]["standard_error"] == pytest.approx(100 * (0.3541 * 0.6459 / 960) ** 0.5)
+
+
+def test_setting_of_a_published_table_shows_it(tmp_path: Path) -> None:
+    records = [run("opd", 0, [1, 2], setting={**SETTING, "name": "deepseek_math"})]
+    board = rebuild_leaderboard(write_runs(tmp_path / "runs", records), "made")
+    assert {cell.table for cell in board.published} == {"table1_ablation", "deepseek_single"}
+    chosen = publish(tmp_path / "runs", tmp_path / "published", references=["qwen3_multi"])
+    assert {cell.table for cell in chosen.published} == {"qwen3_multi"}
+    assert chosen.command.endswith(" --reference qwen3_multi")
+    assert main([str(tmp_path / "runs"), "--reference", "absent"]) == 2
+
+
+def test_csv_and_latex_have_every_row() -> None:
+    board = board_of([*small_comparison(), run("tropd", 0, [4] * 8, changed_knobs={"max_beta": 0.5})])
+    rows = list(csv.DictReader(io.StringIO(render_csv(board))))
+    assert tuple(rows[0]) == CSV_COLUMNS
+    assert {(row["block"], row["method"]) for row in rows if row["block"] == "failed"} == {
+        ("failed", "eopd"),
+        ("failed", "reopold"),
+    }
+    opd = next(row for row in rows if row["method"] == "opd")
+    assert (opd["seeds"], opd["score"], opd["student_tokens"], opd["peak_memory_bytes"]) == (
+        *("0 1 2", "0.5", "1001"),
+        str(102 * 2**20),
+    )
+    lines = render_latex(board).splitlines()
+    assert r"tropd (max\_beta=0.5) & 100.0 [63.1, 100.0]$^\dagger$ & 1--4 \\" in lines
+    assert r"eopd (seed 2) & \multicolumn{2}{l}{failed: the loss is not finite at step 7} \\" in lines
+    assert lines[2] == r"\begin{tabular}{lrr}" and all(line.endswith(r"\\") for line in lines[4:-2] if "&" in line)
+
+
+def test_gpu_hours_are_of_the_runs_that_used_gpus() -> None:
+    """(1.5 + 2.5 + 3.5 + 0.5) s on 2 GPUs = 16 s = 16 / 3600 h; unknown where a run does not say."""
+    on_gpus = {"provenance": {**PROVENANCE, "gpus": 2}}
+    rows = {
+        row.label: row.cost.gpu_hours
+        for row in board_of([run("opd", 0, [1], **on_gpus), run("tropd", 0, [1], **on_gpus), run("tropd", 1, [1])]).rows
+    }
+    assert rows == {"opd": pytest.approx(16 / 3600), "tropd": None}
 
 
 def test_difference_is_on_the_seeds_that_both_have() -> None:
@@ -148,9 +289,9 @@ def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     records = small_comparison()
     for name, order in (("a", records), ("b", records[::-1])):
         write_leaderboard(tmp_path / name, board_of(order))
-    for file in ("leaderboard.md", "leaderboard.json"):
+    for file in FILES:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES
 
 
 def test_json_has_the_numbers_and_their_estimand() -> None:
@@ -183,7 +324,7 @@ def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None
     original = rebuild_leaderboard(folder, "made")
     publish(folder, published)
     files = {path.name: path.read_bytes() for path in published.iterdir()}
-    assert sorted(files) == ["leaderboard.json", "leaderboard.md", "runs.jsonl"]
+    assert sorted(files) == [*FILES, "runs.jsonl"]
     assert len(files["runs.jsonl"]) < 4096 * len(small_comparison())
     rebuilt = rebuild_leaderboard(published, f"python -m harness.leaderboard {published}")
     assert {path.name: path.read_bytes() for path in published.iterdir()} == files

@@ -10,7 +10,7 @@ from harness.config import find_methods
 from harness.errors import UserError
 from harness.paths import ROOT
 from harness.results.record import UNTRAINED
-from harness.results.reference import AVERAGE, ReferenceRow, load_reference
+from harness.results.reference import AVERAGE, ReferenceRow, load_reference, published_rows
 
 ROWS = load_reference()
 
@@ -86,6 +86,47 @@ def test_cells_lie_on_the_grid_of_their_benchmark() -> None:
                 off.add((row.table, row.label, row.benchmark))
                 assert row.doubt
     assert off == set(OFF_GRID)
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "benchmark", "points"),
+    [
+        ("qwen3_multi", "TrOPD", "livecodebench_v6", 3.6),  # sqrt(0.36 x 0.64 / 175)
+        ("qwen3_multi", "TrOPD", "ifbench", 2.9),  # sqrt(0.4218 x 0.5782 / 294)
+        ("qwen3_multi", "TrOPD", "aime24", 1.6),  # sqrt(0.5208 x 0.4792 / 960)
+        ("qwen3_multi", "TrOPD", "aime25", 1.6),  # sqrt(0.4406 x 0.5594 / 960)
+        ("deepseek_single", "TrOPD", "aime24", 1.6),  # sqrt(0.3854 x 0.6146 / 960)
+    ],
+)
+def test_the_least_noise_of_published_cells(table: str, label: str, benchmark: str, points: float) -> None:
+    error = cells(table)[label][benchmark].standard_error
+    assert error is not None and round(error, 1) == points
+
+
+def test_gains_of_one_run_are_within_the_noise_of_it() -> None:
+    """LiveCodeBench and IFBench, TrOPD against the next method: 36.00 - 35.43 is one problem of 175, 42.18 - 38.78 ten of 294."""
+    table = cells("qwen3_multi")
+    for benchmark, other, solved in (("livecodebench_v6", "REOPOLD", 1), ("ifbench", "Entropy OPD", 10)):
+        ours, theirs = table["TrOPD"][benchmark], table[other][benchmark]
+        assert round((ours.value - theirs.value) / 100 * (ours.trials or 0)) == solved
+        assert ours.value - theirs.value < 1.96 * math.hypot(ours.standard_error or 0, theirs.standard_error or 0)
+
+
+def test_noise_is_stated_only_where_the_design_is_known() -> None:
+    assert cells("qwen3_multi")["TrOPD"]["average"].standard_error is None
+    assert cells("qwen3_report")["Qwen3-1.7B (thinking)"]["aime24"].standard_error is None
+    for benchmark, (trials, _) in GRIDS.items():
+        assert {row.trials for row in ROWS if row.benchmark == benchmark and row.table.startswith("deepseek")} <= {
+            trials
+        }
+
+
+def test_published_rows_are_chosen_by_setting_or_by_name() -> None:
+    assert {row.table for row in published_rows("deepseek_math")} == {"table1_ablation", "deepseek_single"}
+    assert {row.table for row in published_rows("tiny_cpu", ["qwen3_multi"])} == {"qwen3_multi"}
+    assert published_rows("tiny_cpu") == ()
+    with pytest.raises(UserError, match="no published table 'tabel1'"):
+        published_rows("tiny_cpu", ["tabel1"])
 
 
 def test_the_two_values_of_one_cell_are_both_in_doubt() -> None:
