@@ -218,7 +218,7 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
             evaluation.task for record in records for evaluation in record.evaluations if record.status == "completed"
         }
         protocols = {task: value for task, value in protocols_of(run).items() if task in scored}
-        print_leaderboard(rebuild_leaderboard(folder, command, protocols))
+        print_leaderboard(rebuild_leaderboard(folder, command, protocols, [run.reference] if run.reference else []))
         print(f"\n{folder}/leaderboard.md")
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)

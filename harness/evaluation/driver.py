@@ -137,6 +137,7 @@ def _task_result(
     items: list[ItemRow] = []
     texts: list[dict[str, Any]] = []
     votes: list[Any] = []
+    majority: list[int] = []
     for row in sorted(results["samples"][name], key=lambda row: row["doc_id"]):
         if not {"correct", "extracted"} <= row.keys():
             raise UserError(
@@ -158,27 +159,34 @@ def _task_result(
             kept = text if keep_private_texts or not loaded.private else None
             texts.append({**_key(items[-1]), "text": kept, "extracted": extracted})
         votes += row.get("votes", [])
-    folded = {} if loaded.documents_per_problem == 1 else _folded_metrics(items, votes, loaded.samples)
-    metrics = {**_plain_metrics(results["results"][name]), **folded}
+        majority += [int(row["maj_at_k"])] if "maj_at_k" in row else []
+    metrics = _plain_metrics(results["results"][name])
+    if loaded.documents_per_problem > 1:  # lm-eval knows documents, and here each repeat is one
+        majority = _majority(items, votes, loaded.samples)
+        metrics["pass_at_k"] = _pass_at_k(items, loaded.samples)
+        metrics |= {"maj_at_k": sum(majority) / len(majority)} if majority else {}
     own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
-    return TaskResult(_evaluation(name, loaded, items, metrics), items, texts, own)
+    return TaskResult(_evaluation(name, loaded, items, metrics, majority), items, texts, own)
 
 
-def _folded_metrics(items: Sequence[ItemRow], votes: Sequence[Any], k: int) -> dict[str, float]:
-    """What lm-eval cannot know where the repeats of a problem are documents of their own.
+def _pass_at_k(items: Sequence[ItemRow], k: int) -> float:
+    problems = [items[i : i + k] for i in range(0, len(items), k)]
+    return sum(any(row.correct for row in samples) for samples in problems) / len(problems)
+
+
+def _majority(items: Sequence[ItemRow], votes: Sequence[Any], k: int) -> list[int]:
+    """Whether the most frequent answer of each problem is right; nothing for a task that does not vote.
 
     `votes` names what each sample chose, whatever letter it had; None: nothing. The option given first wins a tie.
     """
-    problems = [range(i, i + k) for i in range(0, len(items), k)]
-    metrics = {"pass_at_k": sum(any(items[i].correct for i in samples) for samples in problems) / len(problems)}
-    if len(votes) == len(items):
-        won = 0.0
-        for samples in problems:
-            counts = Counter(votes[i] for i in samples if votes[i] is not None)
-            best = max(counts, key=counts.__getitem__, default=None)
-            won += best is not None and next(items[i].correct for i in samples if votes[i] == best)
-        metrics["maj_at_k"] = won / len(problems)
-    return metrics
+    if len(votes) != len(items):
+        return []
+    won = []
+    for samples in (range(i, i + k) for i in range(0, len(items), k)):
+        counts = Counter(votes[i] for i in samples if votes[i] is not None)
+        best = max(counts, key=counts.__getitem__, default=None)
+        won.append(int(best is not None and next(items[i].correct for i in samples if votes[i] == best)))
+    return won
 
 
 def _key(row: ItemRow) -> dict[str, Any]:
@@ -191,7 +199,9 @@ def _key(row: ItemRow) -> dict[str, Any]:
     }
 
 
-def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow], metrics: Mapping[str, float]) -> Evaluation:
+def _evaluation(
+    name: str, loaded: LoadedTask, items: Sequence[ItemRow], metrics: Mapping[str, float], majority: Sequence[int]
+) -> Evaluation:
     """The row of a task; items are in the order of the documents, the repeats of a document side by side."""
     k = loaded.samples
     correct = tuple(int(sum(row.correct for row in items[i : i + k])) for i in range(0, len(items), k))
@@ -205,6 +215,7 @@ def _evaluation(name: str, loaded: LoadedTask, items: Sequence[ItemRow], metrics
         mean_tokens=sum(row.tokens for row in items) / len(items),
         correct=correct,
         metrics=dict(sorted(metrics.items())),
+        majority=tuple(majority) or None,
     )
 
 

@@ -53,9 +53,8 @@ class Evaluation:
     truncated_frac: float  # samples that hit the length limit
     mean_tokens: float  # per sample
     correct: tuple[int, ...]  # successes per problem, in the order of the task's documents; what intervals are made of
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # the task's own: pass_at_k, maj_at_k, sandboxed (0: not), …
+    # the task's own: pass_at_k, maj_at_k, sandboxed (0: not) and so on
+    metrics: dict[str, float] = field(default_factory=dict)
     # per problem 1 if its most frequent answer is right, else 0 (maj@k); None where answers are not voted on
     majority: tuple[int, ...] | None = None
 
