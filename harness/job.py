@@ -26,7 +26,7 @@ from harness.models import context_length, load_config, load_model, load_tokeniz
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.recorder import StepRecorder, complete_checkpoint, read_metrics
+from harness.recorder import StepRecorder, complete_checkpoint, read_metrics, read_samples
 from harness.results.record import Counters, RunRecord, load_record, write_record
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.hf import HFEngine
@@ -86,6 +86,7 @@ def check_leftovers(folder: Path) -> None:
     if (folder / "record.json").exists():
         load_record(folder / "record.json")
     read_metrics(folder)
+    read_samples(folder)
     for name in ("items.jsonl", "texts.jsonl"):
         for _ in _read_rows(folder / name):
             pass
@@ -157,7 +158,11 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     )
     check_engine(machinery, setting.dtype)
     recorder = StepRecorder(
-        folder, progress, lambda: _development_scores(config, models, machinery), config.evaluation.dev_every
+        folder,
+        progress,
+        lambda: _development_scores(config, models, machinery),
+        config.evaluation.dev_every,
+        models.tokenizer.decode,
     )
     trainer = DistillationTrainer(
         machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [recorder]
