@@ -162,7 +162,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         progress,
         lambda: _development_scores(config, models, machinery),
         config.evaluation.dev_every,
-        models.tokenizer.decode,
+        lambda ids: str(models.tokenizer.decode(list(ids))),
     )
     trainer = DistillationTrainer(
         machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [recorder]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.types import Rollout, TokenCredit, TokenSignal
+if TYPE_CHECKING:  # who reads the file needs no torch
+    from harness.types import Rollout, TokenCredit, TokenSignal
 
 SAMPLES_FILE = "samples.jsonl"
 SAMPLED_STEPS = 8  # of a run, evenly spaced, and the first
@@ -68,14 +69,15 @@ def sample_row(step: int, sample: CreditSample, decode: Decode) -> dict[str, Any
 
 
 def token_texts(ids: Sequence[int], decode: Decode) -> list[str]:
-    """The text of each token; together they are the decoded completion.
+    """The text of each token, the space before it included; together they are the decoded completion.
 
     A character that is spread over several tokens of a byte-level vocabulary belongs to the last of them.
     """
     texts: list[str] = []
-    start = 0
+    start = 0  # of the tokens whose text is not told yet
     for end in range(1, len(ids) + 1):
-        text = decode(ids[start:end])
+        before = decode(ids[max(0, start - 1) : start])  # some tokenizers drop the space before the first token
+        text = decode(ids[max(0, start - 1) : end]).removeprefix(before)
         unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 4  # UTF-8 takes up to 4 bytes
         texts.append("" if unfinished else text)
         start = start if unfinished else end

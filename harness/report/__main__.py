@@ -38,7 +38,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m harness.report", description="Makes one self-contained HTML page that shows a comparison."
     )
     parser.add_argument("folder", type=Path, help="results/<setting>-<hash8>, or a folder with a published runs.jsonl")
-    parser.add_argument("values", nargs="*", metavar="output=FILE", help=f"where to write it; FOLDER/{FILE_NAME} by default")
+    parser.add_argument(
+        "values", nargs="*", metavar="output=FILE", help=f"where to write it; FOLDER/{FILE_NAME} by default"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="the same")
     parser.add_argument(
         "--protocol",
@@ -56,7 +58,7 @@ def _pairs(texts: Sequence[str], form: str) -> dict[str, str]:
         key, separator, value = text.partition("=")
         if not (key and separator and value):
             raise UserError(f"{text!r} is not {form}; write it like that.")
-    return dict((text.partition("=")[0], text.partition("=")[2]) for text in texts)
+    return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 
 def _run(options: argparse.Namespace) -> str:

@@ -52,9 +52,7 @@ def build_curve(label: str, runs: Sequence[Rows], key: str, axis: str = "step", 
     return Curve(label, x, y.mean(0), y.min(0), y.max(0), len(runs))
 
 
-def build_curves(
-    metrics: Mapping[str, Sequence[Rows]], key: str, axis: str = "step", points: int = 100
-) -> list[Curve]:
+def build_curves(metrics: Mapping[str, Sequence[Rows]], key: str, axis: str = "step", points: int = 100) -> list[Curve]:
     """The curve of every label that has one."""
     found = [build_curve(label, runs, key, axis, points) for label, runs in metrics.items()]
     return [curve for curve in found if curve is not None]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.progress import MakeBar
-from harness.report.curves import AXES, Curve, build_curves
+from harness.report.curves import AXES, build_curves
 from harness.report.items import FLIP, build_items
 from harness.report.plots import Estimate, Metric, Panel, draw_curves, draw_forest
 from harness.report.source import Source, records_of
@@ -26,7 +26,9 @@ FIRST_METRICS = (
     Metric("kl/reverse_k1", "Reverse KL", "sampled estimate of KL(student ‖ teacher), nats per token"),
     Metric("grad_norm", "Gradient norm", "before clipping"),
     Metric("entropy/student", "Student entropy", "sampled estimate, nats per token"),
-    Metric("outlier/frac", "Outlier fraction", "student tokens that a draw with P_trust = min(π_T/π_S, 1) rejects", True),
+    Metric(
+        "outlier/frac", "Outlier fraction", "student tokens that a draw with P_trust = min(π_T/π_S, 1) rejects", True
+    ),
     Metric("outlier/hard_frac", "Hard outliers", "student tokens with a reward below −5 nats", True),
     Metric("kl/total_variation", "Total variation", "estimate of the mean distance between student and teacher"),
     Metric("reward/q001", "Reward, 0.1 % quantile", "log π_T − log π_S over the step's tokens, nats"),
@@ -39,7 +41,8 @@ FIRST_METRICS = (
 )
 _ELSEWHERE = ("step", "learning_rate", *(metric.key for metric in FIRST_METRICS))
 _ELSEWHERE_GROUPS = ("eval/", "time/", "tokens/")
-_POINTS, _FEWEST_POINTS = 2400, 40  # points of a figure, over all its curves; of one curve
+_POINTS = 2400  # of a figure, over all its curves
+_FEWEST_POINTS, _MOST_POINTS = 40, 100  # of a curve
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def render_page(source: Source, make_bar: MakeBar) -> str:
             return value
 
         context["scores"] = [done(_score_group(source, task, number, looks)) for number, task in enumerate(tasks)]
-        groups = [_draw_group(job, source, looks, done) for job in curve_jobs]
+        groups = [_draw_group(f"curve-{number}", job, source, looks, done) for number, job in enumerate(curve_jobs)]
         context["items"] = [done(build_items(source, task)) for task in tasks]
         context["steps"] = done(build_steps(source.samples))
     context |= {
@@ -96,6 +99,7 @@ def _plain_context(source: Source, looks: Mapping[str, Look]) -> dict[str, Any]:
         "footnotes": footnotes(board),
         "style": Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         "looks": looks,
+        "unfinished": [label for label in source.metrics if not source.is_finished(label)],
         "has_folders": any(run.folder is not None for run in source.runs),
         "flip": FLIP,
         "kinds": KINDS,
@@ -126,25 +130,25 @@ def _curve_jobs(source: Source) -> list[_CurveJob]:
         if key.startswith("eval/")
     )
     first = tuple(metric for metric in FIRST_METRICS if metric.key in keys)
-    rest = tuple(
-        Metric(key, key) for key in keys if key not in _ELSEWHERE and not key.startswith(_ELSEWHERE_GROUPS)
-    )
-    jobs = [_CurveJob(f"over {title}", axis, learned) for axis, title in AXES.items()]
-    return [*jobs, _CurveJob("Dynamics", "step", first), _CurveJob("Everything else that was logged", "step", rest)]
+    rest = tuple(Metric(key, key) for key in keys if key not in _ELSEWHERE and not key.startswith(_ELSEWHERE_GROUPS))
+    learning = [
+        _CurveJob(title, axis, tuple(replace(metric, title=f"{metric.title}, over {title}") for metric in learned))
+        for axis, title in AXES.items()
+    ]
+    return [*learning, _CurveJob("Dynamics", "step", first), _CurveJob("Everything else that was logged", "step", rest)]
 
 
 def _draw_group(
-    job: _CurveJob, source: Source, looks: Mapping[str, Look], done: Callable[[Any], Any]
+    key: str, job: _CurveJob, source: Source, looks: Mapping[str, Look], done: Callable[[Any], Any]
 ) -> FigureGroup:
-    points = max(_FEWEST_POINTS, min(100, _POINTS // max(1, len(source.metrics))))
+    points = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS // max(1, len(source.metrics))))
     panels: list[Panel] = []
-    drawn: dict[str, Sequence[Curve]] = {}
-    for metric in job.metrics:
+    drawn: set[str] = set()
+    for number, metric in enumerate(job.metrics):
         curves = build_curves(source.metrics, metric.key, job.axis, points)
-        key = f"{job.axis}-{metric.key}".replace("/", "-").replace(" ", "-")
         if curves:
-            panels.append(draw_curves(key, metric, curves, looks, job.axis))
-            drawn |= {curve.label: curves for curve in curves}
+            panels.append(draw_curves(f"{key}-{number}", metric, curves, looks, job.axis))
+            drawn |= {curve.label for curve in curves}
         done(None)
     return FigureGroup(job.title, tuple(panels), tuple(label for label in source.labels if label in drawn))
 
@@ -170,7 +174,7 @@ def _score_group(source: Source, task: str, number: int, looks: Mapping[str, Loo
 
 
 def _setting_table(source: Source) -> Table:
-    return Table(("key", "value"), tuple(_flat(source.runs[0].record.setting)), names=1)
+    return Table(("key", "value"), tuple(_flat(source.runs[0].record.setting)), names=2)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

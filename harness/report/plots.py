@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.curves import AXES, Curve
-from harness.report.theme import INK, MUTED, TITLED, Look, new_figure, style_context, to_svg, visible
+from harness.report.theme import INK, MUTED, Look, new_figure, style_context, titled, to_svg, visible
 from harness.results.statistics import Interval
 
 WIDTH = 380  # of every figure, in CSS pixels at its natural size
@@ -70,7 +71,9 @@ def draw_forest(
         for row, estimate in enumerate(estimates):
             _draw_estimate(axes, row, estimate, looks[estimate.label])
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if zero and value else f"{value:g}"))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:+g}" if zero and value else f"{value:g}")
+        )
         description = "; ".join(f"{estimate.label}: {estimate.text}" for estimate in estimates)
         svg = to_svg(figure, key, title, f"{note} {description}.")
     rows = tuple((e.label, *[f"{100 * v:.2f}" for v in _ends(e.interval)]) for e in estimates)
@@ -84,7 +87,7 @@ def _ends(interval: Interval) -> tuple[float, float, float]:
 def _draw_estimate(axes: Axes, row: int, estimate: Estimate, look: Look) -> None:
     middle, low, high = (100 * value for value in _ends(estimate.interval))
     y = row + 0.74
-    gid = TITLED + f"{estimate.label}: {estimate.text}"
+    gid = titled(f"{estimate.label}: {estimate.text}")
     axes.plot([low, high], [y, y], color=look.placeholder, linewidth=2.4, gid=gid)
     axes.plot([middle], [y], color=look.placeholder, marker="o", markersize=6.5, gid=gid)
     words = textwrap.shorten(visible(estimate.label), _LABEL_WIDTH, placeholder=" …")
@@ -99,25 +102,24 @@ def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mappin
     scale = 100 if metric.percent else 1
     with style_context():
         figure = new_figure(WIDTH, _CURVE_HEIGHT)
-        axes = figure.add_axes((48 / WIDTH, 40 / _CURVE_HEIGHT, (WIDTH - 62) / WIDTH, (_CURVE_HEIGHT - 50) / _CURVE_HEIGHT))
+        axes = figure.add_axes(
+            (48 / WIDTH, 40 / _CURVE_HEIGHT, (WIDTH - 62) / WIDTH, (_CURVE_HEIGHT - 50) / _CURVE_HEIGHT)
+        )
         for curve in curves:
             look = looks[curve.label]
-            marker = "o" if len(curve.x) <= _POINTS_WITH_MARKERS else None
+            marker = "o" if len(curve.x) <= _POINTS_WITH_MARKERS else ""
             if curve.seeds > 1:
                 low, high = scale * curve.low, scale * curve.high
                 axes.fill_between(curve.x, low, high, color=look.placeholder, alpha=0.16, linewidth=0)
-            axes.plot(
-                *(curve.x, scale * curve.mean),
-                **{"color": look.placeholder, "linestyle": look.dash, "marker": marker, "markersize": 3.6},
-                gid=TITLED + curve.label,
-            )
+            (line,) = axes.plot(curve.x, scale * curve.mean, color=look.placeholder, linestyle=look.dash)
+            line.set(marker=marker, markersize=3.6, gid=titled(curve.label))
         axes.set_xlabel(AXES[axis])
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        svg = to_svg(figure, key, f"{metric.title} over {AXES[axis]}", _describe(metric, curves, scale))
+        svg = to_svg(figure, key, metric.title, _describe(metric, curves, scale))
     header, rows = _curve_table(curves, axis, scale)
     unit = "%" if metric.percent else ""
     return Panel(metric.title, ", ".join(filter(None, (unit, metric.note))), svg, header, rows)
@@ -133,22 +135,23 @@ def _describe(metric: Metric, curves: Sequence[Curve], scale: float) -> str:
     return f"{metric.note or metric.title}, mean over seeds: {'; '.join(parts)}."
 
 
-def _curve_table(curves: Sequence[Curve], axis: str, scale: float) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """The drawn means, a row per point; token counts differ between methods, so these have a column each."""
-    show: Callable[[float], str] = format_value
+def _curve_table(
+    curves: Sequence[Curve], axis: str, scale: float
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The drawn means, a row per point; where methods do not share their x, each has a column of its own for it."""
     points = max((len(curve.x) for curve in curves), default=0)
-    shared = axis == "step"
+    shared = axis == "step" and all(np.array_equal(curve.x, curves[0].x) for curve in curves)
+    what = "step" if axis == "step" else "tokens"
     header: list[str] = ["step"] if shared else []
     columns: list[list[str]] = []
     if shared:
-        longest = max(curves, key=lambda curve: len(curve.x))
-        columns.append([f"{x:g}" for x in longest.x])
+        columns.append([f"{x:g}" for x in curves[0].x])
     for curve in curves:
         if not shared:
-            header.append(f"{curve.label}: tokens")
+            header.append(f"{curve.label}: {what}")
             columns.append([f"{x:,.0f}" for x in curve.x])
         header.append(curve.label)
-        columns.append([show(scale * value) for value in curve.mean])
+        columns.append([format_value(scale * value) for value in curve.mean])
     padded = [column + [""] * (points - len(column)) for column in columns]
     return tuple(header), tuple(zip(*padded, strict=True))
 
@@ -156,8 +159,3 @@ def _curve_table(curves: Sequence[Curve], axis: str, scale: float) -> tuple[tupl
 def format_value(value: float) -> str:
     """Three or four significant digits, without a needless exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def legend_labels(curves: Mapping[str, Sequence[object]], order: Sequence[str]) -> list[str]:
-    """The labels that a group of figures shows, in the page's order."""
-    return [label for label in order if label in curves]

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.recorder import read_metrics, read_samples
 from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
+from harness.results.expectations import METRICS
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import UNTRAINED, Evaluation, RunRecord
+from harness.samples import SAMPLES_FILE
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ class Source:
         """label -> samples.jsonl of its run on the lowest seed that has one."""
         found: dict[str, list[dict[str, Any]]] = {}
         for run in self.runs:
-            if run.folder is not None and run.record.label not in found and (rows := read_samples(run.folder)):
+            if (
+                run.folder is not None
+                and run.record.label not in found
+                and (rows := list(read_rows(run.folder / SAMPLES_FILE)))
+            ):
                 found[run.record.label] = rows
         return {label: found[label] for label in self.methods if label in found}
 
@@ -75,7 +80,11 @@ class Source:
     def _metrics_of(self, label: str) -> list[list[dict[str, Any]]]:
         runs = [run for run in self.runs if run.record.label == label and run.folder is not None]
         completed = [run for run in runs if run.record.status == "completed"]
-        return [rows for run in completed or runs if run.folder is not None and (rows := read_metrics(run.folder))]
+        return [
+            rows
+            for run in completed or runs
+            if run.folder is not None and (rows := list(read_rows(run.folder / METRICS)))
+        ]
 
 
 def load_source(folder: Path, command: str, protocols: Protocols | None) -> Source:
@@ -86,7 +95,7 @@ def load_source(folder: Path, command: str, protocols: Protocols | None) -> Sour
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of items.jsonl or texts.jsonl; nothing if there is no such file."""
+    """The rows of a run's .jsonl file, none if there is no such file; a last line that is still being written is left out."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", newline="\n") as lines:  # a text may hold Unicode's other line separators
@@ -94,9 +103,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError:
+                if not line.endswith("\n"):
+                    return
                 row = None
             if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not a row; delete {path} and run the comparison again.")
+                raise UserError(f"{path}, line {number}: not a row; delete the folder {path.parent} to run it again.")
             yield row
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -27,7 +29,7 @@ INK, MUTED, RULE = "#010203", "#010204", "#010205"  # placeholder colours
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", "#010206": "--hue-student", "#010207": "--hue-teacher"}
 _VARIABLES |= {f"#0102{16 + hue:02x}": f"--hue-{hue}" for hue in range(HUES)}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,
@@ -60,11 +62,13 @@ _STYLE = {
     "path.simplify_threshold": 0.2,
 }
 
-TITLED = "title:"  # begins the gid of an artist that has a title
+_TITLED = "title:"  # begins the gid of an artist that has a title
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _FONT = re.compile(r"font-family: [^;]*;? ?")  # the page's own font serves
 _COLOUR = re.compile("#[0-9a-f]{6}")
-_UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 def visible(text: str) -> str:
@@ -113,14 +117,20 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def titled(text: str) -> str:
+    """The gid of an artist that shows `text` under the pointer."""
+    return _TITLED + visible(text)
+
+
 def to_svg(figure: Figure, key: str, title: str, description: str) -> Markup:
     """The figure as an <svg> element with a title and a description for those who cannot see it.
 
-    Args: key: unique in the page; the element's ids start with it. An artist's gid becomes its <title>, which a
-    browser shows under the pointer.
+    Args: key: unique in the page; the element's ids start with it.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser draws the text
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing = ElementTree.fromstring(buffer.getvalue())
     referenced = set(re.findall(r"#([\w.-]+)(?=[\")])", buffer.getvalue()))
     width, height = figure.get_size_inches() * 72
@@ -147,9 +157,9 @@ def _adapt(element: Element, key: str, referenced: set[str]) -> None:
     name = attributes.pop("id", "")
     if name in referenced or name.startswith(key):
         attributes["id"] = name if name.startswith(key) else f"{key}-{name}"
-    elif name.startswith(TITLED):
+    elif name.startswith(_TITLED):
         title = Element("title")
-        title.text = visible(name.removeprefix(TITLED))
+        title.text = name.removeprefix(_TITLED)
         element.insert(0, title)
     for name, value in attributes.items():
         if name == "transform" and value.startswith("rotate(-0 "):
@@ -162,5 +172,7 @@ def _adapt(element: Element, key: str, referenced: set[str]) -> None:
             value = " ".join(value.split())
         elif name == "style":
             value = _FONT.sub("", value)
-            value = _COLOUR.sub(lambda match: f"var({_VARIABLES[match[0]]})" if match[0] in _VARIABLES else match[0], value)
+            value = _COLOUR.sub(
+                lambda match: f"var({_VARIABLES[match[0]]})" if match[0] in _VARIABLES else match[0], value
+            )
         element.set(name, value)

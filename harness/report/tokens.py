@@ -89,7 +89,9 @@ def _token(
     strength = sum(abs(advantage) > bound for bound in _STRENGTHS)
     numbers = tuple(format_value(value) for value in (reward, advantage, divergence, imitation))
     kind = "prefix" if position < prefix_len else _own_kind(reward, advantage, divergence)
-    return Token(text, kind, strength if kind in ("trusted", "both") else 0, kind == "trusted" and advantage < 0, numbers)
+    return Token(
+        text, kind, strength if kind in ("trusted", "both") else 0, kind == "trusted" and advantage < 0, numbers
+    )
 
 
 def _own_kind(reward: float, advantage: float, divergence: float) -> str:
