@@ -283,13 +283,14 @@ def _write_rows(folder: Path, result: TaskResult) -> None:
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON; delete the file to have it evaluated again."
-            ) from None
+    with path.open(newline="\n") as lines:  # a sampled text may hold Unicode's other line separators
+        for number, line in enumerate(lines, 1):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise UserError(
+                    f"{path}, line {number}: not valid JSON; delete the file to have it evaluated again."
+                ) from None
 
 
 def _new_record(config: RunConfig) -> RunRecord:

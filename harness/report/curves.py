@@ -15,8 +15,8 @@ Rows = Sequence[Mapping[str, Any]]  # of one run, a row per step
 
 AXES: Mapping[str, str] = {
     "step": "optimiser steps",
-    "tokens/student": "tokens written by the student",
-    "tokens/scored": "tokens written by student and teacher",
+    "tokens/student": "student tokens",
+    "tokens/scored": "student and teacher tokens",
 }
 
 

@@ -16,14 +16,16 @@ from harness.report.source import Source, read_rows
 from harness.results.collect import FoundRun
 from harness.results.leaderboard import score_matrix
 
-SHOWN_PROBLEMS = 40  # of all tasks together, those whose score differs most between methods
+SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
 LISTED_PROBLEMS = 600  # a task with more has no table of all problems
-_HEAD, _TAIL = 900, 300  # characters kept of a long text
+_TEXTS = 600_000  # characters of all texts of the page
+_LONGEST, _SHORTEST = (
+    1200,
+    300,
+)  # characters kept of a long text, fewer where there are many: three quarters from its beginning
 _FULL = (0, 114, 178)  # the colour of a solved problem; an unsolved one is transparent
 FLIP = 0.5  # difference in the share of solved samples that counts as a flip
-
-Texts = Mapping[tuple[str, int], Mapping[str, Any]]  # (item_id, repeat) -> row
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def build_items(source: Source, task: str) -> TaskItems:
     limit = max(_FEWEST_PROBLEMS, SHOWN_PROBLEMS // len(source.evaluations))
     chosen = [int(i) for i in np.argsort(-spread, kind="stable")[:limit] if spread[i] > 0]
     names = _item_names(source, task, labels, shares.shape[1])
-    sampled = {label: _read_sampled(source, task, label, [names[i] for i in chosen]) for label in labels}
+    kept = _TEXTS // max(1, len(source.evaluations) * len(labels) * len(chosen))
+    kept = max(_SHORTEST, min(_LONGEST, kept))
+    sampled = {label: _read_sampled(source, task, label, [names[i] for i in chosen], kept) for label in labels}
     counts = {label: _counts(runs[label]) for label in labels}
 
     def cell(label: str, problem: int) -> Cell:
@@ -152,7 +156,7 @@ def _rows(run: FoundRun, name: str, task: str, protocol: str) -> Iterator[dict[s
     return (row for row in read_rows(run.folder / name) if (row.get("task"), row.get("protocol_hash")) == key)
 
 
-def _read_sampled(source: Source, task: str, label: str, names: Sequence[str]) -> dict[str, Sampled]:
+def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
     """The first sample of each of these problems, by the label's run on its lowest seed."""
     run = source.first_run(label, task)
     if run is None or not names:
@@ -167,16 +171,16 @@ def _read_sampled(source: Source, task: str, label: str, names: Sequence[str]) -
     for row in _rows(run, "texts.jsonl", task, protocol):
         name = str(row.get("item_id"))
         if name in wanted and name not in found:
-            found[name] = _sampled(row, correct.get((name, row.get("repeat"))))
+            found[name] = _sampled(row, correct.get((name, row.get("repeat"))), kept)
     return found
 
 
-def _sampled(row: Mapping[str, Any], correct: bool | None) -> Sampled:
+def _sampled(row: Mapping[str, Any], correct: bool | None, kept: int) -> Sampled:
     text = row.get("text")
     if not isinstance(text, str):  # the driver keeps no text of gated and private sets; its answer stays away too
         return Sampled(int(row.get("repeat", 0)), None, True, "", correct, 0)
-    left_out = max(0, len(text) - _HEAD - _TAIL)
-    shown = f"{text[:_HEAD]} […] {text[-_TAIL:]}" if left_out else text
+    left_out = max(0, len(text) - kept)
+    shown = f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text
     extracted = row.get("extracted")
     answer = "" if extracted is None else str(extracted)[:200]
     return Sampled(int(row.get("repeat", 0)), shown, False, answer, correct, left_out)

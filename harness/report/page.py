@@ -132,7 +132,7 @@ def _curve_jobs(source: Source) -> list[_CurveJob]:
     first = tuple(metric for metric in FIRST_METRICS if metric.key in keys)
     rest = tuple(Metric(key, key) for key in keys if key not in _ELSEWHERE and not key.startswith(_ELSEWHERE_GROUPS))
     learning = [
-        _CurveJob(title, axis, tuple(replace(metric, title=f"{metric.title}, over {title}") for metric in learned))
+        _CurveJob(title, axis, tuple(replace(metric, title=f"{metric.title} over {title}") for metric in learned))
         for axis, title in AXES.items()
     ]
     return [*learning, _CurveJob("Dynamics", "step", first), _CurveJob("Everything else that was logged", "step", rest)]

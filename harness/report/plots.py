@@ -114,7 +114,7 @@ def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mappin
             (line,) = axes.plot(curve.x, scale * curve.mean, color=look.placeholder, linestyle=look.dash)
             line.set(marker=marker, markersize=3.6, gid=titled(curve.label))
         axes.set_xlabel(AXES[axis])
-        axes.margins(x=0.02)
+        axes.margins(x=0.02, y=0.06)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
         axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ def write_everything(
     text: str = "an answer",
     tokens: Sequence[str] = ("The", " answer", " is", " 7", "\n"),
     private: bool = False,
+    metrics: Collection[str] | None = None,
 ) -> Path:
-    """The records as run folders, with all files of each."""
+    """The records as run folders, with all files of each; `metrics`: only these keys (None: all), for quicker pages."""
     write_runs(folder, records)
     for path in sorted(folder.glob("*/seed*/record.json")):
         record = load_record(path)
@@ -97,7 +98,9 @@ def write_everything(
             }
             write_rows(path.parent / "texts.jsonl", [{**key, **shown} for key in keys])
         if record.method not in ("student", "teacher"):
-            write_rows(path.parent / "metrics.jsonl", metrics_rows(steps, 0.1 * record.seed))
+            rows = metrics_rows(steps, 0.1 * record.seed)
+            kept = [{k: v for k, v in row.items() if metrics is None or k in ("step", *metrics)} for row in rows]
+            write_rows(path.parent / "metrics.jsonl", kept)
             write_rows(path.parent / "samples.jsonl", sample_rows([1, steps // 2, steps], tokens))
     return folder
 

@@ -98,7 +98,9 @@ def test_failed_runs_changed_knobs_and_provenance_are_there(whole: str) -> None:
 
 
 def test_what_a_model_wrote_is_escaped_and_visible(tmp_path: Path) -> None:
-    page = page_of(write_everything(tmp_path, small_comparison(), text=NASTY, tokens=("p", NASTY, "</span><b>")))
+    page = page_of(
+        write_everything(tmp_path, small_comparison(), text=NASTY, tokens=("p", NASTY, "</span><b>"), metrics=[])
+    )
     outline = Outline(page)
     assert "script" not in outline.tags
     assert "<script" not in page
@@ -120,13 +122,13 @@ def test_nasty_labels_break_neither_page_nor_figures(tmp_path: Path) -> None:
 
 
 def test_private_texts_stay_private(tmp_path: Path) -> None:
-    page = page_of(write_everything(tmp_path, small_comparison(), private=True))
+    page = page_of(write_everything(tmp_path, small_comparison(), private=True, metrics=[]))
     assert "The text of this set is kept private." in page
     assert "secret" not in page
 
 
 def test_texts_are_those_of_the_sampled_problem(tmp_path: Path) -> None:
-    page = page_of(write_everything(tmp_path, [run("opd", 0, [0, 4, 4]), run("tropd", 0, [4, 4, 4])]))
+    page = page_of(write_everything(tmp_path, [run("opd", 0, [0, 4, 4]), run("tropd", 0, [4, 4, 4])], metrics=[]))
     problems = re.findall(r'<details class="problem">.*?</div></details>', page, flags=re.S)
     assert len(problems) == 1  # only the first problem flips
     assert "item-0" in problems[0]
@@ -135,8 +137,16 @@ def test_texts_are_those_of_the_sampled_problem(tmp_path: Path) -> None:
     assert "1 of 3 problems flip" in page
 
 
+def test_long_texts_keep_beginning_and_end(tmp_path: Path) -> None:
+    runs = [run("opd", 0, [0, 4]), run("tropd", 0, [4, 4])]
+    page = page_of(write_everything(tmp_path, runs, text="a" * 900 + "b" * 1000, metrics=[]))
+    end = "b" * (300 - len(" by opd")) + " by opd"  # three quarters of 1,200 characters, then a quarter
+    assert f"<pre>{'a' * 900} […] {end}</pre>" in page
+    assert "; 707 characters left out" in page  # 1,900 + 7 − 1,200
+
+
 def test_published_folder_has_tables_and_says_what_is_missing(tmp_path: Path) -> None:
-    source = write_everything(tmp_path / "runs", small_comparison())
+    source = write_everything(tmp_path / "runs", small_comparison(), metrics=[])
     publish_records(tmp_path / "published" / "runs.jsonl", load_records(source))
     page = page_of(tmp_path / "published")
     Outline(page)
@@ -147,7 +157,7 @@ def test_published_folder_has_tables_and_says_what_is_missing(tmp_path: Path) ->
 
 
 def test_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
-    folder = write_everything(tmp_path, small_comparison()[:6])
+    folder = write_everything(tmp_path, small_comparison()[:6], metrics=["grad_norm"])
     assert page_of(folder) == page_of(folder)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.job import check_leftovers
 from harness.progress import RunProgress
 from harness.recorder import StepRecorder, read_samples
+from harness.report.source import read_rows
 from harness.report.tokens import build_steps
 from harness.samples import credit_sample, is_sampled, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
@@ -95,3 +97,10 @@ def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> 
     shown = [len(c.tokens) for step in steps for c in step.completions]
     assert shown == [2000] * 4
     assert steps[0].completions[0].left_out == 7000
+
+
+def test_sampled_text_may_hold_any_line_separator(tmp_path: Path) -> None:
+    row = json.dumps({"task": "t", "text": "a\u2028b\x85c\x0bd"}, ensure_ascii=False)
+    (tmp_path / "texts.jsonl").write_text(row + "\n")
+    check_leftovers(tmp_path)
+    assert [row["text"] for row in read_rows(tmp_path / "texts.jsonl")] == ["a\u2028b\x85c\x0bd"]
