@@ -41,7 +41,7 @@ FIRST_METRICS = (
 )
 _ELSEWHERE = ("step", "learning_rate", *(metric.key for metric in FIRST_METRICS))
 _ELSEWHERE_GROUPS = ("eval/", "time/", "tokens/")
-_POINTS = 2400  # of a figure, over all its curves
+_POINTS = 1600  # of a figure, over all its curves
 _FEWEST_POINTS, _MOST_POINTS = 40, 100  # of a curve
 
 

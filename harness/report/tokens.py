@@ -17,7 +17,7 @@ KINDS: Mapping[str, str] = {
 }
 HEADER = ("token", "log π_T − log π_S", "advantage", "divergence weight", "imitation weight")
 _COLUMNS = ("reward", "advantage", "divergence_weight", "imitation_weight")
-_TOKENS = 8000  # shown in the whole page
+_TOKENS = 6000  # shown in the whole page
 _FEWEST_TOKENS = 40  # of a completion
 _MANY_LABELS, _FEW_STEPS = 6, 4
 _STRENGTHS = (0.1, 1.0, 3.0)  # nats; advantages above each are drawn stronger

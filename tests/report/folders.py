@@ -79,24 +79,19 @@ def write_everything(
     write_runs(folder, records)
     for path in sorted(folder.glob("*/seed*/record.json")):
         record = load_record(path)
+        items: list[dict[str, Any]] = []
+        texts: list[dict[str, Any]] = []
+        shown = {"text": None if private else f"{text} by {record.method}", "extracted": "secret" if private else "7"}
         for evaluation in record.evaluations:
-            keys = [
-                {
-                    "task": evaluation.task,
-                    "protocol_hash": evaluation.protocol_hash,
-                    "item_id": f"item-{problem}",
-                    "repeat": repeat,
-                }
-                for problem in range(evaluation.problems)
-                for repeat in range(evaluation.samples)
-            ]
-            correct = [float(k["repeat"] < evaluation.correct[int(k["item_id"].split("-")[1])]) for k in keys]
-            write_rows(path.parent / "items.jsonl", [{**k, "correct": c} for k, c in zip(keys, correct, strict=True)])
-            shown = {
-                "text": None if private else f"{text} by {record.method}",
-                "extracted": "secret" if private else "7",
-            }
-            write_rows(path.parent / "texts.jsonl", [{**key, **shown} for key in keys])
+            for problem, solved in enumerate(evaluation.correct):
+                for repeat in range(evaluation.samples):
+                    key = {"task": evaluation.task, "protocol_hash": evaluation.protocol_hash}
+                    key |= {"item_id": f"item-{problem}", "repeat": repeat}
+                    items.append({**key, "correct": float(repeat < solved)})
+                    texts.append({**key, **shown})
+        if items:
+            write_rows(path.parent / "items.jsonl", items)
+            write_rows(path.parent / "texts.jsonl", texts)
         if record.method not in ("student", "teacher"):
             rows = metrics_rows(steps, 0.1 * record.seed)
             kept = [{k: v for k, v in row.items() if metrics is None or k in ("step", *metrics)} for row in rows]

@@ -42,7 +42,7 @@ def twenty_runs() -> list[RunRecord]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("twenty")
-    long_text = NASTY + " long" * 2000
+    long_text = NASTY + " long" * 300  # longer than what the page keeps
     write_everything(folder, twenty_runs(), steps=200, text=long_text, tokens=["p", NASTY, "\n", *[" word"] * 3000])
     assert main([str(folder)]) == 0
     return folder / "report.html"

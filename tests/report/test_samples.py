@@ -95,8 +95,8 @@ def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> 
     steps = build_steps({"a": rows, "b": rows})
     assert [(step.step, [c.label for c in step.completions]) for step in steps] == [(1, ["a", "b"]), (2, ["a", "b"])]
     shown = [len(c.tokens) for step in steps for c in step.completions]
-    assert shown == [2000] * 4
-    assert steps[0].completions[0].left_out == 7000
+    assert shown == [1500] * 4  # 6,000 over two methods at two steps
+    assert steps[0].completions[0].left_out == 7500
 
 
 def test_sampled_text_may_hold_any_line_separator(tmp_path: Path) -> None:
