@@ -23,7 +23,7 @@ from harness.models import context_length, load_config, load_model, load_tokeniz
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.recorder import StepRecorder, complete_checkpoint, read_metrics
+from harness.recorder import StepRecorder, complete_checkpoint, read_metrics, read_samples
 from harness.results.record import Counters, RunRecord, load_record, write_record
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.hf import HFEngine
@@ -84,6 +84,7 @@ def check_leftovers(folder: Path) -> None:
     if (folder / "record.json").exists():
         load_record(folder / "record.json")
     read_metrics(folder)
+    read_samples(folder)
     check_rows(folder)
 
 
@@ -153,7 +154,11 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     )
     check_engine(machinery, setting.dtype)
     recorder = StepRecorder(
-        folder, progress, lambda: _development_scores(config, models, machinery), config.evaluation.dev_every
+        folder,
+        progress,
+        lambda: _development_scores(config, models, machinery),
+        config.evaluation.dev_every,
+        lambda ids: str(models.tokenizer.decode(list(ids))),
     )
     trainer = DistillationTrainer(
         machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [recorder]

@@ -1,6 +1,6 @@
-"""Writes metrics.jsonl while the Trainer runs, and decides from which checkpoint a killed run goes on.
+"""Writes metrics.jsonl and samples.jsonl while the Trainer runs, and decides from which checkpoint a killed run goes on.
 
-A checkpoint counts only with the marker `complete`, written last; rows of metrics.jsonl after its step are cut off.
+A checkpoint counts only with the marker `complete`, written last; rows of both files after its step are cut off.
 So a run killed at any point, also
 during a save, ends with the same weights and rows as one that was never killed.
 """
@@ -17,23 +17,32 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.progress import RunProgress
+from harness.samples import SAMPLES_FILE, Decode, is_sampled, sample_row
 
 if TYPE_CHECKING:
     from harness.trainer import DistillationTrainer
 
 MARKER = "complete"
+METRICS_FILE = "metrics.jsonl"
 
 
 class StepRecorder(TrainerCallback):
     """A row per step, a marker per checkpoint, and the progress line."""
 
     def __init__(
-        self, folder: Path, progress: RunProgress, development_scores: Callable[[], dict[str, float]], every: int
+        self,
+        folder: Path,
+        progress: RunProgress,
+        development_scores: Callable[[], dict[str, float]],
+        every: int,
+        decode: Decode,
     ) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
+        self.samples_path = folder / SAMPLES_FILE
         self.progress = progress
         self.development_scores = development_scores
         self.every = every  # steps between two development scores
+        self.decode = decode  # token ids to text
         self._trainer: DistillationTrainer | None = None
 
     def attach(self, trainer: DistillationTrainer) -> None:
@@ -43,10 +52,11 @@ class StepRecorder(TrainerCallback):
     def start_from(self, checkpoint: Path | None) -> None:
         """Cuts off the rows that the checkpoint does not know of."""
         step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-        rows = [row for row in read_metrics(self.path.parent) if row["step"] <= step]
-        temporary = self.path.with_name(".metrics.jsonl.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, self.path)
+        for path in (self.path, self.samples_path):
+            rows = [row for row in _read_rows(path) if row["step"] <= step]
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            os.replace(temporary, path)
 
     def on_log(
         self,
@@ -64,8 +74,9 @@ class StepRecorder(TrainerCallback):
         row |= self._trainer.finished_step_metrics()
         if step % self.every == 0 or step == state.max_steps:
             row |= self.development_scores()
-        with self.path.open("a") as sink:
-            sink.write(json.dumps(row) + "\n")
+        _append(self.path, row)
+        if self._trainer.sample is not None and is_sampled(step, state.max_steps):
+            _append(self.samples_path, sample_row(step, self._trainer.sample, self.decode))
         self.progress.step(step, row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -88,7 +99,20 @@ def complete_checkpoint(folder: Path) -> Path | None:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl; a last line that a crash cut in half is left out."""
-    path = folder / "metrics.jsonl"
+    return _read_rows(folder / METRICS_FILE)
+
+
+def read_samples(folder: Path) -> list[dict[str, Any]]:
+    """The rows of samples.jsonl (harness.samples), likewise."""
+    return _read_rows(folder / SAMPLES_FILE)
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as sink:
+        sink.write(json.dumps(row) + "\n")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
@@ -101,6 +125,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
                 from harness.errors import UserError
 
                 raise UserError(
-                    f"{path}, line {number}: not valid JSON; delete the folder {folder} to run it again."
+                    f"{path}, line {number}: not valid JSON; delete the folder {path.parent} to run it again."
                 ) from None
     return rows

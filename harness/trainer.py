@@ -31,6 +31,7 @@ from harness.metrics import step_metrics
 from harness.models import bind_token_forward
 from harness.prompts import Prompt, prompt_order
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.samples import CreditSample, credit_sample
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest
 from harness.seeds import generator_of, seed_of
 from harness.trackers import place_logs
@@ -95,6 +96,7 @@ class DistillationTrainer(Trainer):
     ) -> None:
         self.machinery, self.method, self.setting, self.run_seed = machinery, method, setting, seed
         self.metrics: dict[str, float] = {}  # of the current step; the recorder reads them when the step is logged
+        self.sample: CreditSample | None = None  # of the current step; likewise
         bind_token_forward(machinery.student, machinery.vocab_size)
         order = PromptOrder(len(machinery.prompts), seed, setting.steps * setting.prompts_per_step)
         arguments = training_arguments(setting, execution, seed, folder)
@@ -159,6 +161,7 @@ class DistillationTrainer(Trainer):
         coefficients = compute_coefficients(credit, batch)
         ids, logprobs = self._support(scored, coefficients.divergence > 0, request)
         self.metrics = step_metrics(rollouts, batch, scored.signal, student, credit)
+        self.sample = credit_sample(rollouts, scored.signal, student, credit)
         divergence = credit.divergence or topk_forward_kl
         return Step(rollouts, batch, coefficients, divergence, ids, logprobs)
 

@@ -4,6 +4,7 @@ A run folder is `results/<setting>-<hash8>/<method>[-<hash8 of changed knobs>]/s
 
     record.json      this record
     metrics.jsonl    a row per optimiser step
+    samples.jsonl    a training completion of a handful of steps, with the credit of each token
     items.jsonl      a row per evaluated problem x sample: ItemRow
     texts.jsonl      the sampled texts, keyed like items.jsonl
     checkpoint/      the final weights, Hugging Face format

@@ -73,6 +73,7 @@ def outcome(results: Path) -> dict[str, Any]:
     return {
         "weights": (folder / "checkpoint" / "model.safetensors").read_bytes(),
         "metrics": [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows],
+        "samples": (folder / "samples.jsonl").read_text(),
         "items": (folder / "items.jsonl").read_text(),
         "texts": (folder / "texts.jsonl").read_text(),
         "record": (record["status"], record["evaluations"], counters),

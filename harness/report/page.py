@@ -1,0 +1,261 @@
+"""Puts the page together: everything that the template shows, computed before it is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from harness.progress import MakeBar
+from harness.report.curves import AXES, build_curves
+from harness.report.items import FLIP, build_items
+from harness.report.plots import Estimate, Metric, Panel, draw_curves, draw_forest
+from harness.report.source import Source, records_of
+from harness.report.theme import Look, assign_looks, visible
+from harness.report.tokens import HEADER, KINDS, build_steps
+from harness.results.leaderboard import BASELINE
+from harness.results.record import UNTRAINED
+from harness.results.render import build_sheets, describe, footnotes, format_difference, format_interval
+
+FOLDER = Path(__file__).parent
+FIRST_METRICS = (
+    Metric("kl/reverse_k1", "Reverse KL", "sampled estimate of KL(student ‖ teacher), nats per token"),
+    Metric("grad_norm", "Gradient norm", "before clipping"),
+    Metric("entropy/student", "Student entropy", "sampled estimate, nats per token"),
+    Metric(
+        "outlier/frac", "Outlier fraction", "student tokens that a draw with P_trust = min(π_T/π_S, 1) rejects", True
+    ),
+    Metric("outlier/hard_frac", "Hard outliers", "student tokens with a reward below −5 nats", True),
+    Metric("kl/total_variation", "Total variation", "estimate of the mean distance between student and teacher"),
+    Metric("reward/q001", "Reward, 0.1 % quantile", "log π_T − log π_S over the step's tokens, nats"),
+    Metric("reward/q01", "Reward, 1 % quantile", "nats"),
+    Metric("reward/q50", "Reward, median", "nats"),
+    Metric("reward/q99", "Reward, 99 % quantile", "nats"),
+    Metric("length/completion", "Completion length", "tokens, the prefix included"),
+    Metric("truncated_frac", "Truncated", "completions that hit the length limit", True),
+    Metric("length/prefix", "Prefix length", "tokens that the teacher wrote first"),
+)
+_ELSEWHERE = ("step", "learning_rate", *(metric.key for metric in FIRST_METRICS))
+_ELSEWHERE_GROUPS = ("eval/", "time/", "tokens/")
+_POINTS = 1600  # of a figure, over all its curves
+_FEWEST_POINTS, _MOST_POINTS = 40, 100  # of a curve
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Figures that stand together under one heading."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    labels: tuple[str, ...]  # for the legend
+
+
+@dataclass(frozen=True)
+class Table:
+    """A plain table; the first `names` columns are names."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int = 1
+    note: str = ""
+    title: str = ""
+
+
+def render_page(source: Source, make_bar: MakeBar) -> str:
+    """The whole page; the same folder gives the same text."""
+    looks = assign_looks(source.labels)
+    tasks = list(source.evaluations)
+    curve_jobs = _curve_jobs(source)
+    context: dict[str, Any] = {}
+    with make_bar("report", len(tasks) * 2 + sum(len(group.metrics) for group in curve_jobs) + 1, "part") as bar:
+
+        def done(value: Any) -> Any:
+            bar.advance()
+            return value
+
+        context["scores"] = [done(_score_group(source, task, number, looks)) for number, task in enumerate(tasks)]
+        groups = [_draw_group(f"curve-{number}", job, source, looks, done) for number, job in enumerate(curve_jobs)]
+        context["items"] = [done(build_items(source, task)) for task in tasks]
+        context["steps"] = done(build_steps(source.samples))
+    context |= {
+        "learning": [group for group in groups[: len(AXES)] if group.panels],
+        "dynamics": [group for group in groups[len(AXES) :] if group.panels],
+    }
+    context |= _plain_context(source, looks)
+    return _environment(looks).get_template("template.html.jinja").render(context)
+
+
+def _plain_context(source: Source, looks: Mapping[str, Look]) -> dict[str, Any]:
+    board = source.board
+    return {
+        "board": board,
+        "methods": source.methods,
+        "summary": describe(board),
+        "sheets": build_sheets(board),
+        "footnotes": footnotes(board),
+        "style": Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
+        "looks": looks,
+        "unfinished": [label for label in source.metrics if not source.is_finished(label)],
+        "has_folders": any(run.folder is not None for run in source.runs),
+        "flip": FLIP,
+        "kinds": KINDS,
+        "token_header": HEADER,
+        "setting": _setting_table(source),
+        "knobs": _knob_table(source),
+        "runs": _run_table(source),
+        "versions": _version_table(source),
+    }
+
+
+# ---- figures
+
+
+@dataclass(frozen=True)
+class _CurveJob:
+    title: str
+    axis: str
+    metrics: tuple[Metric, ...]
+
+
+def _curve_jobs(source: Source) -> list[_CurveJob]:
+    """Learning curves on each axis, then the dynamics, then whatever else the methods logged."""
+    keys = sorted({key for runs in source.metrics.values() for rows in runs for row in rows for key in row})
+    learned = tuple(
+        Metric(key, key.removeprefix("eval/"), "accuracy on development problems", True)
+        for key in keys
+        if key.startswith("eval/")
+    )
+    first = tuple(metric for metric in FIRST_METRICS if metric.key in keys)
+    rest = tuple(Metric(key, key) for key in keys if key not in _ELSEWHERE and not key.startswith(_ELSEWHERE_GROUPS))
+    learning = [
+        _CurveJob(title, axis, tuple(replace(metric, title=f"{metric.title} over {title}") for metric in learned))
+        for axis, title in AXES.items()
+    ]
+    return [*learning, _CurveJob("Dynamics", "step", first), _CurveJob("Everything else that was logged", "step", rest)]
+
+
+def _draw_group(
+    key: str, job: _CurveJob, source: Source, looks: Mapping[str, Look], done: Callable[[Any], Any]
+) -> FigureGroup:
+    points = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS // max(1, len(source.metrics))))
+    panels: list[Panel] = []
+    drawn: set[str] = set()
+    for number, metric in enumerate(job.metrics):
+        curves = build_curves(source.metrics, metric.key, job.axis, points)
+        if curves:
+            panels.append(draw_curves(f"{key}-{number}", metric, curves, looks, job.axis))
+            drawn |= {curve.label for curve in curves}
+        done(None)
+    return FigureGroup(job.title, tuple(panels), tuple(label for label in source.labels if label in drawn))
+
+
+def _score_group(source: Source, task: str, number: int, looks: Mapping[str, Look]) -> FigureGroup:
+    rows = [row for row in source.board.rows if task in row.scores]
+    scores = [
+        Estimate(row.label, format_interval(row.scores[task].interval), row.scores[task].interval) for row in rows
+    ]
+    differences = [
+        Estimate(row.label, format_difference(difference), difference)
+        for row in rows
+        if row.method not in UNTRAINED and (difference := row.scores[task].difference) is not None
+    ]
+    panels = [draw_forest(f"score-{number}", "Score", "%, with the 95 % interval.", scores, looks)]
+    if differences:
+        title, note = f"Minus {BASELINE}", "percentage points, paired, with the 95 % interval."
+        panels.append(draw_forest(f"difference-{number}", title, note, differences, looks, zero=True))
+    return FigureGroup(task, tuple(panels), ())
+
+
+# ---- tables
+
+
+def _setting_table(source: Source) -> Table:
+    return Table(("key", "value"), tuple(_flat(source.runs[0].record.setting)), names=2)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _show(value))]
+    return rows
+
+
+def _show(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _knob_table(source: Source) -> Table:
+    """A row per knob, those that were changed from their default first."""
+    rows: list[tuple[str, ...]] = []
+    for label in source.methods:
+        record = records_of(source, label)[0]
+        flat = _flat(record.knobs) or [("–", "no knobs")]
+        changed = {key for key, _ in _flat(record.changed_knobs)}
+        for key, value in sorted(flat, key=lambda entry: (entry[0] not in changed, entry[0])):
+            rows.append((label, key, value, "changed" if key in changed else "default" if record.knobs else "–"))
+    return Table(("method", "knob", "value", "from"), tuple(rows), names=4)
+
+
+def _run_table(source: Source) -> Table:
+    header = ("method", "seed", "status", "started", "finished", "commit", "hardware", "cores", "python")
+    rows = []
+    for run in source.runs:
+        record, origin = run.record, run.record.provenance
+        commit = str(origin.get("commit") or "unknown")[:12] + (" + local changes" if origin.get("dirty") else "")
+        status = f"{record.status}: {' '.join(record.reason.split())}" if record.reason else record.status
+        times = (record.started_at[:19].replace("T", " "), record.finished_at[:19].replace("T", " "))
+        machine = (_show(origin.get(key)) for key in ("hardware", "cores", "python"))
+        rows.append((record.label, str(record.seed), status, *(time or "–" for time in times), commit, *machine))
+    return Table(header, tuple(rows), names=9, note="Times are UTC.")
+
+
+def _version_table(source: Source) -> Table:
+    """Package versions; a package with several of them names all."""
+    versions: dict[str, set[str]] = {}
+    for run in source.runs:
+        for name, version in (run.record.provenance.get("versions") or {}).items():
+            versions.setdefault(str(name), set()).add(str(version))
+    return Table(("package", "version"), tuple((name, ", ".join(sorted(found))) for name, found in versions.items()), 2)
+
+
+# ---- template
+
+
+def _environment(looks: Mapping[str, Look]) -> jinja2.Environment:
+    """Jinja with everything escaped; no text reaches the page unseen."""
+
+    def finalize(value: Any) -> Any:
+        return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["code"] = _with_code
+    environment.globals["chip"] = lambda text: _chip(str(text), looks)
+    return environment
+
+
+def _with_code(text: str) -> Markup:
+    """Escaped text whose `quoted` parts are <code>."""
+    parts = [escape(visible(part)) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _chip(text: str, looks: Mapping[str, Look]) -> Markup:
+    """A name with its method's colour before it, where it is the name of one (a winner's has a mark behind it)."""
+    look = looks.get(text.removesuffix(" (winner)"))
+    words = escape(visible(text))
+    if look is None:
+        return words
+    dash = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}[look.dash]
+    chip = Markup('<span class="chip" style="border-top:3px {} var({})"></span>').format(dash, look.variable)
+    return chip + words

@@ -1,0 +1,161 @@
+"""The figures of the page: intervals as a forest plot, metrics as curves with a band over seeds. Each comes with the table behind it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from harness.report.curves import AXES, Curve
+from harness.report.theme import INK, MUTED, Look, new_figure, style_context, titled, to_svg, visible
+from harness.results.statistics import Interval
+
+WIDTH = 380  # of every figure, in CSS pixels at its natural size
+_CURVE_HEIGHT = 220
+_ROW = 40  # of a forest plot, height per label
+_POINTS_WITH_MARKERS = 20
+_LABEL_WIDTH = 52  # characters of a label in a forest plot, per line
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure, what it says in words, and the numbers behind it."""
+
+    title: str
+    note: str  # unit and reading
+    svg: Markup
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A key of metrics.jsonl and how it is shown."""
+
+    key: str
+    title: str
+    note: str = ""
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row of a forest plot; values in percent."""
+
+    label: str
+    text: str  # the numbers, as the leaderboard writes them
+    interval: Interval
+
+
+def draw_forest(
+    key: str, title: str, note: str, estimates: Sequence[Estimate], looks: Mapping[str, Look], zero: bool = False
+) -> Panel:
+    """Estimates with their 95 % intervals, one row each, best read against each other.
+
+    Args: zero: the values are differences; the line of no difference is drawn.
+    """
+    height = _ROW * len(estimates) + 34
+    with style_context():
+        figure = new_figure(WIDTH, height)
+        axes = figure.add_axes((14 / WIDTH, 30 / height, (WIDTH - 30) / WIDTH, (height - 34) / height))
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.set(ylim=(len(estimates), 0), yticks=[])
+        if zero:
+            axes.axvline(0, color=MUTED, linewidth=1)
+        for row, estimate in enumerate(estimates):
+            _draw_estimate(axes, row, estimate, looks[estimate.label])
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:+g}" if zero and value else f"{value:g}")
+        )
+        description = "; ".join(f"{estimate.label}: {estimate.text}" for estimate in estimates)
+        svg = to_svg(figure, key, title, f"{note} {description}.")
+    rows = tuple((e.label, *[f"{100 * v:.2f}" for v in _ends(e.interval)]) for e in estimates)
+    return Panel(title, note, svg, ("method", "estimate", "low", "high"), rows)
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
+
+
+def _draw_estimate(axes: Axes, row: int, estimate: Estimate, look: Look) -> None:
+    middle, low, high = (100 * value for value in _ends(estimate.interval))
+    y = row + 0.74
+    gid = titled(f"{estimate.label}: {estimate.text}")
+    axes.plot([low, high], [y, y], color=look.placeholder, linewidth=2.4, gid=gid)
+    axes.plot([middle], [y], color=look.placeholder, marker="o", markersize=6.5, gid=gid)
+    words = textwrap.shorten(visible(estimate.label), _LABEL_WIDTH, placeholder=" …")
+    axes.annotate(words, (0, row + 0.46), xycoords=("axes fraction", "data"), va="bottom", weight="bold", color=INK)
+    axes.annotate(
+        estimate.text, (1, row + 0.46), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=MUTED
+    )
+
+
+def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mapping[str, Look], axis: str) -> Panel:
+    """A metric of several methods: the mean over seeds as a line, from the lowest to the highest seed as a band."""
+    scale = 100 if metric.percent else 1
+    with style_context():
+        figure = new_figure(WIDTH, _CURVE_HEIGHT)
+        axes = figure.add_axes(
+            (48 / WIDTH, 40 / _CURVE_HEIGHT, (WIDTH - 62) / WIDTH, (_CURVE_HEIGHT - 50) / _CURVE_HEIGHT)
+        )
+        for curve in curves:
+            look = looks[curve.label]
+            marker = "o" if len(curve.x) <= _POINTS_WITH_MARKERS else ""
+            if curve.seeds > 1:
+                low, high = scale * curve.low, scale * curve.high
+                axes.fill_between(curve.x, low, high, color=look.placeholder, alpha=0.16, linewidth=0)
+            (line,) = axes.plot(curve.x, scale * curve.mean, color=look.placeholder, linestyle=look.dash)
+            line.set(marker=marker, markersize=3.6, gid=titled(curve.label))
+        axes.set_xlabel(AXES[axis])
+        axes.margins(x=0.02, y=0.06)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        svg = to_svg(figure, key, metric.title, _describe(metric, curves, scale))
+    header, rows = _curve_table(curves, axis, scale)
+    unit = "%" if metric.percent else ""
+    return Panel(metric.title, ", ".join(filter(None, (unit, metric.note))), svg, header, rows)
+
+
+def _short_count(value: float) -> str:
+    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+
+
+def _describe(metric: Metric, curves: Sequence[Curve], scale: float) -> str:
+    """The first and last values in words."""
+    parts = [f"{c.label} from {format_value(scale * c.mean[0])} to {format_value(scale * c.mean[-1])}" for c in curves]
+    return f"{metric.note or metric.title}, mean over seeds: {'; '.join(parts)}."
+
+
+def _curve_table(
+    curves: Sequence[Curve], axis: str, scale: float
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The drawn means, a row per point; where methods do not share their x, each has a column of its own for it."""
+    points = max((len(curve.x) for curve in curves), default=0)
+    shared = axis == "step" and all(np.array_equal(curve.x, curves[0].x) for curve in curves)
+    what = "step" if axis == "step" else "tokens"
+    header: list[str] = ["step"] if shared else []
+    columns: list[list[str]] = []
+    if shared:
+        columns.append([f"{x:g}" for x in curves[0].x])
+    for curve in curves:
+        if not shared:
+            header.append(f"{curve.label}: {what}")
+            columns.append([f"{x:,.0f}" for x in curve.x])
+        header.append(curve.label)
+        columns.append([format_value(scale * value) for value in curve.mean])
+    padded = [column + [""] * (points - len(column)) for column in columns]
+    return tuple(header), tuple(zip(*padded, strict=True))
+
+
+def format_value(value: float) -> str:
+    """Three or four significant digits, without a needless exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,116 @@
+"""What the page is made of, read from a comparison's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
+from harness.results.expectations import METRICS
+from harness.results.leaderboard import Leaderboard, build_leaderboard
+from harness.results.record import UNTRAINED, Evaluation, RunRecord
+from harness.samples import SAMPLES_FILE
+
+
+@dataclass(frozen=True)
+class Source:
+    """A comparison."""
+
+    folder: Path
+    board: Leaderboard
+    runs: tuple[FoundRun, ...]  # sorted by label and seed
+    protocols: Protocols | None
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Every label, finished or not: the leaderboard's order, then those without a finished run."""
+        ranked = [row.label for row in self.board.rows]
+        return tuple(dict.fromkeys([*ranked, *(run.record.label for run in self.runs)]))
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The labels that were trained, in the same order."""
+        trained = {run.record.label for run in self.runs if run.record.method not in UNTRAINED}
+        return tuple(label for label in self.labels if label in trained)
+
+    @cached_property
+    def evaluations(self) -> Mapping[str, Mapping[str, Mapping[int, Evaluation]]]:
+        """task -> label -> seed -> evaluation, of the completed runs."""
+        by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
+        for task, runs in select_evaluations([run.record for run in self.runs], self.protocols).items():
+            for (label, seed), evaluation in runs.items():
+                by_task.setdefault(task, {}).setdefault(label, {})[seed] = evaluation
+        return by_task
+
+    @cached_property
+    def metrics(self) -> Mapping[str, list[list[dict[str, Any]]]]:
+        """label -> the metrics.jsonl of its completed runs (of its unfinished ones if none is), in the order of seeds."""
+        return {label: rows for label in self.methods if (rows := self._metrics_of(label))}
+
+    @cached_property
+    def samples(self) -> Mapping[str, list[dict[str, Any]]]:
+        """label -> samples.jsonl of its run on the lowest seed that has one."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for run in self.runs:
+            if (
+                run.folder is not None
+                and run.record.label not in found
+                and (rows := list(read_rows(run.folder / SAMPLES_FILE)))
+            ):
+                found[run.record.label] = rows
+        return {label: found[label] for label in self.methods if label in found}
+
+    def is_finished(self, label: str) -> bool:
+        """Whether the label has a completed run."""
+        return any(row.label == label for row in self.board.rows)
+
+    def first_run(self, label: str, task: str) -> FoundRun | None:
+        """The run on the label's lowest seed that was evaluated on `task` and still has its folder."""
+        evaluated = self.evaluations.get(task, {}).get(label, {})
+        for run in self.runs:
+            if run.record.label == label and run.record.seed in evaluated and run.folder is not None:
+                return run
+        return None
+
+    def _metrics_of(self, label: str) -> list[list[dict[str, Any]]]:
+        runs = [run for run in self.runs if run.record.label == label and run.folder is not None]
+        completed = [run for run in runs if run.record.status == "completed"]
+        return [
+            rows
+            for run in completed or runs
+            if run.folder is not None and (rows := list(read_rows(run.folder / METRICS)))
+        ]
+
+
+def load_source(folder: Path, command: str, protocols: Protocols | None) -> Source:
+    """Reads the records of a comparison; raises UserError as the leaderboard does."""
+    runs = find_runs(folder)
+    board = build_leaderboard([run.record for run in runs], command, protocols)
+    return Source(folder, board, tuple(runs), protocols)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a run's .jsonl file, none if there is no such file; a last line that is still being written is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", newline="\n") as lines:  # a text may hold Unicode's other line separators
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                if not line.endswith("\n"):
+                    return
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not a row; delete the folder {path.parent} to run it again.")
+            yield row
+
+
+def records_of(source: Source, label: str) -> list[RunRecord]:
+    """The records of a label."""
+    return [run.record for run in source.runs if run.record.label == label]

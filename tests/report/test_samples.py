@@ -1,0 +1,106 @@
+"""samples.jsonl: what is recorded, when, and that a resumed run has each step once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.job import check_leftovers
+from harness.progress import RunProgress
+from harness.recorder import StepRecorder, read_samples
+from harness.report.source import read_rows
+from harness.report.tokens import build_steps
+from harness.samples import credit_sample, is_sampled, sample_row, token_texts
+from harness.tiny.language import build_tokenizer
+from harness.types import Rollout, TokenCredit, TokenSignal
+from tests.report.folders import sample_rows
+
+
+def test_a_handful_of_steps() -> None:
+    assert [step for step in range(1, 91) if is_sampled(step, 90)] == [1, 12, 24, 36, 48, 60, 72, 84, 90]
+    assert [step for step in range(1, 4) if is_sampled(step, 3)] == [1, 2, 3]
+    assert is_sampled(1, 1)
+
+
+def test_row_holds_the_first_completion_without_padding() -> None:
+    rollouts = [Rollout((5,), (6, 7), 1, (-1.0, -2.0), 0, "stop", "p", 0)] * 2
+    teacher = TokenSignal(torch.tensor([[-0.5, -4.0, 9.0]] * 2))
+    student = TokenSignal(torch.tensor([[-1.0, -2.0, 9.0]] * 2))
+    weights = [torch.tensor([[a, b, 9.0]] * 2) for a, b in ((0.0, -2.0), (0.0, 1.0), (0.001, 0.0))]
+    sample = credit_sample(rollouts, teacher, student, TokenCredit(*weights))
+    row = sample_row(3, sample, lambda ids: " ".join(map(str, ids)))
+    assert row == {
+        "step": 3,
+        "prompt_id": "p",
+        "prompt": "5",
+        "prefix_len": 1,
+        "stop_reason": "stop",
+        "tokens": ["6", " 7"],
+        "reward": [0.5, -2.0],  # −0.5 + 1, −4 + 2
+        "advantage": [0.0, -2.0],
+        "divergence_weight": [0.0, 1.0],
+        "imitation_weight": [0.001, 0.0],
+    }
+
+
+def test_token_texts_make_up_the_completion() -> None:
+    tokenizer = build_tokenizer()
+    ids = tokenizer("Then 8 - 5 = 3 . So").input_ids
+    texts = token_texts(ids, lambda part: str(tokenizer.decode(list(part))))
+    assert "".join(texts) == tokenizer.decode(ids)
+    assert len(texts) == len(ids)
+
+
+def test_character_of_several_tokens_belongs_to_the_last() -> None:
+    def decode(ids: object) -> str:
+        return bytes(ids).decode("utf-8", "replace")  # type: ignore[call-overload]
+
+    assert token_texts(list("aé漢".encode()), decode) == ["a", "", "é", "", "", "漢"]
+    assert "".join(token_texts([0xFF] * 9 + [0x61], decode)).endswith("a")
+
+
+def test_resumed_run_cuts_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
+    recorder = StepRecorder(tmp_path, RunProgress(tmp_path / "progress.json", 9), dict, 1, lambda ids: "")
+    text = "".join(json.dumps(row) + "\n" for row in sample_rows([1, 4, 8], ["a", "b"]))
+    (tmp_path / "samples.jsonl").write_text(text + '{"step": 9, "tok')  # killed while it wrote
+    recorder.start_from(tmp_path / "checkpoint-4")
+    assert [row["step"] for row in read_samples(tmp_path)] == [1, 4]
+    recorder.start_from(None)
+    assert read_samples(tmp_path) == []
+
+
+def test_kinds_of_credit() -> None:
+    (step,) = build_steps({"m": sample_rows([1], ["p", "a", "b", "c"])})
+    (completion,) = step.completions
+    assert [token.kind for token in completion.tokens] == ["prefix", "trusted", "outlier", "none"]
+    assert [(token.strength, token.is_negative) for token in completion.tokens][1] == (2, True)  # |−2| > 1 nat
+    assert completion.counts == {"trusted": 1, "outlier": 1, "both": 0, "none": 1, "prefix": 1}
+
+
+@pytest.mark.parametrize(
+    ("reward", "advantage", "divergence", "kind"),
+    [(0.0, 0.0, 0.0, "trusted"), (-1.0, -1.0, 0.5, "both"), (-1.0, 0.0, 0.0, "none")],
+)
+def test_kind_of_a_students_token(reward: float, advantage: float, divergence: float, kind: str) -> None:
+    row = {**sample_rows([1], ["x"])[0], "prefix_len": 0}
+    row |= {"reward": [reward], "advantage": [advantage], "divergence_weight": [divergence]}
+    assert build_steps({"m": [row]})[0].completions[0].tokens[0].kind == kind
+
+
+def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> None:
+    rows = sample_rows([1, 2], ["x"] * 9000)
+    steps = build_steps({"a": rows, "b": rows})
+    assert [(step.step, [c.label for c in step.completions]) for step in steps] == [(1, ["a", "b"]), (2, ["a", "b"])]
+    shown = [len(c.tokens) for step in steps for c in step.completions]
+    assert shown == [1500] * 4  # 6,000 over two methods at two steps
+    assert steps[0].completions[0].left_out == 7500
+
+
+def test_sampled_text_may_hold_any_line_separator(tmp_path: Path) -> None:
+    row = json.dumps({"task": "t", "text": "a\u2028b\x85c\x0bd"}, ensure_ascii=False)
+    (tmp_path / "texts.jsonl").write_text(row + "\n")
+    check_leftovers(tmp_path)
+    assert [row["text"] for row in read_rows(tmp_path / "texts.jsonl")] == ["a\u2028b\x85c\x0bd"]
