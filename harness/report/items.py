@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from harness.report.source import Source, read_rows
 from harness.results.collect import FoundRun
-from harness.results.record import Evaluation
 
 SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
@@ -86,7 +85,7 @@ def build_items(source: Source, task: str) -> TaskItems:
     """Reads a task's success counts, and the sampled texts of the problems that are shown."""
     runs = source.evaluations[task]
     labels = [label for label in source.labels if label in runs]
-    shares = np.array([_mean_shares(list(runs[label].values())) for label in labels])  # [L, I]
+    shares = np.array([np.divide(*_counts(runs[label])) for label in labels])  # [L, I]
     compared = [row for row, label in enumerate(labels) if label in source.methods] or list(range(len(labels)))
     spread = shares[compared].max(0) - shares[compared].min(0)
     difficulty = np.argsort(-shares[compared].mean(0), kind="stable")
@@ -117,11 +116,6 @@ def build_items(source: Source, task: str) -> TaskItems:
         header=("problem", *labels),
         rows=tuple(rows),
     )
-
-
-def _mean_shares(runs: Sequence[Evaluation]) -> NDArray[np.float64]:
-    """[I]: the share of right samples of each problem, over all seeds."""
-    return np.array([np.array(run.correct) / run.samples for run in runs]).mean(0)
 
 
 def _counts(by_seed: Mapping[int, Any]) -> tuple[NDArray[np.int64], int]:
