@@ -94,7 +94,7 @@ def test_a_variant_is_a_method_with_a_knob_changed(name: str) -> None:
 
 def test_an_unknown_reference_is_refused() -> None:
     register_methods()
-    with pytest.raises(UserError, match="reference='table9': must be one of .*table1_ablation"):
+    with pytest.raises(UserError, match=r"reference='table9': must be one of .*table1_ablation"):
         plan(["reference=table9", "hydra.mode=RUN"])
 
 
