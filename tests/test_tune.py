@@ -107,6 +107,7 @@ def test_own_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "which the rates were chosen on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_summarises(tmp_path: Path) -> None:
     small = [*SMALL, "setting.steps=2", "++evaluation.samples.arithmetic_dev=1"]
     small.remove("setting.steps=4")
