@@ -10,7 +10,7 @@ seeds are the same, so MS_seed / (S I) becomes the variance of the seeds' averag
 other two terms add up, each divided by the square of the number of tasks.
 
 Law. T = (mean - mu) / standard error is no Student's t: with S = 3 the seeds' mean square has 2 degrees of freedom, and
-Satterthwaite's approximation undercovers where it comes out small by chance (92 % instead of 95 %). So where a seed
+Satterthwaite's approximation undercovers where it comes out small by chance. So where a seed
 component shows (MS_seed > MS_rest) that mean square is integrated over its fiducial distribution (Tsui and Weerahandi,
 JASA 84, 1989; Hannig, Iyer and Patterson, JASA 101, 2006) and the rest of the variance counts as known to its own
 degrees of freedom nu:
