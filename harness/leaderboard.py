@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import scipy
 
 from harness.errors import UserError
 from harness.results.collect import PUBLISHED, load_records, publish_records
@@ -22,15 +28,48 @@ from harness.results.record import RunRecord
 from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import print_leaderboard, write_leaderboard
 
+CACHE = ".cache/leaderboard"  # beside the comparison folder
+CACHE_FROM_PAIRS = 500  # of methods; fewer are compared faster than a cache is read
+CACHED_TABLES = 8  # the newest ones are kept
+
 
 def rebuild_leaderboard(
     folder: Path, command: str, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
 ) -> Leaderboard:
     """Builds the table of `folder` from its records and writes leaderboard.md, .json, .csv and .tex into it."""
     records = load_records(folder)
-    board = build_leaderboard(records, command, protocols, _published(records, references))
+    board = build_cached(folder.resolve().parent / CACHE, records, command, protocols, _published(records, references))
     write_leaderboard(folder, board)
     return board
+
+
+def build_cached(
+    cache: Path,
+    records: Sequence[RunRecord],
+    command: str,
+    protocols: dict[str, str] | None,
+    published: Sequence[ReferenceRow],
+) -> Leaderboard:
+    """`build_leaderboard`, for a table of many pairs of methods kept by the content of its records and of the code."""
+    methods = len({record.label for record in records})
+    if methods * (methods - 1) / 2 < CACHE_FROM_PAIRS:
+        return build_leaderboard(records, command, protocols, published)
+    memory = joblib.Memory(cache, verbose=0)
+    board = memory.cache(_build)(_code_digest(), records, command, protocols, published)
+    memory.reduce_size(items_limit=CACHED_TABLES)
+    return board
+
+
+def _build(code: str, *arguments: Any) -> Leaderboard:
+    """`code` is there to be part of what the cache is keyed by."""
+    return build_leaderboard(*arguments)
+
+
+def _code_digest() -> str:
+    """Of everything that a table is computed by."""
+    parts = [path.read_bytes() for path in sorted((Path(__file__).parent / "results").glob("*.py"))]
+    versions = f"{sys.version} {np.__version__} {scipy.__version__}".encode()
+    return hashlib.sha256(b"".join([versions, *parts])).hexdigest()
 
 
 def publish(

@@ -142,10 +142,9 @@ def _split_teacher(
     board: Leaderboard, cells: list[tuple[str, ...]]
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The rows above the failed runs, and the teacher's, below them."""
-    teacher = [row.method == "teacher" for row in board.rows]
-    return [c for c, t in zip(cells, teacher, strict=True) if not t], [
-        c for c, t in zip(cells, teacher, strict=True) if t
-    ]
+    teachers = sum(row.method == "teacher" for row in board.rows)  # the last rows
+    above = len(cells) - teachers
+    return cells[:above], cells[above:]
 
 
 def _note(board: Leaderboard, column: str) -> str:

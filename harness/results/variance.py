@@ -10,7 +10,7 @@ seeds are the same, so MS_seed / (S I) becomes the variance of the seeds' averag
 other two terms add up, each divided by the square of the number of tasks.
 
 Law. T = (mean - mu) / standard error is no Student's t: with S = 3 the seeds' mean square has 2 degrees of freedom, and
-Satterthwaite's approximation undercovers where it comes out small by chance (92 % instead of 95 %). So where a seed
+Satterthwaite's approximation undercovers where it comes out small by chance. So where a seed
 component shows (MS_seed > MS_rest) that mean square is integrated over its fiducial distribution (Tsui and Weerahandi,
 JASA 84, 1989; Hannig, Iyer and Patterson, JASA 101, 2006) and the rest of the variance counts as known to its own
 degrees of freedom nu:
@@ -66,7 +66,11 @@ class MeanVariance:
             # T is nearer to 0 than the product of independent t_nu and t_(S - 1), whose quantile is below twice theirs
             top = 2 * quantile[where] * float(special.stdtrit(seed_df, 1 - two_sided / 2))
             quantile[where] = optimize.brentq(
-                lambda t, share, df: _two_sided_tail(t, share, df, seed_df) - two_sided, 0.0, top, args=(share, df)
+                lambda t, share, df: _two_sided_tail(t, share, df, seed_df) - two_sided,
+                0.0,
+                top,
+                args=(share, df),
+                rtol=1e-12,
             )
         return quantile
 
@@ -119,10 +123,10 @@ def _combine(
 def _problem_and_rest(y: Array) -> tuple[Array, Array]:
     """MS_problem / (S I) and MS_rest / (S I), each [N]."""
     S, I = y.shape[-2:]  # noqa: E741
-    seed_means, problem_means = y.mean(-1, keepdims=True), y.mean(-2, keepdims=True)
-    grand = y.mean((-2, -1), keepdims=True)
-    problem = ((problem_means - grand) ** 2).sum((-2, -1)) / (I - 1) / I
-    rest = ((y - seed_means - problem_means + grand) ** 2).sum((-2, -1)) / ((S - 1) * (I - 1)) / (S * I)
+    centred = y - y.mean(-1, keepdims=True)  # seeds' means removed: what is left are problems and rest
+    problem_means = centred.mean(-2)
+    problem = (problem_means**2).sum(-1) / (I - 1) / I
+    rest = ((centred - problem_means[..., None, :]) ** 2).sum((-2, -1)) / ((S - 1) * (I - 1)) / (S * I)
     return problem, rest
 
 

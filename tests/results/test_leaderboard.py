@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import harness.leaderboard as leaderboard_command
 from harness.errors import UserError
 from harness.leaderboard import main, publish, rebuild_leaderboard
+from harness.results.collect import load_records
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
 from harness.results.record import RunRecord
@@ -330,6 +332,30 @@ def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in published.iterdir()} == files
     assert rebuilt.rows == original.rows and rebuilt.failed == original.failed
     assert rebuilt.comparisons == original.comparisons
+
+
+def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the cache on, an unchanged folder is not computed again, and one more success in one record is noticed."""
+    monkeypatch.setattr(leaderboard_command, "CACHE_FROM_PAIRS", 1)
+    folder = write_runs(tmp_path / "results" / "runs", small_comparison())
+    first = rebuild_leaderboard(folder, "made")
+    assert (tmp_path / "results" / ".cache" / "leaderboard").is_dir()
+
+    def refuse(*_: object) -> Leaderboard:
+        raise RuntimeError("computed anew")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leaderboard_command, "build_leaderboard", refuse)
+        assert rebuild_leaderboard(folder, "made") == first
+        write_runs(folder, [run("opd", 0, [4, 3, 2, 1, 1, 2, 3, 1])])
+        with pytest.raises(RuntimeError, match="computed anew"):
+            rebuild_leaderboard(folder, "made")
+    again = rebuild_leaderboard(folder, "made")
+    assert again == board_of_folder(folder) and again != first
+
+
+def board_of_folder(folder: Path) -> Leaderboard:
+    return build_leaderboard(load_records(folder), "made")
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
