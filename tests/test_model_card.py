@@ -19,7 +19,7 @@ from harness.results.render import format_interval
 from harness.results.statistics import mean_interval
 from harness.run import plan
 
-SCORED = Evaluation("arithmetic", "p" * 64, 4, 4, 7 / 16, 0.125, 20.0, (0, 1, 4, 2), (0, 0, 1, 1))
+SCORED = Evaluation("arithmetic", "p" * 64, 4, 4, 7 / 16, 0.125, 20.0, (0, 1, 4, 2), majority=(0, 0, 1, 1))
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,19 @@ class AlwaysTrusted(TrOPD):
         return torch.full_like(reward, 2.0)
 
 
+NO_EVALUATION = EvaluationConfig(
+    tasks=[],
+    samples={},
+    max_new_tokens={},
+    sampling={},
+    cut_decimals=[],
+    data_dir=None,
+    allow_unsandboxed_code=False,
+    dev_task=None,
+    dev_every=1000,
+)
+
+
 def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **changes: Any) -> RunConfig:
     prompts = tmp_path / "prompts.jsonl"
     if not prompts.exists():
@@ -74,7 +87,7 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         method_name="test",
         method=method,
         engine=Execution("hf", "cpu", 1, micro, 1000),
-        evaluation=EvaluationConfig([], {}, {}, {}, None, None, 1000),
+        evaluation=NO_EVALUATION,
         seed=seed,
         results_dir=tmp_path,
         fresh=False,
