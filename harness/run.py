@@ -152,6 +152,7 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
 
 def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
+    from harness.engines import check_logprobs, scores_by_vllm
     from harness.job import check_leftovers, check_pair
 
     check_execution(runs)
@@ -159,6 +160,9 @@ def check(runs: Sequence[RunConfig]) -> None:
     for run in runs:
         if not run.fresh:
             check_leftovers(run.run_folder())
+        if run.method is not None and scores_by_vllm(run.engine):
+            whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
+            check_logprobs(run.engine, run.setting.top_k, check_pair(run), whole)
         key = repr((run.setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
@@ -171,12 +175,12 @@ def check(runs: Sequence[RunConfig]) -> None:
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
+    from harness.engines import check_execution as check_engine_fields
     from harness.trackers import check_trackers
 
     for run in runs:
         setting, engine = run.setting, run.engine
-        if engine.name != "hf":
-            raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
+        check_engine_fields(engine, setting.dtype)
         if setting.prompts_per_step % engine.micro_batch_prompts:
             raise UserError(
                 f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "

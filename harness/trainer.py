@@ -24,13 +24,14 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from harness.config import Execution, Setting
-from harness.credit import Coefficients, LossTerms, compute_coefficients, compute_loss_terms
+from harness.credit import Coefficients, LossTerms, compute_coefficients, compute_loss_terms, importance_ratios
 from harness.divergences import topk_forward_kl
 from harness.guidance import TeacherResponses, choose_prefixes
-from harness.metrics import step_metrics
+from harness.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.models import bind_token_forward
 from harness.prompts import Prompt, prompt_order
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.rollout.weights import WeightSync
 from harness.samples import CreditSample, credit_sample
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest
 from harness.seeds import generator_of, seed_of
@@ -52,6 +53,8 @@ class Machinery:
     responses: TeacherResponses | None  # None unless the method needs teacher text
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
+    weights: WeightSync  # brings the student's weights into the engine
+    engine_is_trainer: bool = True  # the engine samples from the trainer's own tensors: its log-probs are the trainer's
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class DistillationTrainer(Trainer):
         micro_prompts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not micro_prompts:
             return [], None
-        started = time.perf_counter()
+        started, self._weights_s = time.perf_counter(), 0.0
         prompts = [self.machinery.prompts[i] for indices in micro_prompts for i in indices]
         progress = self.state.global_step / self.setting.steps
         with torch.no_grad():
@@ -120,6 +123,7 @@ class DistillationTrainer(Trainer):
             step = self.assign_credit(rollouts, progress)
         scored = time.perf_counter()
         self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
+        self.metrics["time/weights_s"] = self._weights_s  # a part of the rollout's
         self._update_started = scored
         per_prompt = len(rollouts) // len(prompts)  # 1 where somebody else than the student wrote
         per_micro_batch = [len(indices) * per_prompt for indices in micro_prompts]
@@ -141,7 +145,9 @@ class DistillationTrainer(Trainer):
             for slot, p in enumerate(prompts)
             for sample in range(self.setting.samples_per_prompt)
         ]
-        self.machinery.engine.policy_version = step
+        pushing = time.perf_counter()
+        self.machinery.weights.push(step)
+        self._weights_s = time.perf_counter() - pushing
         rollouts = self.machinery.engine.generate(requests, training_sampling(self.setting, self.machinery.stop_ids))
         stale = [r.policy_version for r in rollouts if r.policy_version != step]
         if stale:
@@ -161,6 +167,12 @@ class DistillationTrainer(Trainer):
         coefficients = compute_coefficients(credit, batch)
         ids, logprobs = self._support(scored, coefficients.divergence > 0, request)
         self.metrics = step_metrics(rollouts, batch, scored.signal, student, credit)
+        if not self.machinery.engine_is_trainer:
+            self.metrics |= mismatch_metrics(batch, student)
+        if (cap := self.setting.importance_cap) is not None:
+            ratios = importance_ratios(batch, student.logprobs, cap)
+            coefficients = replace(coefficients, policy=coefficients.policy * ratios)
+            self.metrics |= ratio_metrics(batch, ratios, cap)
         self.sample = credit_sample(rollouts, scored.signal, student, credit)
         divergence = credit.divergence or topk_forward_kl
         return Step(rollouts, batch, coefficients, divergence, ids, logprobs)
@@ -173,14 +185,18 @@ class DistillationTrainer(Trainer):
     def _student_signal(
         self, completions: list[Completion], batch: TokenBatch, request: SignalRequest, teacher: TokenSignal
     ) -> TokenSignal:
-        """The student's view. The log-probs of its own samples are the engine's, which is the trainer itself; the rest is scored if asked for."""
+        """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples are taken over; the
+        rest is scored if asked for."""
+        own = self.machinery.engine_is_trainer
         needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
-        if not needs_scoring:
+        if own and not needs_scoring:
             return TokenSignal(batch.rollout_logprobs)
         at_ids = teacher.topk_ids if request.student_at_topk else None
         signal = self.machinery.student_scorer.score(
             completions, ScoreRequest(0, request.student_entropy, at_ids)
         ).signal
+        if not own:
+            return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
     def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> tuple[Tensor, Tensor]:
