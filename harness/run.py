@@ -170,6 +170,7 @@ def check(runs: Sequence[RunConfig]) -> None:
         seen.add(key)
         check_pair(run)
         _check_prompts(run)
+        _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
         check_writable(run.results_dir)
         protocols_of(run)
 
@@ -188,6 +189,16 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         check_trackers(engine.report_to)
+
+
+def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
+    """A table has one engine; found now, not when the runs are done."""
+    for path in sorted(run.comparison_folder().glob("*/seed*/record.json")):
+        engine = load_record(path).engine
+        if path.parent not in redone and engine != run.engine.name:
+            raise UserError(
+                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or another results_dir."
+            )
 
 
 def _check_prompts(run: RunConfig) -> None:

@@ -91,6 +91,10 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     try:
         with FileLock(folder / ".lock", timeout=0):
             record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
+            if record.engine != config.engine.name:
+                raise UserError(
+                    f"{folder} was made with engine={record.engine}, and a row has one engine: give engine={record.engine}."
+                )
             check_rows(folder)
             record = _score(config, folder, record)
     except Timeout:
