@@ -34,6 +34,8 @@ MODEL_NAME = "harness"  # under which a started server knows its model
 CONNECTIONS = 64  # requests in flight
 STOP_S = 10.0  # given to a server to end by itself
 RESTARTS = 1  # of a server in the life of a run's process
+# becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the server
+_WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
 
 
 class ServerProcess:
@@ -57,8 +59,8 @@ class ServerProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+                [*_WAIT_FOR_WORD, *command],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a process group of its own; an interrupt from the keyboard is ours to handle
@@ -72,6 +74,9 @@ class ServerProcess:
                 },
             )
         self._watch.enter_context(watched(self._process.pid))
+        assert self._process.stdin is not None
+        with self._process.stdin as word:
+            word.write(b"go\n")
         ready_by = time.monotonic() + limit_s
         while not is_healthy(self.url):
             if self._process.poll() is not None:

@@ -37,7 +37,8 @@ class WorkerExtension:
             "max_length": int(config.max_model_len),
             "max_logprobs": int(config.max_logprobs),
             "tokenizer": vocabulary_digest(tokenizer),
-            "stop_ids": list(stored_stop_ids(config.model, config.revision, tokenizer)),
+            # not config.model: a push by way of the disk has put its own folder there, which holds weights only
+            "stop_ids": list(stored_stop_ids(config.tokenizer, config.tokenizer_revision, tokenizer)),
         }
 
     def harness_load(self, weights: Iterable[tuple[str, Tensor]] | None = None, path: str | None = None) -> None:

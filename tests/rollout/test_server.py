@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import UserError
 from harness.rollout import RolloutRequest, Sampling
-from harness.rollout.server import ServerBackend, read_choice
-from harness.rollout.vllm import NOT_PUSHED, Call, EngineFailure, VLLMEngine
+from harness.rollout.server import ServerBackend, ServerProcess, read_choice
+from harness.rollout.vllm import NOT_PUSHED, Call, EngineFailure, EngineOptions, VLLMEngine
 from harness.rollout.weights import PushedWeights
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.vllm import VLLMScorer
@@ -165,7 +166,7 @@ def test_a_failure_is_mended_once_and_finished_samples_are_not_made_again(server
 
 
 def test_a_server_that_hangs_is_given_up_at_its_limit(server: FakeServer) -> None:
-    waits = [3.0]
+    waits = [30.0]
 
     def answer(path: str, body: Any) -> Any:
         if path == "/v1/completions" and waits:
@@ -174,9 +175,9 @@ def test_a_server_that_hangs_is_given_up_at_its_limit(server: FakeServer) -> Non
 
     server.answer = answer
     began = time.monotonic()
-    with connected(server, time_limit_s=0.5) as backend:
+    with connected(server, time_limit_s=1.5) as backend:
         assert len(VLLMEngine(backend).generate(REQUESTS[:1], Sampling(2))) == 1
-    assert 0.5 < time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 20
     assert len(server.calls("/v1/completions")) == 2
 
 
@@ -233,6 +234,16 @@ def test_no_server_at_all() -> None:
         ServerBackend(None, "http://127.0.0.1:9", start_limit_s=0.1, time_limit_s=1),
     ):
         pass
+
+
+def test_a_server_that_cannot_start_says_where_its_words_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.rollout.server.sys.executable", "/bin/false")
+    options = EngineOptions("model", None, "float32", 2**20, 1, 1, True, True, 10)
+    process = ServerProcess(options, 1, tmp_path / "logs" / "server.log")
+    with pytest.raises(EngineFailure, match=r"ended at its start with status 1; see .*server\.log"):
+        process.start(30)
+    process.stop()
+    assert (tmp_path / "logs" / "server.log").exists()
 
 
 @pytest.mark.parametrize("missing", ["a position", "an alternative"])
