@@ -49,7 +49,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/vllm/shim/pyprojec
 	touch $@
 
 test-vllm: $(VLLM_VENV)/.installed
-	OMP_NUM_THREADS=2 $(VLLM_PYTHON) -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest -m vllm tests/vllm
 
 check: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -47,7 +48,8 @@ class FakeServer:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
-                self.wfile.write(text)
+                with contextlib.suppress(BrokenPipeError):  # who asked has given up
+                    self.wfile.write(text)
 
             def log_message(self, *_: Any) -> None:
                 pass
