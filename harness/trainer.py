@@ -5,8 +5,8 @@
 into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices) is
 transformers.Trainer's. No method is named here.
 
-Shape legend: B sequences of the step, T completion positions, N valid tokens of a micro-batch, R of them with a
-divergence weight, K support ids.
+Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
+a divergence weight, K support ids.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from harness.config import Execution, Setting
-from harness.credit import Coefficients, LossTerms, compute_coefficients, compute_loss_terms
+from harness.credit import Coefficients, compute_coefficients
 from harness.divergences import topk_forward_kl
 from harness.guidance import TeacherResponses, choose_prefixes
+from harness.loss import TeacherRows
 from harness.metrics import step_metrics
 from harness.models import bind_token_forward
 from harness.prompts import Prompt, prompt_order
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.samples import CreditSample, credit_sample
-from harness.scoring import Completion, Scored, Scorer, ScoreRequest
+from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.seeds import generator_of, seed_of
 from harness.trackers import place_logs
 from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
@@ -62,8 +63,21 @@ class Step:
     batch: TokenBatch
     coefficients: Coefficients
     divergence: Divergence
-    support_ids: Tensor  # [all R of the step, K], row-major over the rows with a divergence weight
-    support_logprobs: Tensor  # the teacher's
+    support: Support
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where the direct term is evaluated: all R rows of the step with a divergence weight, row-major."""
+
+    ids: Tensor  # [R, K]
+    logprobs: Tensor  # [R, K], the teacher's
+    dense: TeacherRows | None = None  # the whole vocabulary instead, from R hidden states of the teacher
+
+    def part(self, rows: slice) -> Support:
+        """Some of the R rows."""
+        dense = None if self.dense is None else replace(self.dense, hidden=self.dense.hidden[rows])
+        return Support(self.ids[rows], self.logprobs[rows], dense)
 
 
 class PromptOrder(Dataset):
@@ -159,11 +173,11 @@ class DistillationTrainer(Trainer):
         student = self._student_signal(completions, batch, request, scored.signal)
         credit = self.method.credit(batch, scored.signal, student, progress)
         coefficients = compute_coefficients(credit, batch)
-        ids, logprobs = self._support(scored, coefficients.divergence > 0, request)
+        support = self._support(scored, coefficients.divergence > 0, request)
         self.metrics = step_metrics(rollouts, batch, scored.signal, student, credit)
         self.sample = credit_sample(rollouts, scored.signal, student, credit)
         divergence = credit.divergence or topk_forward_kl
-        return Step(rollouts, batch, coefficients, divergence, ids, logprobs)
+        return Step(rollouts, batch, coefficients, divergence, support)
 
     def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
@@ -183,11 +197,16 @@ class DistillationTrainer(Trainer):
         ).signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
-    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> tuple[Tensor, Tensor]:
+    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:
         signal = scored.signal
+        if request.full_vocabulary and isinstance(scored, WholeScored):
+            count = int(mask.sum())
+            nothing = torch.zeros(count, 0)
+            return Support(nothing.long(), nothing, scored.whole(mask))
         if signal.topk_ids is not None and signal.topk_logprobs is not None and not request.full_vocabulary:
-            return signal.topk_ids[mask], signal.topk_logprobs[mask]
-        return scored.support(mask, self.machinery.vocab_size if request.full_vocabulary else self.setting.top_k)
+            return Support(signal.topk_ids[mask], signal.topk_logprobs[mask])
+        top_k = self.machinery.vocab_size if request.full_vocabulary else self.setting.top_k
+        return Support(*scored.support(mask, top_k))
 
     def compute_loss(
         self,
@@ -196,22 +215,12 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """One micro-batch's share of the step's loss. The forward returns log-probs, never logits (harness.models)."""
-        logprobs, support_logprobs = model(
-            input_ids=inputs["input_ids"],
-            rows=inputs["rows"],
-            token_ids=inputs["token_ids"],
-            support_rows=inputs["support_rows"],
-            support_ids=inputs["support_ids"],
-        )
-        divergences = inputs["divergence"](inputs["support_teacher_logprobs"], support_logprobs)
-        terms = compute_loss_terms(
-            logprobs, inputs["policy"], inputs["imitation"], divergences, inputs["divergence_weights"]
-        )
-        loss = terms.total()
+        """One micro-batch's share of the step's loss. The forward returns it, never logits (harness.models)."""
+        loss, terms = model(**inputs)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
-        self._record_loss(terms)
+        for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
+            self.metrics[f"loss/{name}"] = self.metrics.get(f"loss/{name}", 0.0) + value
         return loss
 
     def finished_step_metrics(self) -> dict[str, float]:
@@ -224,11 +233,6 @@ class DistillationTrainer(Trainer):
         if self.args.report_to and "grad_norm" in logs:
             logs = {**self.finished_step_metrics(), **logs}
         super().log(logs, start_time)
-
-    def _record_loss(self, terms: LossTerms) -> None:
-        for name in LOSS_TERMS:
-            key = f"loss/{name}"
-            self.metrics[key] = self.metrics.get(key, 0.0) + getattr(terms, name).item()
 
 
 def _as_is(indices: list[Any]) -> Any:
@@ -309,24 +313,28 @@ def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _micro_batch(step: Step, rows: slice, support: slice) -> dict[str, Any]:
+    """The arguments of the bound forward (harness.models): the fields of loss.Targets, and where they are."""
     rollouts = step.rollouts[rows]
     width = max(len(r.prompt_ids) + len(r.completion_ids) for r in rollouts)
     sequences = [[*r.prompt_ids, *r.completion_ids] for r in rollouts]
-    valid = (step.batch.on_policy_mask | step.batch.prefix_mask)[rows]
-    sequence, position = valid.nonzero(as_tuple=True)  # [N] each, row-major
+    coefficients = [c[rows] for c in vars(step.coefficients).values()]
+    used = torch.stack([c != 0 for c in coefficients]).any(0)  # other tokens are in no term of the loss
+    sequence, position = used.nonzero(as_tuple=True)  # [N] each, row-major
     prompt_lengths = torch.tensor([len(r.prompt_ids) for r in rollouts])
-    divergence_weights = step.coefficients.divergence[rows][valid]
+    policy, divergence_weights, imitation = [c[used] for c in coefficients]
+    part = step.support.part(support)
     return {
         "input_ids": torch.tensor([s + [0] * (width - len(s)) for s in sequences]),
         "rows": sequence * width + prompt_lengths[sequence] + position - 1,  # the state that predicts the token
-        "token_ids": step.batch.labels[rows][valid],
-        "policy": step.coefficients.policy[rows][valid],
-        "imitation": step.coefficients.imitation[rows][valid],
+        "token_ids": step.batch.labels[rows][used],
+        "policy": policy,
+        "imitation": imitation,
         "support_rows": (divergence_weights > 0).nonzero()[:, 0],
         "divergence_weights": divergence_weights[divergence_weights > 0],
-        "support_ids": step.support_ids[support],
-        "support_teacher_logprobs": step.support_logprobs[support],
         "divergence": step.divergence,
+        "support_ids": part.ids,
+        "teacher_logprobs": part.logprobs,
+        "dense": part.dense,
     }
 
 
