@@ -108,6 +108,16 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """How many processes train one run; changes nothing of the result beyond rounding, and is not part of any hash."""
+
+    num_processes: int = 1
+    accelerate_config: str | None = (
+        None  # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
+    )
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What a finished run is scored on."""
 
@@ -137,6 +147,7 @@ class RunConfig:
     expect: list[dict[str, Any]]  # facts that the comparison asserts when it is done (harness.results.expectations)
     reference: str | None = None  # the published table of results/reference/ whose rows these are; not part of any hash
     dry_run: bool = False  # True: check and print what would be done (harness.dry_run)
+    launch: Launch = field(default_factory=Launch)
 
     @staticmethod
     def from_hydra(cfg: DictConfig) -> RunConfig:
@@ -155,6 +166,7 @@ class RunConfig:
             "experiment",
             "reference",
             "dry_run",
+            "launch",
         }
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
@@ -179,6 +191,7 @@ class RunConfig:
             expect=raw["expect"] or [],
             reference=raw["reference"],
             dry_run=raw["dry_run"],
+            launch=strict(Launch, raw["launch"], "launch"),
         )
 
     def comparison_folder(self) -> Path:

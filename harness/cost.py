@@ -90,7 +90,7 @@ class Memory:
     gradients: int  # of the student
     moments: int  # AdamW's two, in the weights' type
     cache: int  # keys and values of the completions that are written side by side, at full length
-    logits: int  # one chunk in fp32 and its gradient
+    logits: int  # one chunk in fp32, which its gradient takes over
 
     @property
     def total(self) -> int:
@@ -106,5 +106,5 @@ def training_memory(student: ModelSize, teacher: ModelSize, dtype: str, sequence
         gradients=size * student.parameters,
         moments=2 * size * student.parameters,
         cache=size * student.cached_numbers * min(sequences, ROWS_PER_BATCH) * tokens,
-        logits=2 * CHUNK_BYTES,
+        logits=CHUNK_BYTES,
     )

@@ -9,11 +9,13 @@ import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness import ranks
 from harness.config import RunConfig, model_identity
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, score
@@ -48,6 +50,7 @@ def run_job(config: RunConfig) -> RunRecord:
         with FileLock(folder / ".lock", timeout=0):
             return _run_locked(config, folder)
     except Timeout:
+        _agree_to_train(config, False)
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
 
 
@@ -65,8 +68,11 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         record = _new_record(config)
         write_record(path, record)
     try:
-        if config.method is not None and not (folder / "checkpoint").exists():
-            train(config, folder, progress)
+        if _agree_to_train(config, config.method is not None and not (folder / "checkpoint").exists()):
+            if config.launch.num_processes > 1 and ranks.count() == 1:
+                ranks.launch(config, folder)
+            else:
+                train(config, folder, progress)
         record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
@@ -76,7 +82,14 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     write_record(path, record)
     write_card(folder, record)
     progress.finish(record.status)
+    if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
+        raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def _agree_to_train(config: RunConfig, needed: bool) -> bool:
+    """Tells the ranks that follow this process (harness.ranks) whether they are needed."""
+    return ranks.from_main(needed) if config.method is not None else False
 
 
 def check_leftovers(folder: Path) -> None:
@@ -161,13 +174,20 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         lambda ids: str(models.tokenizer.decode(list(ids))),
     )
     trainer = DistillationTrainer(
-        machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [recorder]
+        machinery,
+        config.method,
+        setting,
+        config.engine,
+        config.seed,
+        folder / "trainer",
+        [recorder] if ranks.index() == 0 else [],
     )
     recorder.attach(trainer)
-    resume_from = complete_checkpoint(folder / "trainer")
-    recorder.start_from(resume_from)
+    resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
+    if ranks.index() == 0:
+        recorder.start_from(resume_from)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    _save_final(models, folder)
+    _save_final(models, trainer, folder)
 
 
 def check_engine(machinery: Machinery, dtype: str) -> float:
@@ -184,14 +204,20 @@ def check_engine(machinery: Machinery, dtype: str) -> float:
     return difference
 
 
-def _save_final(models: Models, folder: Path) -> None:
+def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> None:
     """Writes `checkpoint/` under a temporary name, renames it, and only then drops the resumable checkpoints."""
     temporary = folder / "checkpoint.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    models.student.save_pretrained(temporary)
-    models.tokenizer.save_pretrained(temporary)
-    os.replace(temporary, folder / "checkpoint")
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    if ranks.index() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(temporary))  # gathers the shards: all ranks take part
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+    elif ranks.index() == 0:
+        models.student.save_pretrained(temporary)
+    if ranks.index() == 0:
+        models.tokenizer.save_pretrained(temporary)
+        os.replace(temporary, folder / "checkpoint")
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
 def _development_scores(config: RunConfig, models: Models, machinery: Machinery) -> dict[str, float]:
@@ -244,9 +270,15 @@ def _new_record(config: RunConfig) -> RunRecord:
         seed=config.seed,
         status="started",
         engine=config.engine.name,
-        provenance=collect_provenance(device_of(config)),
+        provenance=_provenance(config),
         started_at=_now(),
     )
+
+
+def _provenance(config: RunConfig) -> dict[str, Any]:
+    """Of this process; with the GPUs of all ranks."""
+    found = collect_provenance(device_of(config))
+    return {**found, "gpus": found["gpus"] * max(config.launch.num_processes, ranks.count())}
 
 
 def _counters(folder: Path, before: Counters) -> Counters:
@@ -256,7 +288,9 @@ def _counters(folder: Path, before: Counters) -> Counters:
     def total(key: str) -> float:
         return sum(row.get(key, 0.0) for row in rows)
 
-    peak = before.peak_memory_bytes if before.steps == len(rows) and before.peak_memory_bytes else peak_memory_bytes()
+    peak = before.peak_memory_bytes
+    if before.steps != len(rows) or not peak:
+        peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
     return Counters(
         steps=len(rows),
         student_tokens=int(total("tokens/student")),

@@ -66,6 +66,8 @@ def main() -> None:
     if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
         hydra_job()
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # under `accelerate launch` or torchrun
+        sys.exit(exit_code_of(lambda: compare_together(arguments)))
     sys.exit(exit_code_of(lambda: compare(arguments)))
 
 
@@ -97,6 +99,22 @@ def compare(arguments: Sequence[str]) -> int:
         hydra_job()
         add_untrained_rows(runs)
     return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+
+
+def compare_together(arguments: Sequence[str]) -> int:
+    """One of several ranks: rank 0 does everything, the others train with it. Runs follow one another, whatever the launcher."""
+    from harness import ranks
+    from harness.job import device_of
+
+    sys.argv.append("hydra/launcher=basic")
+    runs = plan(arguments)
+    check_execution(runs)
+    quiet_libraries()
+    ranks.start(device_of(runs[0]))
+    if ranks.index() == 0:
+        return compare(arguments)
+    ranks.follow(runs)
+    return 0
 
 
 def plan(arguments: Sequence[str]) -> list[RunConfig]:
@@ -178,9 +196,11 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
         setting, engine = run.setting, run.engine
         if engine.name != "hf":
             raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
-        if setting.prompts_per_step % engine.micro_batch_prompts:
+        processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
+        if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
+            ranks = f" times {processes} processes" if processes > 1 else ""
             raise UserError(
-                f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
+                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{ranks} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         check_trackers(engine.report_to)
