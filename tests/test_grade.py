@@ -81,10 +81,12 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
         {"response": None, "answer": "1", "id": 7},
         {"response": "a\u2028b \ud800 é \\boxed{1.0}", "answer": 1.0},
         "[" * 100_000,
+        '{"response": "1", "answer": NaN}',
+        {"response": ["x" * 1000] * 1000, "answer": "1"},
     )
     assert grade("math", source, tmp_path / "out.jsonl") == 0
     out = read(tmp_path / "out.jsonl")
-    assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None]
+    assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None, None, None]
     assert out[1]["line"] == 2 and out[2] == {"line": 4, "error": "a row must be a JSON object, not list"}
     assert out[4] == {
         "response": None,
@@ -95,7 +97,9 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
     assert out[5]["response"] == "a\u2028b \ud800 é \\boxed{1.0}"
     printed = capsys.readouterr()
     assert f"{source}, line 5: the field 'answer' is missing" in printed.err and "line 8: not valid JSON" in printed.err
-    assert "2 of 7 rows graded, 5 could not be" in printed.out
+    assert "2 of 9 rows graded, 7 could not be" in printed.out
+    assert "line 9: the field 'answer' must be a finite number" in printed.err
+    assert len(printed.err.splitlines()[-1]) < 500  # a row may be huge, its sentence is not
 
 
 @pytest.mark.parametrize(
