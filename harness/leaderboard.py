@@ -22,7 +22,8 @@ import numpy as np
 import scipy
 
 from harness.errors import UserError
-from harness.results.collect import PUBLISHED, load_records, publish_records
+from harness.results.collect import PUBLISHED, FoundRun, find_runs, load_records, publish_records
+from harness.results.expectations import METRICS, SUMMARIES, read_metrics
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import RunRecord
 from harness.results.reference import ReferenceRow, published_rows
@@ -76,7 +77,7 @@ def publish(
     folder: Path, destination: Path, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
 ) -> Leaderboard:
     """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt."""
-    records = load_records(folder)
+    records = [_with_training(run) for run in find_runs(folder)]
     command = _command(destination, references)
     board = build_leaderboard(records, command, protocols, _published(records, references))
     kept = {task.name: task.protocol_hash for task in board.tasks}
@@ -86,6 +87,17 @@ def publish(
         raise UserError(f"{destination} cannot be written ({error.strerror}); choose a writable folder.") from error
     write_leaderboard(destination, board)
     return board
+
+
+def _with_training(run: FoundRun) -> RunRecord:
+    """The record with what is kept of its metrics.jsonl: the mean of every metric over the second half of the steps."""
+    if run.folder is None or not (run.folder / METRICS).exists():
+        return run.record
+    rows = read_metrics(run.folder / METRICS)
+    keys = sorted({key for row in rows for key in row} - {"step"})
+    summary = SUMMARIES["second_half_mean"]
+    training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}
+    return dataclasses.replace(run.record, training={key: float(f"{value:.6g}") for key, value in training.items()})
 
 
 def _keep_protocols(record: RunRecord, kept: dict[str, str]) -> RunRecord:

@@ -1,8 +1,8 @@
 """`python -m harness.regime_map FOLDER… [--output FILE.md]`: which method wins in which regime, at which rate, from finished comparisons.
 
 A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a seed
-with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the methods are
-compared at equal steps, and at equal cost: student tokens, and estimated operations (harness.cost).
+with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the methods that
+all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated operations (harness.cost).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Runs:
     label: str
     steps: int
     evaluations: Mapping[Replicate, Evaluation]
+    training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
     student_tokens: float  # mean over replicates
     flops: float | None  # likewise; None where the models' sizes are not known
 
@@ -75,6 +76,15 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
     return cells
 
 
+def of_common_methods(cells: Mapping[Cell, Sequence[Runs]]) -> dict[Cell, list[Runs]]:
+    """Only the methods that every cell of a regime has, so that a cell in which more was run does not have more candidates."""
+    labels = {
+        regime: set.intersection(*({r.label for r in runs} for cell, runs in cells.items() if cell[0] == regime))
+        for regime in {cell[0] for cell in cells}
+    }
+    return {cell: [r for r in runs if r.label in labels[cell[0]]] for cell, runs in cells.items()}
+
+
 def cell_of(record: RunRecord) -> Cell:
     """A regime is named by its student's folder, which is called alike in every replicate."""
     setting = record.setting
@@ -95,6 +105,7 @@ def runs_of(
 ) -> Runs:
     """The replicates of one method in a cell, from their records."""
     evaluations: dict[Replicate, Evaluation] = {}
+    training: dict[Replicate, Mapping[str, float]] = {}
     for record in records:
         replicate = (record.setting["student"], record.seed)
         scored = [evaluation for evaluation in record.evaluations if evaluation.task == task]
@@ -104,12 +115,12 @@ def runs_of(
             )
         if replicate in evaluations:
             raise UserError(f"{label} of student {replicate[0]} and seed {record.seed} is there twice; give it once.")
-        evaluations[replicate] = scored[0]
+        evaluations[replicate], training[replicate] = scored[0], record.training
     counters = [record.counters for record in records]
     flops = None
     if sizes is not None:
         flops = float(np.mean([training_flops(sizes[0].parameters, sizes[1].parameters, c) for c in counters]))
-    return Runs(label, steps, evaluations, float(np.mean([c.student_tokens for c in counters])), flops)
+    return Runs(label, steps, evaluations, training, float(np.mean([c.student_tokens for c in counters])), flops)
 
 
 def matrix(runs: Runs, replicates: Sequence[Replicate]) -> np.ndarray:
@@ -242,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the map to this file")
     options = parser.parse_args(arguments)
     try:
-        text = render(load_cells(options.folders, options.task), options.task)
+        text = render(of_common_methods(load_cells(options.folders, options.task)), options.task)
         if options.output is not None:
             write_text(options.output, text)
     except UserError as error:

@@ -120,9 +120,10 @@ def compare_together(arguments: Sequence[str]) -> int:
 def plan(arguments: Sequence[str]) -> list[RunConfig]:
     """Every run that Hydra will make of this command line, in its order."""
     try:
-        given = OverridesParser.create().parse_overrides(list(arguments))
-        fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
         with initialize_config_dir(str(CONF_DIR), version_base=None):
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
+            given = parser.parse_overrides(list(arguments))
+            fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
             hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
             axes = {}
             if str(hydra_config.mode).endswith("MULTIRUN"):
@@ -130,7 +131,7 @@ def plan(arguments: Sequence[str]) -> list[RunConfig]:
                 defaults = [
                     f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned
                 ]
-                sweeps = [*OverridesParser.create().parse_overrides(defaults), *given]
+                sweeps = [*parser.parse_overrides(defaults), *given]
                 axes = {
                     o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
                 }

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from harness.paths import ROOT
 from harness.results.embed import BLOCK, embed, main
 
@@ -22,6 +24,14 @@ def test_embedding_replaces_and_keeps(tmp_path) -> None:
     (tmp_path / "t.md").write_text("new\n")
     text = "a\n<!-- begin t.md -->\nold\n<!-- end -->\nb\n"
     assert embed(text, tmp_path) == "a\n<!-- begin t.md -->\nnew\n<!-- end -->\nb\n"
+
+
+def test_one_section_is_taken(tmp_path) -> None:
+    (tmp_path / "t.md").write_text("top\n\n### first\n\none\n\n### second\n\ntwo\n")
+    text = "<!-- begin t.md#first -->\n<!-- end -->\n"
+    assert embed(text, tmp_path) == "<!-- begin t.md#first -->\none\n<!-- end -->\n"
+    with pytest.raises(KeyError, match="no heading 'third'; it has first, second"):
+        embed("<!-- begin t.md#third -->\n<!-- end -->\n", tmp_path)
 
 
 def test_an_old_table_is_noticed(tmp_path, capsys) -> None:

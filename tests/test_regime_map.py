@@ -10,7 +10,7 @@ import pytest
 
 from harness.config import register_methods
 from harness.paths import ROOT, locate
-from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, render
+from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, of_common_methods, render
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
@@ -96,6 +96,13 @@ def test_it_agrees_with_the_leaderboards() -> None:
                 assert verdict.intervals[row.label] == row.scores["arithmetic"].interval
 
 
+def test_a_cell_with_more_methods_has_no_more_candidates(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "a", *(record(m, 0, 0) for m in ("opd", "tropd", "gkd")))
+    fast = publish(tmp_path / "b", *(record(m, 0, 0, rate=3e-3) for m in ("opd", "tropd")))
+    cells = of_common_methods(load_cells([folder, fast], "arithmetic"))
+    assert [sorted(r.label for r in runs) for runs in cells.values()] == [["opd", "tropd"]] * 2
+
+
 def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = publish(tmp_path / "a", record("opd", 0, 0))
     other = publish(tmp_path / "b", record("tropd", 1, 0, training_hash="another"))
@@ -114,15 +121,16 @@ def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "map.md").read_text() == capsys.readouterr().out
 
 
-def test_the_pieces_of_the_map(tmp_path: Path) -> None:
+@pytest.mark.parametrize("experiment", ["all_rows", "regime_map"])
+def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
     """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and seed."""
     calls = tmp_path / "calls"
     stand_in = tmp_path / "python"
     stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     stand_in.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(stand_in), "WORK": str(tmp_path / "work")}
-    script = ROOT / "results" / "small_scale" / "regime_map.sh"
-    subprocess.run([script, "2", "3"], check=True, env=environment)
+    script = ROOT / "results" / "small_scale" / "run.sh"
+    subprocess.run([script, experiment, "2", "3"], check=True, env=environment)
     runs = [line.split()[2:] for line in calls.read_text().splitlines() if line.startswith("-m harness.run ")]
     assert len(runs) == 6
     students = {
@@ -133,7 +141,7 @@ def test_the_pieces_of_the_map(tmp_path: Path) -> None:
         assert Path(given["setting.student"]).name == Path(students[given["setting"]]).name
         assert given["setting.name"] == f"{given['setting']}_student{given['seed']}"
         assert f"student_seed{given['seed']}" in given["setting.student"]
-        assert given["experiment"] == "regime_map"
+        assert given["experiment"] == experiment
 
 
 def one(*arguments: str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ WIDTH = 380  # of every figure, in CSS pixels at its natural size
 _CURVE_HEIGHT = 220
 _ROW = 40  # of a forest plot, height per label
 _POINTS_WITH_MARKERS = 20
-_LABEL_WIDTH = 52  # characters of a label in a forest plot, per line
+_LABEL_WIDTH = 34  # characters of a label in a forest plot that fit beside its numbers
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ def _draw_estimate(axes: Axes, row: int, estimate: Estimate, look: Look) -> None
     gid = titled(f"{estimate.label}: {estimate.text}")
     axes.plot([low, high], [y, y], color=look.placeholder, linewidth=2.4, gid=gid)
     axes.plot([middle], [y], color=look.placeholder, marker="o", markersize=6.5, gid=gid)
-    words = textwrap.shorten(visible(estimate.label), _LABEL_WIDTH, placeholder=" …")
+    words = visible(estimate.label)
+    if len(words) > _LABEL_WIDTH:
+        words = words[: _LABEL_WIDTH - 1] + "…"
     axes.annotate(words, (0, row + 0.46), xycoords=("axes fraction", "data"), va="bottom", weight="bold", color=INK)
     axes.annotate(
         estimate.text, (1, row + 0.46), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=MUTED

@@ -80,7 +80,8 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
     for record in sorted(records, key=key_of):
         provenance = {key: record.provenance[key] for key in PUBLISHED_PROVENANCE if key in record.provenance}
         trimmed = dataclasses.replace(record, provenance=provenance)
-        lines.append(json.dumps(dataclasses.asdict(trimmed), ensure_ascii=False, sort_keys=True) + "\n")
+        text = json.dumps(dataclasses.asdict(trimmed), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        lines.append(text + "\n")
     write_text(path, "".join(lines))
 
 

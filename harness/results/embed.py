@@ -4,7 +4,7 @@
     ...replaced by the file's text...
     <!-- end -->
 
-`--check` writes nothing and exits with 1 if a table is out of date.
+`FILE#heading` takes the lines below that heading, up to the next one. `--check` writes nothing and exits with 1 if a table is out of date.
 """
 
 from __future__ import annotations
@@ -21,9 +21,19 @@ BLOCK = re.compile(r"(<!-- begin (\S+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
 
 def embed(text: str, root: Path) -> str:
     """The document with every block replaced by its file's text."""
-    return BLOCK.sub(
-        lambda match: match[1] + (root / match[2]).read_text(encoding="utf-8").strip() + "\n" + match[3], text
-    )
+    return BLOCK.sub(lambda match: f"{match[1]}{_source(root, match[2]).strip()}\n{match[3]}", text)
+
+
+def _source(root: Path, target: str) -> str:
+    name, _, heading = target.partition("#")
+    text = (root / name).read_text(encoding="utf-8")
+    if not heading:
+        return text
+    parts = re.split(r"^#+ (.*)\n", text, flags=re.MULTILINE)  # [before, heading, text, heading, text, ...]
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    if heading not in sections:
+        raise KeyError(f"{name} has no heading {heading!r}; it has {', '.join(sections)}.")
+    return sections[heading]
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from harness.sandbox import Program, Sandbox
 from harness.sandbox.confinement import Unconfined
 from harness.sandbox.sandbox import usable_cores
 from tasks.livecodebench_v6.grading import grade_row
+from tasks.math_answer import grade as grade_answer
 
 TESTS = 20  # of each program; LiveCodeBench's problems have some tens
 STDIN = {
@@ -50,6 +51,21 @@ def grade(count: int, mode: str, sandbox: Sandbox, workers: int) -> float:
     return seconds(run)
 
 
+def answers_per_second(count: int = 300) -> dict[str, float]:
+    """Math answers in one process: integers, as AIME's are, and expressions that only math-verify tells equal."""
+    integers = [(rf"So it is \boxed{{{n}}}.", str(n)) for n in range(count)]
+    expressions = [(rf"So it is \boxed{{\sqrt{{{n * n}}}+x}}.", f"x+{n}") for n in range(2, count + 2)]
+
+    def run(cases: list[tuple[str, str]]) -> None:
+        assert all(grade_answer(response, gold).correct for response, gold in cases)
+
+    run(expressions[:1])  # the worker process starts
+    return {
+        name: count / seconds(lambda cases=cases: run(cases))
+        for name, cases in (("integers", integers), ("expressions", expressions))
+    }
+
+
 def medians_ms(runs: dict[str, Callable[[], Any]], repeats: int = 30) -> dict[str, float]:
     """Median milliseconds of each run, one at a time and in turn, so that what else the machine does falls on all."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -74,6 +90,7 @@ def main() -> None:
         grade(2, mode, sandbox, arguments.workers)  # warm
         took = grade(count, mode, sandbox, arguments.workers)
         print(f"{mode:9s} {sandbox.name:28s} {count / took:6.1f} programs/s")
+    print("math, one process: " + ", ".join(f"{rate:,.0f} {kind}/s" for kind, rate in answers_per_second().items()))
     empty = Program("")
     took_ms = medians_ms(
         {

@@ -32,7 +32,7 @@ from harness.results.render import (
 )
 from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
 
-from .synthetic import PROVENANCE, SETTING, evaluation, run, small_comparison, write_runs
+from .synthetic import PROVENANCE, SETTING, evaluation, run, small_comparison, write_metrics, write_runs
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex"]
@@ -379,6 +379,22 @@ def test_command_prints_writes_and_publishes(tmp_path: Path) -> None:
         == first.stdout.split("Made by")[1].split("arithmetic")[1]
     )
     assert (folder / "leaderboard.md").exists() and (folder / "leaderboard.json").exists()
+
+
+def test_published_runs_keep_the_mean_of_each_metric_over_the_second_half_of_the_steps(tmp_path: Path) -> None:
+    folder = write_runs(tmp_path / "runs", small_comparison())
+    norms, lengths = (9.0, 9.0, 1.0, 2.0), (None, None, None, 5.0)  # a metric that one step has only
+    rows = [
+        {"step": step, "grad_norm": norm, "length": length}
+        for step, (norm, length) in enumerate(zip(norms, lengths, strict=True))
+    ]
+    write_metrics(folder, "opd", 0, rows)
+    publish(folder, tmp_path / "published")
+    by_key = {(record.label, record.seed): record.training for record in load_records(tmp_path / "published")}
+    assert by_key["opd", 0] == {"grad_norm": 1.5, "length": 5.0}
+    assert by_key["opd", 1] == {}
+    publish(tmp_path / "published", tmp_path / "again")
+    assert load_records(tmp_path / "again") == load_records(tmp_path / "published")
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Claims against comparisons: verdicts on made records with the arithmetic shown, bad input, and the committed findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.findings import Claim, load_claims, main, measure
+from harness.paths import ROOT
+from harness.regime_map import load_cells
+from tests.test_regime_map import publish, record
+
+CLAIM = {"claim": "x", "source": "y", "a": "tropd", "b": "opd", "expected": "higher"}
+STUDY = ROOT / "results" / "small_scale"
+
+
+def claims_file(folder: Path, *entries) -> Path:
+    path = folder / "claims.yaml"
+    path.write_text(yaml.safe_dump(list(entries)))
+    return path
+
+
+def test_scores_are_paired_by_replicate(tmp_path: Path) -> None:
+    """Means of 16 of 32 and, where one more of four is solved unless all four are, of 23 of 32: 50 and 71.875 %."""
+    folders = [publish(tmp_path / str(k), record("opd", k, 0), record("tropd", k, 1)) for k in range(3)]
+    folders.append(publish(tmp_path / "alone", record("opd", 3, 0)))
+    (found,) = measure(Claim(**CLAIM), load_cells(folders, "arithmetic"))
+    assert (found.replicates, found.a, found.b, found.verdict) == (3, 71.875, 50.0, "as claimed")
+    assert found.difference[0] == pytest.approx(21.875)
+    (turned,) = measure(Claim(**{**CLAIM, "expected": "lower"}), load_cells(folders, "arithmetic"))
+    assert turned.verdict == "the opposite"
+
+
+def test_metrics_are_compared_by_students_t(tmp_path: Path) -> None:
+    """Differences -1, -2, -3: mean -2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027: -2 ± 2.484, which holds 0."""
+    for k, norm in enumerate((3.0, 4.0, 5.0)):
+        mine, base = ({"grad_norm": 2.0}, {"grad_norm": norm})
+        publish(tmp_path / str(k), record("tropd", k, 0, training=mine), record("opd", k, 0, training=base))
+    cells = load_cells(sorted(tmp_path.iterdir()), "arithmetic")
+    claim = Claim(**{**CLAIM, "expected": "lower", "quantity": "grad_norm"})
+    (found,) = measure(claim, cells)
+    assert found.difference == pytest.approx((-2, -2 - 2.4841, -2 + 2.4841), abs=1e-4)
+    assert (found.a, found.b, found.verdict) == (2.0, 4.0, "not resolved")
+
+
+def test_one_replicate_says_nothing(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))
+    assert measure(Claim(**CLAIM), load_cells([folder], "arithmetic")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"expected": "better"}, "entry 1: expected must be higher or lower, got 'better'"),
+        ({"typo": "x"}, "unknown key typo"),
+        ({"a": None}, "a must be text, got None"),
+        ({"quantity": "grad_nrom"}, "has no metric 'grad_nrom'"),
+    ],
+)
+def test_bad_claims_are_named(tmp_path: Path, capsys, change: dict, message: str) -> None:
+    folders = [publish(tmp_path / str(k), record("opd", k, 0), record("tropd", k, 1)) for k in range(2)]
+    path = claims_file(tmp_path, {**CLAIM, **change})
+    assert main([str(path), *map(str, folders), "--output", str(tmp_path / "out.md")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.md").exists()
+
+
+def test_the_committed_findings_are_what_the_runs_say(tmp_path: Path) -> None:
+    folders = sorted(path.parent for path in STUDY.glob("*/runs.jsonl"))
+    assert main([str(STUDY / "claims.yaml"), *map(str, folders), "--output", str(tmp_path / "findings.md")]) == 0
+    assert (tmp_path / "findings.md").read_text() == (STUDY / "findings.md").read_text()
+
+
+def test_every_claim_is_about_methods_that_exist() -> None:
+    known = {path.stem for path in (ROOT / "baselines").glob("*.py")}
+    for claim in load_claims(STUDY / "claims.yaml"):
+        assert {claim.a, claim.b} <= known
