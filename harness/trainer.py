@@ -303,6 +303,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         adam_beta2=setting.adam_beta2,
         max_grad_norm=setting.max_grad_norm,
         optim="adamw_torch",
+        gradient_checkpointing=execution.gradient_checkpointing,
         bf16=False,
         use_cpu=execution.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
