@@ -58,6 +58,9 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
+    lora_rank: int = (
+        0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
+    )
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ class Setting:
         for key in positive.split():
             if getattr(self, key) <= 0:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
+        if self.lora_rank < 0:
+            raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:
             raise UserError(
                 f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
@@ -83,6 +88,8 @@ class Setting:
         """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
         content = dataclasses.asdict(self)
         del content["name"], content["notes"]
+        if not self.lora_rank:  # as if there were no such field: older settings keep their hash
+            del content["lora_rank"]
         content["student"] = model_identity(self.student, self.student_revision)
         content["teacher"] = self.teacher_identity()
         content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
@@ -105,6 +112,12 @@ class Execution:
     report_to: list[str] = field(
         default_factory=list
     )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of kept
+    teacher_device: str | None = (
+        None  # torch's name of the device that the teacher scores on, such as cuda:1 or cpu; None: device
+    )
+    rows_per_batch: int = 512  # completions that transformers decodes side by side: the size of its cache
+    overlap: bool = False  # completions are scored while others are still being written; the same numbers
 
 
 @dataclass(frozen=True)

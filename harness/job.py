@@ -21,7 +21,15 @@ from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, score
 from harness.guidance import load_or_make_responses
 from harness.model_card import write_card
-from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
+from harness.models import (
+    add_lora,
+    context_length,
+    load_config,
+    load_model,
+    load_tokenizer,
+    shared_vocab_size,
+    stop_ids_of,
+)
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
@@ -110,6 +118,7 @@ class Models:
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
     vocab_size: int
+    adapters: Any = None  # peft's view of the student, with setting.lora_rank
 
 
 def check_pair(config: RunConfig) -> int:
@@ -126,9 +135,15 @@ def load_models(config: RunConfig) -> Models:
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
-    teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, device_of(config))
+    teacher_device = config.engine.teacher_device or device_of(config)
+    teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
     teacher.requires_grad_(False)
-    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size)
+    if (
+        setting.dtype == "bfloat16"
+    ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
+        torch.set_float32_matmul_precision("high")
+    adapters = add_lora(student, setting.lora_rank) if setting.lora_rank else None
+    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size, adapters)
 
 
 def device_of(config: RunConfig) -> str:
@@ -149,7 +164,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     )
     responses = None
     if config.method.needs_teacher_responses():
-        engine = HFEngine(models.teacher, models.vocab_size)
+        engine = HFEngine(models.teacher, models.vocab_size, rows_per_batch=config.engine.rows_per_batch)
         sampling = training_sampling(setting, models.stop_ids)
         cache = config.results_dir / CACHE_FOLDER
         needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
@@ -157,7 +172,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         responses = load_or_make_responses(cache, teacher, engine, prompts, sampling, needed, progress.bar)
     machinery = Machinery(
         student=models.student,
-        engine=HFEngine(models.student, models.vocab_size),
+        engine=HFEngine(models.student, models.vocab_size, rows_per_batch=config.engine.rows_per_batch),
         student_scorer=HFScorer(models.student, models.vocab_size),
         teacher_scorer=HFScorer(models.teacher, models.vocab_size),
         prompts=prompts,
@@ -213,7 +228,8 @@ def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> N
         trainer.save_model(str(temporary))  # gathers the shards: all ranks take part
         (temporary / "training_args.bin").unlink(missing_ok=True)
     elif ranks.index() == 0:
-        models.student.save_pretrained(temporary)
+        whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
+        whole.save_pretrained(temporary)
     if ranks.index() == 0:
         models.tokenizer.save_pretrained(temporary)
         os.replace(temporary, folder / "checkpoint")
@@ -244,7 +260,9 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
 
     def load() -> Evaluated:
         model = load_model(name, revision, setting.dtype, device_of(config))
-        return _evaluated(model, HFEngine(model, check_pair(config)), tokenizer)
+        return _evaluated(
+            model, HFEngine(model, check_pair(config), rows_per_batch=config.engine.rows_per_batch), tokenizer
+        )
 
     evaluated = evaluate_missing(
         record,

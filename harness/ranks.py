@@ -98,9 +98,13 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
     A model that is not sharded is left alone. Costs one gather, and the memory of the whole weights.
     """
-    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if parts and not hasattr(model, "begin"):  # FSDP2 takes the module that runs first for the root of the tree
+        model.begin = lambda: None  # type: ignore[assignment]
+        register_fsdp_forward_method(model, "begin")
+        model.begin()  # type: ignore[operator]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()

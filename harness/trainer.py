@@ -121,6 +121,8 @@ class DistillationTrainer(Trainer):
         super().__init__(
             machinery.student, arguments, data_collator=_as_is, train_dataset=positions, callbacks=callbacks
         )
+        if self.args.world_size != ranks.count():
+            raise RuntimeError(f"the Trainer sees {self.args.world_size} processes, there are {ranks.count()}")
         place_logs(self.callback_handler.callbacks, folder.parent)
         self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
 
@@ -301,8 +303,9 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         adam_beta2=setting.adam_beta2,
         max_grad_norm=setting.max_grad_norm,
         optim="adamw_torch",
+        gradient_checkpointing=execution.gradient_checkpointing,
         bf16=False,
-        use_cpu=execution.device == "cpu",
+        use_cpu=execution.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,

@@ -85,16 +85,22 @@ def alone(config: RunConfig, folder: Path) -> Result:
     return result(folder)
 
 
-def together(count: int, jobs: list[tuple[RunConfig, Path]], root: Path) -> list[Result]:
-    """Several runs on `count` ranks."""
+def on_ranks(count: int, program: str, jobs: list[tuple[RunConfig, Path]], root: Path) -> None:
+    """Several runs by a program of this folder on `count` ranks."""
     for _, folder in jobs:
         folder.mkdir(parents=True, exist_ok=True)
     (root / "jobs").write_bytes(pickle.dumps(jobs))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    script = str(Path(__file__).with_name("several_runs.py"))
+    script = str(Path(__file__).with_name(program))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, script, str(root / "jobs")], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    said = [line for line in done.stderr.splitlines() if line.startswith("[rank")]
+    assert done.returncode == 0, "\n".join(said[-40:]) or done.stderr[-4000:]
+
+
+def together(count: int, jobs: list[tuple[RunConfig, Path]], root: Path) -> list[Result]:
+    """Several runs by the Trainer on `count` ranks."""
+    on_ranks(count, "several_runs.py", jobs, root)
     return [result(folder) for _, folder in jobs]
 
 
@@ -140,6 +146,26 @@ def test_ranks_change_nothing(random_pair: Path, tmp_path: Path, count: int) -> 
         expected = alone(config, Path(f"{folder}-alone"))
         assert any(row["loss/divergence"] for row in expected[1]) == (config.method_name in ("eopd", "tropd"))
         assert_equal(ours, expected)
+
+
+@pytest.mark.slow
+def test_a_model_sharded_by_fsdp2_changes_nothing(random_pair: Path, tmp_path: Path) -> None:
+    """Loss, gathered credit, denominators, gradient norms and weights; the program asserts that every parameter is a DTensor in pieces."""
+    jobs = [
+        (config_for(random_pair, tmp_path, name), tmp_path / f"{name}-fsdp2") for name in ("reopold_2stage", "tropd")
+    ]
+    on_ranks(2, "fsdp2_run.py", jobs, tmp_path)
+    for config, folder in jobs:
+        expected = alone(config, Path(f"{folder}-alone"))
+        steps = json.loads((folder / "steps.json").read_text())
+        for mine, truth in zip(steps, expected[1], strict=True):
+            compared = [key for key in mine if not key.startswith("time/")]
+            assert {"loss/policy", "grad_norm", "tokens/student", "reward/q01"} <= set(compared)
+            for key in compared:
+                assert mine[key] == pytest.approx(truth[key], rel=1e-9, abs=1e-9), key
+        weights = torch.load(folder / "weights.pt")
+        for name, value in expected[0].items():
+            torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-9, msg=name)
 
 
 @pytest.mark.slow
