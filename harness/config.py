@@ -60,6 +60,9 @@ class Setting:
     adam_beta2: float
     max_grad_norm: float
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
+    lora_rank: int = (
+        0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
+    )
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
@@ -78,6 +81,8 @@ class Setting:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
         if self.importance_cap is not None and self.importance_cap <= 0:
             raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
+        if self.lora_rank < 0:
+            raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:
             raise UserError(
                 f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
@@ -87,6 +92,8 @@ class Setting:
         """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
         content = self.by_value()
         del content["name"], content["notes"]
+        if not self.lora_rank:  # as if there were no such field: older settings keep their hash
+            del content["lora_rank"]
         content["student"] = model_identity(self.student, self.student_revision)
         content["teacher"] = self.teacher_identity()
         content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
@@ -140,8 +147,24 @@ class Execution:
     report_to: list[str] = field(
         default_factory=list
     )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of kept
+    teacher_device: str | None = (
+        None  # torch's name of the device that the teacher scores on, such as cuda:1 or cpu; None: device
+    )
+    rows_per_batch: int = 512  # completions that transformers decodes side by side: the size of its cache
+    overlap: bool = False  # completions are scored while others are still being written; the same numbers
     vllm: VLLMOptions | None = None  # of the engines vllm and server
     server: ServerOptions | None = None  # of the engine server
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes train one run; changes nothing of the result beyond rounding, and is not part of any hash."""
+
+    num_processes: int = 1
+    accelerate_config: str | None = (
+        None  # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +197,7 @@ class RunConfig:
     expect: list[dict[str, Any]]  # facts that the comparison asserts when it is done (harness.results.expectations)
     reference: str | None = None  # the published table of results/reference/ whose rows these are; not part of any hash
     dry_run: bool = False  # True: check and print what would be done (harness.dry_run)
+    launch: Launch = field(default_factory=Launch)
 
     @staticmethod
     def from_hydra(cfg: DictConfig) -> RunConfig:
@@ -192,6 +216,7 @@ class RunConfig:
             "experiment",
             "reference",
             "dry_run",
+            "launch",
         }
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
@@ -216,6 +241,7 @@ class RunConfig:
             expect=raw["expect"] or [],
             reference=raw["reference"],
             dry_run=raw["dry_run"],
+            launch=strict(Launch, raw["launch"], "launch"),
         )
 
     def comparison_folder(self) -> Path:

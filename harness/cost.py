@@ -25,6 +25,10 @@ _QWEN2_1_5B |= {"num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size
 _QWEN3_1_7B = {"model_type": "qwen3", "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16}
 _QWEN3_1_7B |= {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 6144}
 _QWEN3_1_7B |= {"vocab_size": 151936, "tie_word_embeddings": True}
+_QWEN25_0_5B = {**_QWEN2_1_5B, "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14}
+_QWEN25_0_5B |= {"intermediate_size": 4864, "tie_word_embeddings": True}
+_QWEN25_1_5B = {**_QWEN2_1_5B, "tie_word_embeddings": True}
+_QWEN3_0_6B = {**_QWEN3_1_7B, "hidden_size": 1024, "intermediate_size": 3072}
 _QWEN3_4B = {**_QWEN3_1_7B, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32}
 _QWEN3_4B |= {"intermediate_size": 9728}
 
@@ -35,6 +39,10 @@ KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "Skywork/Skywork-OR1-7B": _QWEN2_7B,
     "lllyx/Qwen3-1.7B-SFT": _QWEN3_1_7B,
     "Qwen/Qwen3-4B": _QWEN3_4B,
+    "Qwen/Qwen3-1.7B": _QWEN3_1_7B,
+    "Qwen/Qwen3-0.6B": _QWEN3_0_6B,
+    "Qwen/Qwen2.5-1.5B-Instruct": _QWEN25_1_5B,
+    "Qwen/Qwen2.5-0.5B-Instruct": _QWEN25_0_5B,
 }
 
 
@@ -90,7 +98,7 @@ class Memory:
     gradients: int  # of the student
     moments: int  # AdamW's two, in the weights' type
     cache: int  # keys and values of the completions that are written side by side, at full length
-    logits: int  # one chunk in fp32 and its gradient
+    logits: int  # one chunk in fp32, which its gradient takes over
 
     @property
     def total(self) -> int:
@@ -106,5 +114,5 @@ def training_memory(student: ModelSize, teacher: ModelSize, dtype: str, sequence
         gradients=size * student.parameters,
         moments=2 * size * student.parameters,
         cache=size * student.cached_numbers * min(sequences, ROWS_PER_BATCH) * tokens,
-        logits=2 * CHUNK_BYTES,
+        logits=CHUNK_BYTES,
     )

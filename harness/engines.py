@@ -67,6 +67,10 @@ def check_execution(execution: Execution, dtype: str) -> None:
         raise UserError(f"engine.vllm.transfer_backend={options.transfer_backend!r}: must be nccl or ipc.")
     if options.weight_sync == "transfer" and device_name(execution) == "cpu":
         raise UserError("engine.vllm.weight_sync=transfer moves weights between GPUs; on a CPU give disk.")
+    if options.teacher and execution.teacher_device is not None:
+        raise UserError(
+            "engine.teacher_device is of a teacher by transformers; give engine.vllm.teacher=false with it."
+        )
     for key in ("kv_cache_gib", "max_sequences", "max_logprobs"):
         if getattr(options, key) <= 0:
             raise UserError(f"engine.vllm.{key}={getattr(options, key)}: must be positive.")
@@ -126,9 +130,9 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_hf(model: PreTrainedModel, vocab_size: int) -> Iterator[Opened]:
+def open_hf(model: PreTrainedModel, vocab_size: int, rows_per_batch: int) -> Iterator[Opened]:
     """Transformers in this process, on the model's live weights."""
-    engine = HFEngine(model, vocab_size)
+    engine = HFEngine(model, vocab_size, rows_per_batch=rows_per_batch)
     yield Opened(engine, HFScorer(model, vocab_size), LiveWeights(engine))
 
 
@@ -153,7 +157,7 @@ def open_engine(
     if execution.name == "hf":
         if model is None:
             model = load_model(source.name, source.revision, source.dtype, device_name(execution))
-        with open_hf(model, vocab_size) as opened:
+        with open_hf(model, vocab_size, execution.rows_per_batch) as opened:
             yield opened
         return
     from harness.rollout.vllm import VLLMEngine, narrow

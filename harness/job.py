@@ -11,18 +11,28 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness import ranks
 from harness.config import RunConfig, model_identity
 from harness.engines import Opened, Source, device_name, open_engine, open_hf, scores_by_vllm
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, score
 from harness.guidance import load_or_make_responses
 from harness.model_card import write_card
-from harness.models import context_length, load_config, load_model, load_tokenizer, shared_vocab_size, stop_ids_of
+from harness.models import (
+    add_lora,
+    context_length,
+    load_config,
+    load_model,
+    load_tokenizer,
+    shared_vocab_size,
+    stop_ids_of,
+)
 from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
@@ -53,6 +63,7 @@ def run_job(config: RunConfig) -> RunRecord:
         with FileLock(folder / ".lock", timeout=0):
             return _run_locked(config, folder)
     except Timeout:
+        _agree_to_train(config, False)
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
 
 
@@ -70,8 +81,11 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         record = _new_record(config)
         write_record(path, record)
     try:
-        if config.method is not None and not (folder / "checkpoint").exists():
-            train(config, folder, progress)
+        if _agree_to_train(config, config.method is not None and not (folder / "checkpoint").exists()):
+            if config.launch.num_processes > 1 and ranks.count() == 1:
+                ranks.launch(config, folder)
+            else:
+                train(config, folder, progress)
         record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
@@ -81,7 +95,14 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     write_record(path, record)
     write_card(folder, record)
     progress.finish(record.status)
+    if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
+        raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def _agree_to_train(config: RunConfig, needed: bool) -> bool:
+    """Tells the ranks that follow this process (harness.ranks) whether they are needed."""
+    return ranks.from_main(needed) if config.method is not None else False
 
 
 def check_leftovers(folder: Path) -> None:
@@ -102,6 +123,7 @@ class Models:
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
     vocab_size: int
+    adapters: Any = None  # peft's view of the student, with setting.lora_rank
 
 
 def check_pair(config: RunConfig) -> int:
@@ -120,9 +142,15 @@ def load_models(config: RunConfig) -> Models:
     student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
     teacher = None
     if not scores_by_vllm(config.engine):
-        teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, device_of(config))
+        teacher_device = config.engine.teacher_device or device_of(config)
+        teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
         teacher.requires_grad_(False)
-    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size)
+    if (
+        setting.dtype == "bfloat16"
+    ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
+        torch.set_float32_matmul_precision("high")
+    adapters = add_lora(student, setting.lora_rank) if setting.lora_rank else None
+    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size, adapters)
 
 
 def device_of(config: RunConfig) -> str:
@@ -136,7 +164,6 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     models = load_models(config)
     with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
         _train(config, folder, progress, models, student, teacher)
-    _save_final(models, folder)
 
 
 def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -147,7 +174,7 @@ def _opened_student(config: RunConfig, models: Models, folder: Path) -> Abstract
 
 def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
     if models.teacher is not None:
-        return open_hf(models.teacher, models.vocab_size)
+        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch)
     setting = config.setting
     source = Source(setting.teacher, setting.teacher_revision, setting.dtype)
     return open_engine(config.engine, source, models.vocab_size, folder, role="teacher")
@@ -194,12 +221,20 @@ def _train(
         lambda ids: str(models.tokenizer.decode(list(ids))),
     )
     trainer = DistillationTrainer(
-        machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [recorder]
+        machinery,
+        config.method,
+        setting,
+        config.engine,
+        config.seed,
+        folder / "trainer",
+        [recorder] if ranks.index() == 0 else [],
     )
     recorder.attach(trainer)
-    resume_from = complete_checkpoint(folder / "trainer")
-    recorder.start_from(resume_from)
+    resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
+    if ranks.index() == 0:
+        recorder.start_from(resume_from)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    _save_final(models, trainer, folder)
 
 
 def check_engine(machinery: Machinery, dtype: str) -> float:
@@ -240,14 +275,21 @@ def check_served(backend: Backend, models: Models, dtype: str) -> None:
             )
 
 
-def _save_final(models: Models, folder: Path) -> None:
+def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> None:
     """Writes `checkpoint/` under a temporary name, renames it, and only then drops the resumable checkpoints."""
     temporary = folder / "checkpoint.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    models.student.save_pretrained(temporary)
-    models.tokenizer.save_pretrained(temporary)
-    os.replace(temporary, folder / "checkpoint")
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    if ranks.index() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(temporary))  # gathers the shards: all ranks take part
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+    elif ranks.index() == 0:
+        whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
+        whole.save_pretrained(temporary)
+    if ranks.index() == 0:
+        models.tokenizer.save_pretrained(temporary)
+        os.replace(temporary, folder / "checkpoint")
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
 def _development_scores(config: RunConfig, models: Models, machinery: Machinery, step: int) -> dict[str, float]:
@@ -301,9 +343,15 @@ def _new_record(config: RunConfig) -> RunRecord:
         seed=config.seed,
         status="started",
         engine=config.engine.name,
-        provenance=collect_provenance(device_of(config)),
+        provenance=_provenance(config),
         started_at=_now(),
     )
+
+
+def _provenance(config: RunConfig) -> dict[str, Any]:
+    """Of this process; with the GPUs of all ranks."""
+    found = collect_provenance(device_of(config))
+    return {**found, "gpus": found["gpus"] * max(config.launch.num_processes, ranks.count())}
 
 
 def _counters(folder: Path, before: Counters) -> Counters:
@@ -313,7 +361,9 @@ def _counters(folder: Path, before: Counters) -> Counters:
     def total(key: str) -> float:
         return sum(row.get(key, 0.0) for row in rows)
 
-    peak = before.peak_memory_bytes if before.steps == len(rows) and before.peak_memory_bytes else peak_memory_bytes()
+    peak = before.peak_memory_bytes
+    if before.steps != len(rows) or not peak:
+        peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
     return Counters(
         steps=len(rows),
         student_tokens=int(total("tokens/student")),

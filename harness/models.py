@@ -24,6 +24,7 @@ from transformers import (
 
 from harness.errors import UserError
 from harness.logprobs import Projection, project
+from harness.loss import Targets, head_loss
 from harness.paths import locate
 
 HEAD_CHECK_TOLERANCE = (
@@ -77,6 +78,9 @@ class _clear_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (OSError, ValueError)) and not isinstance(error, UserError):
+            folder = Path(locate(self.name))
+            if folder.is_dir() and not (folder / "config.json").is_file():
+                raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
 
@@ -102,42 +106,42 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> A
 
 
 def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
-    """Makes `model(...)` return log-probs of given tokens instead of logits, on this instance only.
+    """Makes `model(...)` return the loss of a micro-batch instead of logits, on this instance only.
 
     The head is thus read inside the (possibly FSDP- or DDP-wrapped) forward, while class and parameter names stay
     the model's own.
     """
 
-    def token_forward(
-        self: PreTrainedModel,
-        input_ids: Tensor,
-        rows: Tensor,
-        token_ids: Tensor,
-        support_rows: Tensor,
-        support_ids: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probs, with gradient.
+    def token_forward(self: PreTrainedModel, input_ids: Tensor, rows: Tensor, **targets: Any) -> tuple[Tensor, Tensor]:
+        """The loss with gradient, and its three terms without.
 
-        Args: input_ids [B, L], right-padded; rows [N], flat indices into [B·L] of the positions that predict token_ids [N]; support_rows [R],
-            which of the N rows have a divergence weight; support_ids [R, K].
-        Returns: logprobs [N] of token_ids; support_logprobs [R, K] of support_ids.
+        Args: input_ids [B, L], right-padded; rows [N], flat indices into [B·L] of the positions that predict the tokens of `targets`, the
+            fields of loss.Targets.
+        Returns: scalar; [3], see loss.head_loss.
         """
         hidden = hidden_states(self, input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[rows]
-        head = head_of(self, vocab_size)
-        if not support_rows.numel():
-            plain = project(hidden, head.weight, token_ids[:, None], head_bias=head.bias)
-            return plain.logprobs[:, 0], plain.logprobs.new_zeros(support_ids.shape)
-        # one projection per row: rows with a divergence weight read 1 + K columns, the others one
-        is_plain = torch.ones_like(token_ids, dtype=torch.bool)
-        is_plain[support_rows] = False
-        plain = project(hidden[is_plain], head.weight, token_ids[is_plain, None], head_bias=head.bias)
-        wide_ids = torch.cat([token_ids[support_rows, None], support_ids], dim=1)
-        wide = project(hidden[support_rows], head.weight, wide_ids, head_bias=head.bias)
-        logprobs = hidden.new_zeros(len(token_ids), dtype=plain.logprobs.dtype)
-        logprobs = logprobs.index_put((is_plain.nonzero()[:, 0],), plain.logprobs[:, 0])
-        return logprobs.index_put((support_rows,), wide.logprobs[:, 0]), wide.logprobs[:, 1:]
+        projection = self.get_output_embeddings()
+        bias = getattr(projection, "bias", None)
+        return head_loss(hidden, projection.weight, bias, vocab_size, Targets(**targets))
 
     model.forward = types.MethodType(token_forward, model)
+
+
+def add_lora(model: PreTrainedModel, rank: int) -> Any:
+    """Adds LoRA adapters to every linear layer but the head, in place; only they are trained. Scale 2 (alpha = 2·rank), no dropout.
+
+    Hu et al., arXiv 2106.09685; an adapter starts as the zero map. Needs peft. Returns peft's view of the model, whose
+    `merge_and_unload()` gives the model with the adapters merged into its weights.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise UserError("setting.lora_rank needs peft: pip install -e '.[lora]'.") from None
+    targets = sorted(
+        {name.rsplit(".", 1)[-1] for name, part in model.base_model.named_modules() if type(part) is nn.Linear}
+    )
+    torch.manual_seed(0)  # of the adapters' first factor; the second is zero
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets))
 
 
 def context_length(model: PreTrainedModel) -> int:

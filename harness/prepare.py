@@ -1,7 +1,9 @@
-"""`python -m harness.prepare source=… tokenizer=… output=…`: training prompts of a Setting, made from OpenThoughts3 or rows like its.
+"""`python -m harness.prepare source=… tokenizer=… output=…`: training prompts of a Setting, made from OpenThoughts3, GSM8K, MATH or rows like theirs.
 
     source=open-thoughts/OpenThoughts3-1.2M revision=<commit>   or a local .jsonl or .parquet file with the same columns:
-                           domain, source, and conversations ([{"from": "human", "value": …}, …], of which the first is taken)
+                           domain, source, and conversations ([{"from": "human", "value": …}, …], of which the first is taken),
+                           or, of one domain, just question or problem; subset=… is the set's configuration, as main of openai/gsm8k
+    instruction=…          put after every question, in a line of its own
     domains=math           of math, code, science; several with commas
     tokenizer=…            the student's, folder or Hub id: prompts are rendered by its chat template to be measured
     max_tokens=2048        longer prompts are left out: setting.max_prompt_tokens
@@ -56,6 +58,8 @@ class Options:
     output: Path
     revision: str | None = None
     split: str = "train"
+    subset: str | None = None
+    instruction: str = ""
     domains: tuple[str, ...] = ("math",)
     tokenizer_revision: str | None = None
     max_tokens: int = 2048
@@ -125,7 +129,9 @@ def read_rows(options: Options) -> tuple[Iterable[Mapping[str, Any]], int]:
         if source.endswith(".parquet"):
             rows = datasets.load_dataset("parquet", data_files=source, split="train", streaming=True)
         else:
-            rows = datasets.load_dataset(source, split=options.split, revision=options.revision, streaming=True)
+            rows = datasets.load_dataset(
+                source, options.subset, split=options.split, revision=options.revision, streaming=True
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"source={source!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     split = (rows.info.splits or {}).get(options.split)
@@ -133,7 +139,10 @@ def read_rows(options: Options) -> tuple[Iterable[Mapping[str, Any]], int]:
 
 
 def question_of(row: Mapping[str, Any], number: int) -> str:
-    """The user's first message."""
+    """The user's first message, or the question of a set that has no conversations."""
+    plain = next((row[key] for key in PROBLEM_FIELDS if isinstance(row.get(key), str)), None)
+    if plain is not None and "conversations" not in row:
+        return plain.strip()
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns or not isinstance(turns[0], Mapping):
         raise UserError(f"row {number}: needs a list 'conversations' with the user's message first.")
@@ -147,9 +156,10 @@ def distinct_prompts(rows: Iterable[Mapping[str, Any]], options: Options, report
     seen: set[bytes] = set()
     for number, row in enumerate(rows, 1):
         report.rows += 1
-        if "domain" not in row:
+        if "domain" not in row and ("conversations" in row or len(options.domains) > 1):
             raise UserError(f"row {number}: the column 'domain' is missing; the columns are those of OpenThoughts3.")
-        if row["domain"] not in options.domains:
+        domain = row.get("domain", options.domains[0])
+        if domain not in options.domains:
             report.other_domain += 1
             continue
         text = question_of(row, number)
@@ -158,7 +168,8 @@ def distinct_prompts(rows: Iterable[Mapping[str, Any]], options: Options, report
             report.repeated += 1
             continue
         seen.add(key)
-        yield {"id": key.hex()[:16], "prompt": text, "domain": row["domain"], "source": str(row.get("source") or "")}
+        text = f"{text}\n{options.instruction}" if options.instruction else text
+        yield {"id": key.hex()[:16], "prompt": text, "domain": domain, "source": str(row.get("source") or "")}
 
 
 def token_count(text: str, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -43,9 +43,9 @@ def terminal_bar(description: str, total: int, unit: str) -> Iterator[Bar]:
 
 
 class RunProgress:
-    """Writes `progress.json` in a run's folder: what the live line of the run shows (harness.monitor)."""
+    """Writes `progress.json` in a run's folder: what the live line of the run shows (harness.monitor). Without a path, silent."""
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path | None, steps: int) -> None:
         self.path = path
         self._state: dict[str, Any] = {"phase": "loading", "done": 0, "total": steps, "pid": os.getpid()}
         self._steps, self._written_at, self._first = steps, 0.0, 0
@@ -92,7 +92,7 @@ class RunProgress:
 
     def _write(self, force: bool = False) -> None:
         now = time.time()
-        if force or now - self._written_at > WRITE_EVERY_S:
+        if self.path is not None and (force or now - self._written_at > WRITE_EVERY_S):
             self._written_at = now
             temporary = self.path.with_name(".progress.json.tmp")
             temporary.write_text(json.dumps({**self._state, "at": now}))

@@ -71,7 +71,7 @@ class StepRecorder(TrainerCallback):
             return  # the summary at the end of training
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
-        row |= self._trainer.finished_step_metrics()
+        row |= self._trainer.metrics
         if step % self.every == 0 or step == state.max_steps:
             row |= self.development_scores()
         _append(self.path, row)

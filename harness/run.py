@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from harness import parent
 from harness.config import CONF_DIR, RunConfig, register_methods, whole_number
 from harness.errors import UserError
 from harness.paths import check_writable
@@ -52,6 +53,7 @@ def hydra_job(cfg: DictConfig) -> None:
     """One run of the sweep, in whatever process the launcher chose."""
     from harness.job import run_job
 
+    parent.follow()
     quiet_libraries()
     try:
         run_job(RunConfig.from_hydra(cfg))
@@ -66,6 +68,8 @@ def main() -> None:
     if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
         hydra_job()
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # under `accelerate launch` or torchrun
+        sys.exit(exit_code_of(lambda: compare_together(arguments)))
     sys.exit(exit_code_of(lambda: compare(arguments)))
 
 
@@ -93,10 +97,27 @@ def compare(arguments: Sequence[str]) -> int:
         return show_plan(runs)
     check(runs)
     quiet_libraries()
+    parent.lead()
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
         hydra_job()
         add_untrained_rows(runs)
     return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+
+
+def compare_together(arguments: Sequence[str]) -> int:
+    """One of several ranks: rank 0 does everything, the others train with it. Runs follow one another, whatever the launcher."""
+    from harness import ranks
+    from harness.job import device_of
+
+    sys.argv.append("hydra/launcher=basic")
+    runs = plan(arguments)
+    check_execution(runs)
+    quiet_libraries()
+    ranks.start(device_of(runs[0]))
+    if ranks.index() == 0:
+        return compare(arguments)
+    ranks.follow(runs)
+    return 0
 
 
 def plan(arguments: Sequence[str]) -> list[RunConfig]:
@@ -183,9 +204,13 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
     for run in runs:
         setting, engine = run.setting, run.engine
         check_engine_fields(engine, setting.dtype)
-        if setting.prompts_per_step % engine.micro_batch_prompts:
+        processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
+        if engine.name != "hf" and (processes > 1 or setting.lora_rank):
+            raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
+        if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
+            ranks = f" times {processes} processes" if processes > 1 else ""
             raise UserError(
-                f"engine.micro_batch_prompts={engine.micro_batch_prompts} does not divide "
+                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{ranks} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         check_trackers(engine.report_to)

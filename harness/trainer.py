@@ -5,8 +5,8 @@
 into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices) is
 transformers.Trainer's. No method is named here.
 
-Shape legend: B sequences of the step, T completion positions, N valid tokens of a micro-batch, R of them with a
-divergence weight, K support ids.
+Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
+a divergence weight, K support ids.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,21 +23,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from harness import ranks
 from harness.config import Execution, Setting
-from harness.credit import Coefficients, LossTerms, compute_coefficients, compute_loss_terms, importance_ratios
+from harness.credit import Coefficients, compute_coefficients, importance_ratios
 from harness.divergences import topk_forward_kl
 from harness.guidance import TeacherResponses, choose_prefixes
+from harness.loss import TeacherRows
 from harness.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.models import bind_token_forward
 from harness.prompts import Prompt, prompt_order
+from harness.provenance import peak_memory_bytes
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.weights import WeightSync
 from harness.samples import CreditSample, credit_sample
-from harness.scoring import Completion, Scored, Scorer, ScoreRequest
+from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.seeds import generator_of, seed_of
 from harness.trackers import place_logs
 from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
 
+PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
 LOSS_TERMS = ("policy", "divergence", "imitation")
 
 
@@ -65,21 +69,34 @@ class Step:
     batch: TokenBatch
     coefficients: Coefficients
     divergence: Divergence
-    support_ids: Tensor  # [all R of the step, K], row-major over the rows with a divergence weight
-    support_logprobs: Tensor  # the teacher's
+    support: Support
 
 
-class PromptOrder(Dataset):
-    """Prompt indices of the whole run, in an order that only the seed decides."""
+@dataclass(frozen=True)
+class Support:
+    """Where the direct term is evaluated: all R rows of the step with a divergence weight, row-major."""
 
-    def __init__(self, count: int, seed: int, needed: int) -> None:
-        self.order = prompt_order(count, seed, needed)
+    ids: Tensor  # [R, K]
+    logprobs: Tensor  # [R, K], the teacher's
+    dense: TeacherRows | None = None  # the whole vocabulary instead, from R hidden states of the teacher
+
+    def part(self, rows: slice) -> Support:
+        """Some of the R rows."""
+        dense = None if self.dense is None else replace(self.dense, hidden=self.dense.hidden[rows])
+        return Support(self.ids[rows], self.logprobs[rows], dense)
+
+
+class Positions(Dataset):
+    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on however many ranks."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.count
 
     def __getitem__(self, index: int) -> int:
-        return self.order[index]
+        return index
 
 
 class DistillationTrainer(Trainer):
@@ -101,9 +118,14 @@ class DistillationTrainer(Trainer):
         self.metrics: dict[str, float] = {}  # of the current step; the recorder reads them when the step is logged
         self.sample: CreditSample | None = None  # of the current step; likewise
         bind_token_forward(machinery.student, machinery.vocab_size)
-        order = PromptOrder(len(machinery.prompts), seed, setting.steps * setting.prompts_per_step)
+        positions = Positions(setting.steps * setting.prompts_per_step)
+        self.order = prompt_order(len(machinery.prompts), seed, len(positions))
         arguments = training_arguments(setting, execution, seed, folder)
-        super().__init__(machinery.student, arguments, data_collator=_as_is, train_dataset=order, callbacks=callbacks)
+        super().__init__(
+            machinery.student, arguments, data_collator=_as_is, train_dataset=positions, callbacks=callbacks
+        )
+        if self.args.world_size != ranks.count():
+            raise RuntimeError(f"the Trainer sees {self.args.world_size} processes, there are {ranks.count()}")
         place_logs(self.callback_handler.callbacks, folder.parent)
         self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
 
@@ -111,38 +133,49 @@ class DistillationTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """One optimiser step: prompts in, micro-batches with finished credit out."""
-        micro_prompts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if not micro_prompts:
+        micro_positions, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not micro_positions:
             return [], None
         started, self._weights_s = time.perf_counter(), 0.0
-        prompts = [self.machinery.prompts[i] for indices in micro_prompts for i in indices]
+        slots = [position % self.setting.prompts_per_step for batch in micro_positions for position in batch]
         progress = self.state.global_step / self.setting.steps
-        with torch.no_grad():
-            rollouts = self.write_completions(prompts, progress)
+        with torch.no_grad(), ranks.whole_weights(self.model_wrapped):
+            rollouts = self.write_completions(slots, progress)
             rolled_out = time.perf_counter()
-            step = self.assign_credit(rollouts, progress)
+            per_prompt = len(rollouts) // len(slots)  # 1 where somebody else than the student wrote
+            rows = [slot * per_prompt + sample for slot in slots for sample in range(per_prompt)]
+            step = self.assign_credit(rollouts, progress, rows)
         scored = time.perf_counter()
         self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
         self.metrics["time/weights_s"] = self._weights_s  # a part of the rollout's
         self._update_started = scored
-        per_prompt = len(rollouts) // len(prompts)  # 1 where somebody else than the student wrote
-        per_micro_batch = [len(indices) * per_prompt for indices in micro_prompts]
-        return micro_batches(step, per_micro_batch), None
+        return micro_batches(step, [len(batch) * per_prompt for batch in micro_positions]), None
 
-    def write_completions(self, prompts: Sequence[Prompt], progress: float) -> list[Rollout]:
-        """The step's completions, `samples_per_prompt` for each prompt, prompt by prompt."""
+    def write_completions(self, slots: Sequence[int], progress: float) -> list[Rollout]:
+        """The completions of some of the step's prompts, `samples_per_prompt` for each, prompt by prompt.
+
+        `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share, all of them on one rank.
+        """
         step, seed, responses = self.state.global_step, self.run_seed, self.machinery.responses
+        first = step * self.setting.prompts_per_step
+        everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.completions(progress, generator_of("writer", seed, step).random())
         if writer != "student":
-            return [_as_rollout(prompt, writer, responses, self.machinery.stop_ids) for prompt in prompts]
-        prefixes: list[tuple[int, ...]] = [()] * len(prompts)
+            return [_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots]
+        prefixes: list[tuple[int, ...]] = [()] * len(everyone)
         if responses is not None:
-            uniforms = torch.tensor([generator_of("prefix", seed, step, slot).random() for slot in range(len(prompts))])
-            texts = [responses.text_of(prompt) for prompt in prompts]
-            prefixes = choose_prefixes(self.method, texts, progress, uniforms, self.setting.min_continuation)
+            draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
+            texts = [responses.text_of(prompt) for prompt in everyone]
+            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
         requests = [
-            RolloutRequest(p.prompt_id, p.ids, seed_of("sampling", seed, step, slot, sample), sample, prefixes[slot])
-            for slot, p in enumerate(prompts)
+            RolloutRequest(
+                everyone[slot].prompt_id,
+                everyone[slot].ids,
+                seed_of("sampling", seed, step, slot, sample),
+                sample,
+                prefixes[slot],
+            )
+            for slot in slots
             for sample in range(self.setting.samples_per_prompt)
         ]
         pushing = time.perf_counter()
@@ -154,28 +187,36 @@ class DistillationTrainer(Trainer):
             raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
         return rollouts
 
-    def assign_credit(self, rollouts: list[Rollout], progress: float) -> Step:
-        """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight."""
+    def assign_credit(self, rollouts: list[Rollout], progress: float, rows: Sequence[int]) -> Step:
+        """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight.
+
+        `rows` are the completions' places in the step. Credit is computed on the whole step; the answer holds these rows only.
+        """
         dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
-        batch = token_batch(rollouts, self._credit_uniforms(len(rollouts)), dtype)
         request = self.method.request(progress)
         completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
         top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
         scored = self.machinery.teacher_scorer.score(completions, ScoreRequest(top_k, request.teacher_entropy))
-        student = self._student_signal(completions, batch, request, scored.signal)
-        credit = self.method.credit(batch, scored.signal, student, progress)
+        everyone = ranks.gather_rows(rollouts, rows)
+        batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
+        shape = (len(everyone), batch.labels.shape[1])
+        teacher = ranks.gather_signal(scored.signal, rows, shape)
+        student = self._student_signal(completions, batch, request, scored.signal, rows)
+        credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
-        ids, logprobs = self._support(scored, coefficients.divergence > 0, request)
-        self.metrics = step_metrics(rollouts, batch, scored.signal, student, credit)
+        self.metrics = step_metrics(everyone, batch, teacher, student, credit)
         if not self.machinery.engine_is_trainer:
             self.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
             self.metrics |= ratio_metrics(batch, ratios, cap)
-        self.sample = credit_sample(rollouts, scored.signal, student, credit)
+        self.sample = credit_sample(everyone, teacher, student, credit)
+        width = scored.signal.logprobs.shape[1]  # of this rank's longest completion
+        own = _cut(coefficients, rows, width)
+        support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
-        return Step(rollouts, batch, coefficients, divergence, ids, logprobs)
+        return Step(rollouts, _cut(batch, rows, width), own, divergence, support)
 
     def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
@@ -183,7 +224,12 @@ class DistillationTrainer(Trainer):
         return [generator_of("credit", self.run_seed, step, row // samples, row % samples) for row in range(rows)]
 
     def _student_signal(
-        self, completions: list[Completion], batch: TokenBatch, request: SignalRequest, teacher: TokenSignal
+        self,
+        completions: list[Completion],
+        batch: TokenBatch,
+        request: SignalRequest,
+        own_teacher: TokenSignal,
+        rows: Sequence[int],
     ) -> TokenSignal:
         """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples are taken over; the
         rest is scored if asked for."""
@@ -191,19 +237,23 @@ class DistillationTrainer(Trainer):
         needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
         if own and not needs_scoring:
             return TokenSignal(batch.rollout_logprobs)
-        at_ids = teacher.topk_ids if request.student_at_topk else None
-        signal = self.machinery.student_scorer.score(
-            completions, ScoreRequest(0, request.student_entropy, at_ids)
-        ).signal
-        if not own:
-            return signal
+        at_ids = own_teacher.topk_ids if request.student_at_topk else None
+        asked = ScoreRequest(0, request.student_entropy, at_ids)
+        scored = self.machinery.student_scorer.score(completions, asked).signal
+        shape = (batch.labels.shape[0], batch.labels.shape[1])
+        signal = ranks.gather_signal(scored, rows, shape)
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
-    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> tuple[Tensor, Tensor]:
+    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:
         signal = scored.signal
+        if request.full_vocabulary and isinstance(scored, WholeScored):
+            count = int(mask.sum())
+            nothing = torch.zeros(count, 0)
+            return Support(nothing.long(), nothing, scored.whole(mask))
         if signal.topk_ids is not None and signal.topk_logprobs is not None and not request.full_vocabulary:
-            return signal.topk_ids[mask], signal.topk_logprobs[mask]
-        return scored.support(mask, self.machinery.vocab_size if request.full_vocabulary else self.setting.top_k)
+            return Support(signal.topk_ids[mask], signal.topk_logprobs[mask])
+        top_k = self.machinery.vocab_size if request.full_vocabulary else self.setting.top_k
+        return Support(*scored.support(mask, top_k))
 
     def compute_loss(
         self,
@@ -212,39 +262,35 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """One micro-batch's share of the step's loss. The forward returns log-probs, never logits (harness.models)."""
-        logprobs, support_logprobs = model(
-            input_ids=inputs["input_ids"],
-            rows=inputs["rows"],
-            token_ids=inputs["token_ids"],
-            support_rows=inputs["support_rows"],
-            support_ids=inputs["support_ids"],
-        )
-        divergences = inputs["divergence"](inputs["support_teacher_logprobs"], support_logprobs)
-        terms = compute_loss_terms(
-            logprobs, inputs["policy"], inputs["imitation"], divergences, inputs["divergence_weights"]
-        )
-        loss = terms.total()
+        """One micro-batch's share of the step's loss. The forward returns it, never logits (harness.models)."""
+        loss, terms = model(**inputs)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
-        self._record_loss(terms)
-        return loss
-
-    def finished_step_metrics(self) -> dict[str, float]:
-        """The metrics of the step whose update is done: its loss is its micro-batches' shares added up."""
-        loss = sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS)
-        return {"loss": loss, **self.metrics, "time/update_s": time.perf_counter() - self._update_started}
+        for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
+            self.metrics[f"loss/{name}"] = self.metrics.get(f"loss/{name}", 0.0) + value
+        return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's own log, and with trackers (`report_to`) the metrics of the step beside it."""
-        if self.args.report_to and "grad_norm" in logs:
-            logs = {**self.finished_step_metrics(), **logs}
+        """The Trainer's own log; the step's metrics are complete now, and trackers (`report_to`) get them too."""
+        if "grad_norm" in logs:
+            self._finish_step()
+            if self.args.report_to:
+                logs = {**self.metrics, **logs}
         super().log(logs, start_time)
 
-    def _record_loss(self, terms: LossTerms) -> None:
-        for name in LOSS_TERMS:
-            key = f"loss/{name}"
-            self.metrics[key] = self.metrics.get(key, 0.0) + getattr(terms, name).item()
+    def _finish_step(self) -> None:
+        """A step's loss is its micro-batches' shares added up, over all ranks; the slowest rank's seconds and the largest memory count."""
+        own = {f"loss/{name}": self.metrics[f"loss/{name}"] for name in LOSS_TERMS}
+        own |= {key: value for key, value in self.metrics.items() if key.startswith("time/")}
+        own |= {"time/update_s": time.perf_counter() - self._update_started, "memory/peak_bytes": peak_memory_bytes()}
+        largest = [key for key in own if not key.startswith("loss/")]
+        self.metrics |= ranks.combined(own, largest)
+        self.metrics = {"loss": sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS), **self.metrics}
+
+
+def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
+    """Some rows, and the first positions, of a record of [B, T] tensors."""
+    return type(record)(**{name: value[rows, :width] for name, value in vars(record).items()})
 
 
 def _as_is(indices: list[Any]) -> Any:
@@ -262,7 +308,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         output_dir=str(folder),
         max_steps=setting.steps,
         per_device_train_batch_size=execution.micro_batch_prompts,
-        gradient_accumulation_steps=setting.prompts_per_step // execution.micro_batch_prompts,
+        gradient_accumulation_steps=setting.prompts_per_step // (execution.micro_batch_prompts * ranks.count()),
         learning_rate=setting.learning_rate,
         lr_scheduler_type={"constant": "constant_with_warmup", "cosine": "cosine"}[setting.lr_schedule],
         warmup_steps=setting.warmup_steps,
@@ -271,8 +317,9 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         adam_beta2=setting.adam_beta2,
         max_grad_norm=setting.max_grad_norm,
         optim="adamw_torch",
+        gradient_checkpointing=execution.gradient_checkpointing,
         bf16=False,
-        use_cpu=execution.device == "cpu",
+        use_cpu=execution.device == "cpu" or not torch.cuda.is_available(),
         seed=seed,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
@@ -325,24 +372,28 @@ def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _micro_batch(step: Step, rows: slice, support: slice) -> dict[str, Any]:
+    """The arguments of the bound forward (harness.models): the fields of loss.Targets, and where they are."""
     rollouts = step.rollouts[rows]
     width = max(len(r.prompt_ids) + len(r.completion_ids) for r in rollouts)
     sequences = [[*r.prompt_ids, *r.completion_ids] for r in rollouts]
-    valid = (step.batch.on_policy_mask | step.batch.prefix_mask)[rows]
-    sequence, position = valid.nonzero(as_tuple=True)  # [N] each, row-major
+    coefficients = [c[rows] for c in vars(step.coefficients).values()]
+    used = torch.stack([c != 0 for c in coefficients]).any(0)  # other tokens are in no term of the loss
+    sequence, position = used.nonzero(as_tuple=True)  # [N] each, row-major
     prompt_lengths = torch.tensor([len(r.prompt_ids) for r in rollouts])
-    divergence_weights = step.coefficients.divergence[rows][valid]
+    policy, divergence_weights, imitation = [c[used] for c in coefficients]
+    part = step.support.part(support)
     return {
         "input_ids": torch.tensor([s + [0] * (width - len(s)) for s in sequences]),
         "rows": sequence * width + prompt_lengths[sequence] + position - 1,  # the state that predicts the token
-        "token_ids": step.batch.labels[rows][valid],
-        "policy": step.coefficients.policy[rows][valid],
-        "imitation": step.coefficients.imitation[rows][valid],
+        "token_ids": step.batch.labels[rows][used],
+        "policy": policy,
+        "imitation": imitation,
         "support_rows": (divergence_weights > 0).nonzero()[:, 0],
         "divergence_weights": divergence_weights[divergence_weights > 0],
-        "support_ids": step.support_ids[support],
-        "support_teacher_logprobs": step.support_logprobs[support],
         "divergence": step.divergence,
+        "support_ids": part.ids,
+        "teacher_logprobs": part.logprobs,
+        "dense": part.dense,
     }
 
 

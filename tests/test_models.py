@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,33 +14,50 @@ from harness.models import bind_token_forward, load_model, shared_vocab_size, st
 from harness.tiny.language import build_tokenizer
 
 
-def test_bound_forward_gives_log_probs_with_gradient(random_pair: Path) -> None:
-    """Against log_softmax of the plain model's logits, values and gradients, plain rows and rows with a support alike."""
+def targets(tokens: list[int], support_rows: list[int], support_ids: list[list[int]]) -> dict[str, Any]:
+    """Targets with advantage 1 everywhere, and a divergence of weight 1 whose value is −Σ (log π_S)² over the support."""
+    ones = torch.ones(len(tokens), dtype=torch.float64)
+    ids = torch.tensor(support_ids, dtype=torch.long).reshape(len(support_rows), 3 if support_rows else 0)
+    return {
+        "token_ids": torch.tensor(tokens),
+        "policy": ones,
+        "imitation": 0 * ones,
+        "support_rows": torch.tensor(support_rows, dtype=torch.long),
+        "divergence_weights": ones[: len(support_rows)],
+        "divergence": lambda teacher, student: -(student**2).sum(-1),
+        "support_ids": ids,
+        "teacher_logprobs": torch.zeros(ids.shape, dtype=torch.float64),
+    }
+
+
+def test_bound_forward_gives_the_loss_with_gradient(random_pair: Path) -> None:
+    """Against log_softmax of the plain model's logits, values and gradients."""
     plain, bound = (load_model(str(random_pair / "student"), dtype="float64") for _ in range(2))
     bind_token_forward(bound, 64)
     ids = torch.tensor([[2, 5, 9, 4], [2, 7, 3, 0]])
-    rows, tokens = torch.tensor([1, 2, 4, 5]), torch.tensor([9, 4, 7, 3])
-    support_rows, support_ids = torch.tensor([1, 3]), torch.tensor([[1, 2, 3], [60, 4, 9]])
-    logprobs, support = bound(ids, rows, tokens, support_rows, support_ids)
+    rows, tokens = torch.tensor([1, 2, 4, 5]), [9, 4, 7, 3]
+    given = targets(tokens, [1, 3], [[1, 2, 3], [60, 4, 9]])
+    loss, terms = bound(ids, rows, **given)
     truth = plain(ids).logits.flatten(0, 1).log_softmax(-1)[rows]
-    torch.testing.assert_close(logprobs, truth[range(4), tokens], rtol=0, atol=1e-12)
-    torch.testing.assert_close(support, truth[support_rows].gather(-1, support_ids), rtol=0, atol=1e-12)
-    (logprobs.sum() + (support**2).sum()).backward()
-    (truth[range(4), tokens].sum() + (truth[support_rows].gather(-1, support_ids) ** 2).sum()).backward()
+    support = truth[given["support_rows"]].gather(-1, given["support_ids"])
+    expected = torch.stack([-truth[range(4), tokens].sum(), -(support**2).sum(), truth.new_zeros(())])
+    torch.testing.assert_close(terms, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss, expected.sum(), rtol=0, atol=1e-12)
+    loss.backward()
+    expected.sum().backward()
     for (name, a), b in zip(bound.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=name)
     assert list(bound.state_dict()) == list(plain.state_dict())  # names, and so checkpoints, stay the model's own
 
 
 def test_right_padding_changes_nothing(random_pair: Path) -> None:
-    model = load_model(str(random_pair / "student"))
+    model = load_model(str(random_pair / "student"), dtype="float64")
     bind_token_forward(model, 64)
-    rows, tokens = torch.tensor([1, 2]), torch.tensor([9, 4])
-    nothing = (torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.long))
-    short, _ = model(torch.tensor([[2, 5, 9, 4]]), rows, tokens, *nothing)
-    padded, empty = model(torch.tensor([[2, 5, 9, 4, 0, 0, 0]]), rows, tokens, *nothing)
-    torch.testing.assert_close(short, padded, rtol=0, atol=1e-6)
-    assert empty.shape == (0, 3)
+    rows, given = torch.tensor([1, 2]), targets([9, 4], [], [])
+    short, _ = model(torch.tensor([[2, 5, 9, 4]]), rows, **given)
+    padded, terms = model(torch.tensor([[2, 5, 9, 4, 0, 0, 0]]), rows, **given)
+    torch.testing.assert_close(short, padded, rtol=0, atol=1e-12)
+    assert terms[1:].tolist() == [0, 0]
 
 
 def test_a_transformed_head_is_refused(tmp_path: Path) -> None:

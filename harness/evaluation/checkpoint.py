@@ -21,6 +21,7 @@ from harness.engines import Opened, Source
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
+from harness.evaluation.loading import TaskOptions, task_folders
 from harness.models import context_length_of, load_config, stored_stop_ids
 from harness.results.record import RunRecord, write_text
 from harness.rollout import RolloutEngine
@@ -46,6 +47,13 @@ def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokeni
     """A stored model behind an opened engine, whichever it is."""
     length = context_length_of(load_config(source.name, source.revision))
     return Evaluated(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
+
+
+def check_options(evaluation: EvaluationConfig) -> None:
+    """A UserError for a task that does not exist or an option that is none; reads no data."""
+    task_folders(evaluation.tasks)
+    for task in evaluation.tasks:
+        TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, task))
 
 
 def protocol_of(evaluation: EvaluationConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> str:

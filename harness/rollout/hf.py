@@ -28,7 +28,7 @@ from harness.models import context_length, head_of, hidden_states
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
-ROWS_PER_BATCH = 512  # completions decoded side by side
+ROWS_PER_BATCH = 512  # completions decoded side by side, unless engine.rows_per_batch says otherwise
 FORWARD_COST_TOKENS = (
     192  # a forward pass costs about this many tokens of work before the first token; decides how prefills are grouped
 )
@@ -38,8 +38,11 @@ COMPACT_BELOW = 0.8  # finished rows leave the batch once fewer than this share 
 class HFEngine:
     """Samples from the live weights of a transformers model (`model` may be in training: nothing is copied)."""
 
-    def __init__(self, model: PreTrainedModel, vocab_size: int, policy_version: int = 0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocab_size: int, policy_version: int = 0, rows_per_batch: int = ROWS_PER_BATCH
+    ) -> None:
         self.model = model
+        self.rows_per_batch = rows_per_batch
         self.vocab_size = vocab_size  # of the softmax: the shared vocabulary
         self.policy_version = policy_version
 
@@ -62,8 +65,8 @@ class HFEngine:
                 )
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids) + len(requests[i].prefix_ids))
         rollouts: dict[int, Rollout] = {}
-        for start in range(0, len(order), ROWS_PER_BATCH):
-            rows = order[start : start + ROWS_PER_BATCH]
+        for start in range(0, len(order), self.rows_per_batch):
+            rows = order[start : start + self.rows_per_batch]
             batch = _Batch(self, [requests[i] for i in rows], sampling)
             for row, rollout in batch.run(progress):
                 rollouts[rows[row]] = rollout

@@ -5,11 +5,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from harness.loss import TeacherRows
 from harness.types import TokenSignal
 
 
@@ -37,6 +38,15 @@ class Scored(Protocol):
 
     def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         """The model's top k at the positions of mask [B, T]: ids [R, K] and log-probs [R, K], in row-major order of the mask."""
+        ...
+
+
+@runtime_checkable
+class WholeScored(Scored, Protocol):
+    """An answer whose whole distributions can be made again position by position, without being stored."""
+
+    def whole(self, mask: Tensor) -> TeacherRows:
+        """What the distributions at the R positions of mask [B, T] are made from, in row-major order."""
         ...
 
 

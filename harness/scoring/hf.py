@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.logprobs import Projection, project
+from harness.loss import TeacherRows
 from harness.models import head_of, hidden_states
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
@@ -112,10 +113,22 @@ class HFScored:
         members = mask.any(1).nonzero()[:, 0].tolist()
         if not members:
             return torch.zeros(0, top_k, dtype=torch.long), torch.zeros(0, top_k)
-        rows = torch.cat([hidden[mask[i, : len(hidden)].to(hidden.device)] for i, hidden in self._hidden_of(members)])
+        rows = self._rows(mask, members)
         found = self.scorer._project(rows, rows.new_zeros(len(rows), 1, dtype=torch.long), top_k)
         assert found.topk_ids is not None and found.topk_logprobs is not None
         return found.topk_ids.cpu(), found.topk_logprobs.cpu()
+
+    @torch.no_grad()
+    def whole(self, mask: Tensor) -> TeacherRows:
+        """See WholeScored."""
+        head = head_of(self.scorer.model, self.scorer.vocab_size)
+        members = mask.any(1).nonzero()[:, 0].tolist()
+        hidden = self._rows(mask, members) if members else head.weight.new_zeros(0, head.weight.shape[1])
+        return TeacherRows(hidden, head.weight, head.bias)
+
+    def _rows(self, mask: Tensor, members: list[int]) -> Tensor:
+        """[R, H], row-major over the mask, whose sequences with any position are `members`."""
+        return torch.cat([hidden[mask[i, : len(hidden)].to(hidden.device)] for i, hidden in self._hidden_of(members)])
 
     def _hidden_of(self, members: list[int]) -> Iterator[tuple[int, Tensor]]:
         for i in members:

@@ -37,7 +37,7 @@ def opened(name: str, model: Any) -> Iterator[Any]:
     from harness.run import plan, register_methods
 
     if name != "vllm":
-        with open_hf(model, VOCAB) as hf:
+        with open_hf(model, VOCAB, 512) as hf:
             yield hf
         return
     register_methods()

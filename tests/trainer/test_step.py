@@ -162,8 +162,8 @@ def test_first_steps_are_equal_across_methods(random_pair: Path, tmp_path: Path,
     seen: dict[str, list[Any]] = {}
     original = DistillationTrainer.assign_credit
 
-    def spy(self, rollouts, progress):
-        step = original(self, rollouts, progress)
+    def spy(self, rollouts, progress, rows):
+        step = original(self, rollouts, progress, rows)
         seen.setdefault(type(self.method).__name__, []).append((rollouts, step.batch))
         return step
 
@@ -186,7 +186,7 @@ def test_policy_loss_is_the_written_sum(random_pair: Path, tmp_path: Path, monke
     monkeypatch.setattr(
         DistillationTrainer,
         "assign_credit",
-        lambda self, rollouts, progress: captured.append(rollouts) or original(self, rollouts, progress),
+        lambda self, rollouts, *rest: captured.append(rollouts) or original(self, rollouts, *rest),
     )
     _, rows = run(config_for(random_pair, tmp_path, OPD()), tmp_path / "run")
     models = {name: load_model(str(random_pair / name)).double() for name in ("student", "teacher")}
@@ -209,7 +209,7 @@ def test_prefixes_are_spliced_and_masked(random_pair: Path, tmp_path: Path, monk
     monkeypatch.setattr(
         DistillationTrainer,
         "assign_credit",
-        lambda self, rollouts, progress: captured.append((self, rollouts)) or original(self, rollouts, progress),
+        lambda self, rollouts, *rest: captured.append((self, rollouts)) or original(self, rollouts, *rest),
     )
     _, rows = run(config_for(random_pair, tmp_path, TrOPD(), samples_per_prompt=2), tmp_path / "run")
     trainer, rollouts = captured[0]

@@ -1,0 +1,190 @@
+"""The chunked loss against the written-out formula in float64: values and every gradient, for any chunk size."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+
+from harness.credit import compute_loss_terms
+from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
+from harness.loss import Targets, TeacherRows, head_loss
+from harness.types import Divergence
+
+N, H, V, PADDED, K = 23, 12, 301, 320, 5
+
+
+def targets_for(count: int, vocab: int, divergence: Divergence = topk_forward_kl, every: int = 3) -> Targets:
+    """Random coefficients of both signs; every third position has a divergence weight."""
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.arange(0, count, every)
+    draws = torch.randn(3, count, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(len(rows), vocab, generator=generator, dtype=torch.float64).log_softmax(-1)
+    logprobs, ids = teacher.topk(K, dim=-1)
+    tokens = torch.randint(vocab, (count,), generator=generator)
+    tokens[0] = ids[0, 0]  # a sampled token that is also in its support
+    return Targets(tokens, draws[0], draws[1], rows, draws[2][rows].abs(), divergence, ids, logprobs)
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((N, H), (PADDED, H), (PADDED,))
+    return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+def written_out(leaves: list[torch.Tensor], t: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss from whole log-softmaxes in float64, and its terms."""
+    hidden, weight, bias = leaves
+    logprobs = (hidden.double() @ weight.double()[:V].T + bias.double()[:V]).log_softmax(-1)
+    if t.dense is None:
+        student, teacher = logprobs[t.support_rows].gather(-1, t.support_ids), t.teacher_logprobs
+    else:
+        student, teacher = logprobs[t.support_rows], (t.dense.hidden @ t.dense.weight.T).log_softmax(-1)
+    terms = compute_loss_terms(
+        logprobs[range(N), t.token_ids],
+        t.policy,
+        t.imitation,
+        t.divergence(teacher, student),
+        t.divergence_weights,
+    )
+    return terms.total(), torch.stack([terms.policy, terms.divergence, terms.imitation])
+
+
+def gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(3 * loss, leaves))  # 3: an upstream gradient other than 1
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 22, 23, None])
+@pytest.mark.parametrize("divergence", [topk_forward_kl, tail_forward_kl])
+def test_equals_the_formula_in_float64(divergence: Divergence, chunk_rows: int | None) -> None:
+    leaves, targets = inputs(), targets_for(N, V, divergence)
+    loss, terms = head_loss(*leaves, V, targets, chunk_rows)
+    truth, true_terms = written_out(leaves, targets)
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(terms, true_terms, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert found.shape == (PADDED,)
+    assert not found[V:].any()  # rows beyond the shared vocabulary are in no softmax
+
+
+@pytest.mark.parametrize("divergence", [exact_reverse_kl, lambda t, s: jensen_shannon(t, s, 0.5)])
+def test_whole_vocabulary_from_hidden_states(divergence: Divergence) -> None:
+    generator = torch.Generator().manual_seed(3)
+    plain = targets_for(N, V, divergence)
+    teacher = TeacherRows(
+        torch.randn(len(plain.support_rows), 9, generator=generator, dtype=torch.float64),
+        torch.randn(V, 9, generator=generator, dtype=torch.float64),
+        None,
+    )
+    targets = dataclasses.replace(plain, dense=teacher)
+    leaves = inputs()
+    loss, _ = head_loss(*leaves, V, targets, 4)
+    truth, _ = written_out(leaves, targets)
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    leaves, targets = inputs(dtype), targets_for(N, V)
+    low = dataclasses.replace(
+        targets,
+        **{
+            name: getattr(targets, name).float()
+            for name in ("policy", "imitation", "divergence_weights", "teacher_logprobs")
+        },
+    )
+    loss, _ = head_loss(*leaves, V, low, 4)
+    truth, _ = written_out(leaves, targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(truth.item(), rel=1e-5)
+    for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
+        assert found.dtype == dtype
+        rounding = 2 * torch.finfo(dtype).eps  # of the result; the sums themselves are float32
+        torch.testing.assert_close(
+            found.float(), expected.float(), rtol=rounding, atol=2e-6 * float(expected.abs().max())
+        )
+
+
+def test_without_a_gradient_for_the_head() -> None:
+    hidden, weight, _ = inputs()
+    loss, _ = head_loss(hidden, weight.detach(), None, V, targets_for(N, V))
+    loss.backward()
+    assert hidden.grad is not None and weight.grad is None
+
+
+def test_no_positions_give_no_loss_and_no_gradient() -> None:
+    hidden, weight, bias = inputs()
+    whole = targets_for(N, V)
+    fields = {k: v[:0] if isinstance(v, torch.Tensor) else v for k, v in vars(whole).items()}
+    loss, terms = head_loss(hidden[:0], weight, bias, V, Targets(**fields))
+    loss.backward()
+    assert loss.item() == 0 and terms.tolist() == [0, 0, 0]
+    assert not weight.grad.any()
+
+
+def test_gradients_at_the_full_vocabulary_equal_float64() -> None:
+    """256 tokens, 151,936 ids, float32 against the plain float64 computation."""
+    count, width, vocab = 256, 16, 151_936
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(count, width, generator=generator)
+    weight = torch.randn(vocab, width, generator=generator) * 0.5
+    plain = targets_for(count, 400, every=2)
+    low = dataclasses.replace(
+        plain,
+        **{
+            name: getattr(plain, name).float()
+            for name in ("policy", "imitation", "divergence_weights", "teacher_logprobs")
+        },
+    )
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    loss, _ = head_loss(*leaves, None, vocab, low)
+    found = torch.autograd.grad(loss, leaves)
+    doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    logprobs = (doubles[0] @ doubles[1].T).log_softmax(-1)
+    divergences = topk_forward_kl(plain.teacher_logprobs, logprobs[plain.support_rows].gather(-1, plain.support_ids))
+    terms = compute_loss_terms(
+        logprobs[range(count), plain.token_ids], plain.policy, plain.imitation, divergences, plain.divergence_weights
+    )
+    assert loss.item() == pytest.approx(terms.total().item(), rel=1e-5)
+    for low_grad, truth in zip(found, torch.autograd.grad(terms.total(), doubles), strict=True):
+        torch.testing.assert_close(low_grad.double(), truth, rtol=1e-3, atol=2e-6 * float(truth.abs().max()))
+
+
+def test_memory_is_one_chunk_of_logits() -> None:
+    """2,048 tokens of 32,768 ids are 256 MiB of logits; 64 MiB of them exist at a time."""
+    hidden, weight = torch.randn(2048, 16), torch.randn(32768, 16)
+    process, done, peak = psutil.Process(), threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.001)
+
+    zeros = torch.zeros(2048)
+    targets = Targets(
+        torch.zeros(2048).long(),
+        zeros + 1,
+        zeros,
+        zeros[:0].long(),
+        zeros[:0],
+        topk_forward_kl,
+        zeros[:0, None].long(),
+        zeros[:0, None],
+    )
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    loss, _ = head_loss(*leaves, None, 32768, targets)
+    loss.backward()
+    done.set()
+    watcher.join()
+    assert peak - before < 120 * 2**20
