@@ -157,6 +157,14 @@ def test_accumulation_changes_nothing(random_pair: Path, tmp_path: Path, method:
             torch.testing.assert_close(value, reference_weights[name], rtol=0, atol=1e-9)
 
 
+def test_activations_computed_again_change_nothing(random_pair: Path, tmp_path: Path, opd_run) -> None:
+    config = config_for(random_pair, tmp_path, OPD())
+    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, gradient_checkpointing=True))
+    weights, _ = run(config, tmp_path / "run")
+    for name, value in weights.items():
+        torch.testing.assert_close(value, opd_run[0][name], rtol=0, atol=1e-6)
+
+
 def test_first_steps_are_equal_across_methods(random_pair: Path, tmp_path: Path, monkeypatch) -> None:
     """Same initial weights, prompts in the same order, same uniforms, same denominators: the first rollouts are the same for all methods."""
     seen: dict[str, list[Any]] = {}
