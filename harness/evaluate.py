@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import CONF_DIR
 from harness.errors import UserError
+from harness.evaluation.checkpoint import check_options
 from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
 from harness.evaluation.summary import print_scores, print_validation
 from harness.evaluation.validation import Claim, Outcome, claims_of, published_scores
@@ -67,7 +68,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
             raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: evaluation=null
         raise UserError(one_sentence(error, "harness.evaluate")) from error
     finally:
         GlobalHydra.instance().clear()
@@ -78,8 +79,9 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = None) -> None:
-    """What would be done, from the configuration alone: nothing is loaded or fetched."""
+    """What would be done, from the configuration and the tasks' files: nothing is loaded or fetched."""
     evaluation = config.evaluation
+    check_options(evaluation)
     print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {config.engine.name}")
     for task in evaluation.tasks:
         parts = [f"{evaluation.samples[task]} samples a problem" if task in evaluation.samples else "its own samples"]

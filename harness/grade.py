@@ -66,6 +66,8 @@ def _run(options: Mapping[str, str]) -> int:
     total = _count_rows(source)
     if not target.parent.is_dir():
         raise UserError(f"output={target}: the folder {target.parent} does not exist.")
+    if target.exists() and not target.is_file():  # renaming onto a device such as /dev/null would destroy it
+        raise UserError(f"output={target} is not a regular file; give the name of one.")
     grade = module.make_grader({**known, **{name: options[name] for name in known if name in options}})
     bad = _grade_file(source, target, total, grade, getattr(module, "WORKERS", 1))
     print(f"{total - bad} of {total} rows graded{f', {bad} could not be' if bad else ''}: {target}")
@@ -154,6 +156,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _count_rows(path: Path) -> int:
+    if path.exists() and not path.is_file():  # the rows are read twice, and a pipe gives them once
+        raise UserError(f"input={path} is not a regular file; write the rows to one.")
     count = sum(1 for _ in _lines(path))
     if not count:
         raise UserError(f"input={path} holds no rows.")

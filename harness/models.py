@@ -71,6 +71,9 @@ class _clear_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (OSError, ValueError)) and not isinstance(error, UserError):
+            folder = Path(locate(self.name))
+            if folder.is_dir() and not (folder / "config.json").is_file():
+                raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
 

@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from harness import parent
 from harness.config import CONF_DIR, RunConfig, register_methods, whole_number
 from harness.errors import UserError
 from harness.paths import check_writable
@@ -52,6 +53,7 @@ def hydra_job(cfg: DictConfig) -> None:
     """One run of the sweep, in whatever process the launcher chose."""
     from harness.job import run_job
 
+    parent.follow()
     quiet_libraries()
     try:
         run_job(RunConfig.from_hydra(cfg))
@@ -95,6 +97,7 @@ def compare(arguments: Sequence[str]) -> int:
         return show_plan(runs)
     check(runs)
     quiet_libraries()
+    parent.lead()
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
         hydra_job()
         add_untrained_rows(runs)

@@ -2,8 +2,8 @@ r"""The grader of multiple-choice answers: pure functions from a response and th
 
 After the thinking, the last of these counts:
 
-    \boxed{A}  \boxed{\text{A}}  \boxed{(A)}  \boxed{A. newton}
-    Answer: A   Answer: $A$   **Answer: A**   **Answer:** (A)   Answer: \boxed{A}
+    \boxed{A}  \boxed{\text{A}}  \boxed{(A)}  \boxed{A. newton}  \boxed{\text{Option A}}
+    Answer: A   Answer: $A$   **Answer: A**   **Answer:** (A)   Answer: \boxed{A}   Answer: "A"
     answer is A   answer is (A)   correct option is **A**   correct choice: A
 
 Without any of them, a response whose last line is nothing but the letter: `A`, `(A)`, `**A.**`. Two letters at the same
@@ -22,9 +22,9 @@ Reason = Literal["equal", "different", "no_answer", "unfinished_thinking"]
 LETTERS = "ABCD"
 
 # bounded, so that a response that repeats the beginning of a form takes linear time
-_DECORATION = r"(?:[\s*_`$({\[]|\\(?:text|textbf|textrm|mathrm|mathbf|boxed|fbox|bf|rm)|\\[(\[]){0,12}"
-_LETTER = rf"([{LETTERS}{LETTERS.lower()}])(?![A-Za-z0-9'’])"
-_BOX = r"\\(?:boxed|fbox)\s{0,3}\{" + _DECORATION + _LETTER
+_DECORATION = r"(?:[\s*_`$({\['\"“‘]|\\(?:text|textbf|textrm|mathrm|mathbf|boxed|fbox|bf|rm)|\\[(\[]){0,12}"
+_LETTER = rf"([{LETTERS}{LETTERS.lower()}])(?![A-Za-z0-9]|['’][A-Za-z])"
+_BOX = r"\\(?:boxed|fbox)\s{0,3}\{" + _DECORATION + r"(?:(?:option|choice|letter)\s{1,3})?" + _LETTER
 _LABEL = r"\banswer\b(?:\s{1,3}(?:choice|option|letter))?[*_`\s]{0,12}[:：]" + _DECORATION + _LETTER
 _HIT = re.compile(f"{_BOX}|{_LABEL}", re.I)
 _SENTENCE = re.compile(

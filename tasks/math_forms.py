@@ -13,9 +13,10 @@ MAX_ANSWER_CHARS = 2_000  # longer answers (a model in a loop) are compared as t
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}"
 _POWER = r"(?:\s*\^\s*(?:\{[0-9]\}|[0-9]))?"
-_UNIT_WRAPPER = re.compile(r"(?<=[0-9.}%])\s*(?:\\[,;:! ])*\s*" + _TEXT + _POWER + r"\s*$")
+_NO_UNIT = r"(?!\\[a-z]+\s*\{\s*(?:[eijkxyz]|(?:hundred|thousand|[mb]illion|dozen)s?)\s*\})"  # 4\mathrm{i} is not 4
+_UNIT_WRAPPER = re.compile(r"(?<=[0-9.}%])\s*(?:\\[,;:! ])*\s*" + _NO_UNIT + _TEXT + _POWER + r"\s*$")
 _DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\\circ|°)")
-_TYPOGRAPHY = re.compile(r"\\(?:left|right|displaystyle|textstyle|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])")
+_TYPOGRAPHY = re.compile(r"\\(?:left|right|displaystyle|textstyle|bf|rm|it|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])")
 _PERCENT_WORD = re.compile(r"(?<=[0-9])\s*(?:\\text\s*\{\s*percent\s*\}|percent\b)")
 _ABOUT = re.compile(r"^\s*(?:\\approx(?![A-Za-z])|≈)")  # the value is judged, exactly, not the modesty
 _MATH_MODE = re.compile(r"^(?:\$+|\\\(|\\\[)|(?:\$+|\\\)|\\\])$")
@@ -66,7 +67,7 @@ def plain(answer: str) -> str:
     while (unwrapped := re.sub(_TEXT, r" \1 ", text)) != text:
         text = unwrapped
     text = _END_SPACING.sub("", text.strip()).rstrip(".,;").strip()
-    text = re.sub(r"^\{([^{}]*)\}$", r"\1", text)
+    text = re.sub(r"^\{([^{}\\]*)\}$", r"\1", text)  # not {5 \choose 2}
     if _GROUPED.fullmatch(text) and not _SPACED_COMMA.search(text):
         text = re.sub(r"[^0-9.+-]", "", text)
     text = _SPACES.sub(" ", text).strip()

@@ -81,10 +81,12 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
         {"response": None, "answer": "1", "id": 7},
         {"response": "a\u2028b \ud800 é \\boxed{1.0}", "answer": 1.0},
         "[" * 100_000,
+        '{"response": "1", "answer": NaN}',
+        {"response": ["x" * 1000] * 1000, "answer": "1"},
     )
     assert grade("math", source, tmp_path / "out.jsonl") == 0
     out = read(tmp_path / "out.jsonl")
-    assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None]
+    assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None, None, None]
     assert out[1]["line"] == 2 and out[2] == {"line": 4, "error": "a row must be a JSON object, not list"}
     assert out[4] == {
         "response": None,
@@ -95,7 +97,9 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
     assert out[5]["response"] == "a\u2028b \ud800 é \\boxed{1.0}"
     printed = capsys.readouterr()
     assert f"{source}, line 5: the field 'answer' is missing" in printed.err and "line 8: not valid JSON" in printed.err
-    assert "2 of 7 rows graded, 5 could not be" in printed.out
+    assert "2 of 9 rows graded, 7 could not be" in printed.out
+    assert "line 9: the field 'answer' must be a finite number" in printed.err
+    assert len(printed.err.splitlines()[-1]) < 500  # a row may be huge, its sentence is not
 
 
 @pytest.mark.parametrize(
@@ -108,6 +112,8 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
         ([], "the option task=... is missing"),
         (["task=math", "output=/nowhere/at/all.jsonl"], "the folder /nowhere/at does not exist"),
         (["task=math", "input=/nowhere.jsonl"], "input=/nowhere.jsonl cannot be read"),
+        (["task=math", "input=/"], "input=/ is not a regular file"),
+        (["task=math", "output=/"], "output=/ is not a regular file"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, capsys, arguments, message):
@@ -126,6 +132,15 @@ def test_a_file_of_which_nothing_can_be_graded_is_bad_input(tmp_path, capsys):
     assert "holds no rows" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
     assert grade("gpqa", write(tmp_path / "in.jsonl", {"answer": "A"}), tmp_path / "out.jsonl") == 2
     assert "no row of" in capsys.readouterr().err
+
+
+def test_pipes_are_neither_read_in_part_nor_replaced(tmp_path, capsys):
+    """A pipe stands for all that is no file: onto a device, such as /dev/null, the result must not be renamed either."""
+    pipe, source = tmp_path / "pipe", write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
+    os.mkfifo(pipe)
+    assert grade("math", source, pipe) == grade("math", pipe, tmp_path / "out.jsonl") == 2
+    assert capsys.readouterr().err.count("is not a regular file") == 2
+    assert pipe.is_fifo() and not (tmp_path / "out.jsonl").exists()
 
 
 def test_an_interrupted_grading_leaves_no_half_file(tmp_path, monkeypatch):

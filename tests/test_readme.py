@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from harness.cost import model_size
 from harness.paths import ROOT
 from harness.results.embed import BLOCK, embed, main
 
@@ -46,6 +47,12 @@ def test_an_old_table_is_noticed(tmp_path, capsys) -> None:
 def test_the_methods_of_the_default_comparison_are_explained() -> None:
     for name in ("opd", "eopd", "reopold", "reopold_2stage", "tropd"):
         assert f"| `{name}` |" in README, name
+
+
+def test_sizes_of_the_tiny_models_are_theirs() -> None:
+    for name in ("student", "teacher"):
+        size = model_size(f"harness/tiny/checkpoints/{name}")
+        assert size is not None and f"{size.parameters:,}-parameter {name}" in README
 
 
 def test_files_that_it_links_to_exist() -> None:

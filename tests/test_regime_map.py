@@ -139,7 +139,9 @@ def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
     for arguments in runs:
         given = dict(argument.split("=", 1) for argument in arguments)
         assert Path(given["setting.student"]).name == Path(students[given["setting"]]).name
-        assert given["setting.name"] == f"{given['setting']}_student{given['seed']}"
+        assert (
+            given["setting.name"] == f"{given['setting']}_students"
+        )  # one comparison, whose seeds have students of their own
         assert f"student_seed{given['seed']}" in given["setting.student"]
         assert given["experiment"] == experiment
 

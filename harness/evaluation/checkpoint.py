@@ -20,6 +20,7 @@ from harness.config import EvaluationConfig
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
+from harness.evaluation.loading import TaskOptions, task_folders
 from harness.results.record import RunRecord, write_text
 from harness.rollout import RolloutEngine
 from harness.sandbox import ALLOW_UNSANDBOXED
@@ -38,6 +39,13 @@ class Evaluated:
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # positions of the model
     stop_ids: tuple[int, ...]
+
+
+def check_options(evaluation: EvaluationConfig) -> None:
+    """A UserError for a task that does not exist or an option that is none; reads no data."""
+    task_folders(evaluation.tasks)
+    for task in evaluation.tasks:
+        TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, task))
 
 
 def protocol_of(evaluation: EvaluationConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> str:

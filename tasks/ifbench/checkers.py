@@ -58,6 +58,8 @@ def checkers() -> dict[str, type[Checker]]:
     library: dict[str, Any] = dict(INSTRUCTION_DICT)
     for name, check in MENDED.items():
         library[name] = type(f"Mended{library[name].__name__}", (library[name],), {"check_following": check})
+    span = library["repeat:repeat_span"]
+    library["repeat:repeat_span"] = type(span.__name__, (span,), {"build_description": _build_repeat_span})
     return library
 
 
@@ -120,6 +122,14 @@ def _words_position(checker: Any, value: str) -> bool:
     return len(tokens) >= from_end and tokens[1] == tokens[-from_end] == checker._keyword.lower()
 
 
+def _build_repeat_span(checker: Any, prompt_to_repeat: str, n_start: float, n_end: float) -> str:
+    """An index of 0 is an index; the library takes it for a missing one and draws another at random."""
+    if not prompt_to_repeat:
+        raise TypeError("the text to repeat is empty")
+    checker._prompt_to_repeat, checker._n_start, checker._n_end = prompt_to_repeat, n_start, n_end
+    return ""
+
+
 def _repeat_span(checker: Any, value: str) -> bool:
     """Characters n_start to n_end of the prompt, both included."""
     span = checker._prompt_to_repeat[int(checker._n_start) : int(checker._n_end) + 1]
@@ -151,7 +161,7 @@ def _sentence_alphabet(checker: Any, value: str) -> bool:
     import nltk
 
     sentences = nltk.sent_tokenize(value)
-    letters = "".join(sentence.lstrip()[:1].lower() for sentence in sentences)
+    letters = "".join(sentence.lstrip()[:1].lower()[:1] for sentence in sentences)
     return len(sentences) == 26 and letters == string.ascii_lowercase
 
 

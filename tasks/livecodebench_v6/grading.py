@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, Literal, get_args
 
 from harness.sandbox import Limits, Program, Sandbox, SandboxError
@@ -68,7 +69,8 @@ def grade_row(row: Mapping[str, Any], mode: str, sandbox: Sandbox) -> dict[str, 
     Returns {"results", "passed", "extracted", "reason", "mode", "sandbox"}. A result is true, or false (wrong return
     value), -1 (the run died), -2 (wrong output), -3 (time limit), -4 (error); they end with the first failure.
     """
-    timeout_s = row.get("timeout_s", TIMEOUT_S)
+    given = row.get("timeout_s")
+    timeout_s = TIMEOUT_S if given is None else given
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int) or timeout_s < 1:
         raise ValueError(f"timeout_s must be a whole number of seconds, not {timeout_s!r}")
     tests = Cases(_texts(row, "inputs"), _texts(row, "outputs"), _optional_text(row, "fn_name") or None)
@@ -151,5 +153,5 @@ def _texts(row: Mapping[str, Any], field: str) -> list[str]:
 def _optional_text(row: Mapping[str, Any], field: str) -> str | None:
     text = row.get(field)
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{field} must be a text, not {text!r}")
+        raise ValueError(f"{field} must be a text, not {shortened(text)}")
     return text

@@ -1,6 +1,8 @@
 """Reads the fields of a row, with an error that names the field."""
 
+import math
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 MISSING = object()
@@ -12,7 +14,7 @@ def text_of(row: Mapping[str, Any], field: str) -> str:
     if value is MISSING:
         raise ValueError(f"the field {field!r} is missing")
     if not isinstance(value, str):
-        raise ValueError(f"the field {field!r} must be a text, not {value!r}")
+        raise ValueError(f"the field {field!r} must be a text, not {shortened(value)}")
     return value
 
 
@@ -20,6 +22,8 @@ def answer_of(row: Mapping[str, Any]) -> str:
     """The gold answer; data sets keep some as numbers."""
     value = row.get("answer", MISSING)
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"the field 'answer' must be a finite number or a text, not {value}")
         return str(value)
     return text_of(row, "answer")
 
@@ -30,5 +34,5 @@ def list_of(row: Mapping[str, Any], field: str) -> list[Any]:
     if value is MISSING:
         raise ValueError(f"the field {field!r} is missing")
     if not isinstance(value, list):
-        raise ValueError(f"the field {field!r} must be a list, not {value!r}")
+        raise ValueError(f"the field {field!r} must be a list, not {shortened(value)}")
     return value

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,40 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     assert killed["in a save"] >= 3
     assert start(results).wait() == 0
     assert outcome(results) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    """A sweep whose runs would last for minutes: its worker processes end with the command that started them."""
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "harness.run",
+            "method=opd,tropd",
+            "seed=0",
+            "setting.steps=2000",
+            f"results_dir={tmp_path}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        workers = eventually(
+            lambda: {json.loads(path.read_text())["pid"] for path in tmp_path.glob("*/*/*/progress.json")}, 120
+        )
+        assert command.pid not in workers and all(Path(f"/proc/{pid}").exists() for pid in workers)
+    finally:
+        command.send_signal(number)
+        command.wait()
+    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
+
+
+def eventually(look: Callable[[], Any], limit_s: float) -> Any:
+    """The first true answer within the limit."""
+    end = time.monotonic() + limit_s
+    while not (found := look()):
+        assert time.monotonic() < end, "not within the limit"
+        time.sleep(0.2)
+    return found

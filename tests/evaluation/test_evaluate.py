@@ -76,12 +76,16 @@ def test_a_name_is_one_checkpoint_until_it_is_replaced(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["checkpoint=/nowhere"], "there is no model folder '/nowhere'"),
+        ([f"checkpoint={Path(__file__).parent}"], "holds no model: it has no config.json"),
         ([], "checkpoint is not set; give checkpoint=<folder or Hugging Face Hub id>"),
         ([f"checkpoint={STUDENT}", "evaluation=mine"], "there is no 'evaluation/mine'; known options of evaluation:"),
         ([f"checkpoint={STUDENT}", "samples=3"], "unknown key 'samples'; `python -m harness.evaluate --help`"),
         ([f"checkpoint={STUDENT}", "dtype=int4"], "dtype='int4': must be one of auto"),
         ([f"checkpoint={STUDENT}", "name=a/b"], "name='a/b': it names a folder too"),
         ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
+        (["checkpoint=x", "dry_run=true", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
+        (["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"], "evaluation.samples must be at least 1"),
+        (["checkpoint=x", "evaluation=null"], "must be a string or a list"),
         (["experiment=ci_regression"], "unknown key 'setting'"),
     ],
 )

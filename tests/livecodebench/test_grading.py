@@ -123,6 +123,10 @@ def test_a_row_that_is_not_one_is_a_value_error(change, message: str, sandbox: S
         grade_row({**ROW, "code": SUM, **change}, "official", sandbox)
 
 
+def test_a_time_limit_of_null_is_the_default(sandbox: Sandbox):
+    assert grade_row({**ROW, "code": SUM, "timeout_s": None}, "official", sandbox)["passed"]
+
+
 def test_an_unknown_mode_is_a_value_error(sandbox: Sandbox):
     with pytest.raises(ValueError, match="official, clean"):
         grade_row({**ROW, "code": SUM}, "strict", sandbox)

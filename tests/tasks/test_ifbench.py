@@ -109,6 +109,17 @@ def test_a_constraint_that_is_none_is_an_error(names, kwargs, message):
         grader.grade("p", "4", names, kwargs)
 
 
+@pytest.mark.parametrize(("start", "end", "span"), [(0, 12, "Summarise the"), (0, 0, "S"), (3.0, 8.0, "marise")])
+def test_a_span_may_begin_at_0(start, end, span):
+    """Repeated, since the library would draw another start at random."""
+    kwargs = [{"prompt_to_repeat": "Summarise the history of printing.", "n_start": start, "n_end": end}]
+    for _ in range(20):
+        assert grader.grade("p", span, ["repeat:repeat_span"], kwargs).strict == (True,)
+        assert grader.grade("p", span + "x", ["repeat:repeat_span"], kwargs).strict == (False,)
+    with pytest.raises(ValueError, match="does not take"):
+        grader.grade("p", "a", ["repeat:repeat_span"], [{"prompt_to_repeat": "", "n_start": 0, "n_end": 1}])
+
+
 def test_the_loose_variants():
     assert grader.loose_variants("*a*\nb\nc") == ["*a*\nb\nc", "b\nc", "*a*\nb", "b", "a\nb\nc", "b\nc", "a\nb", "b"]
     assert grader.answer_text("a </think>\n\n b \n") == "b"

@@ -173,6 +173,11 @@ EQUAL = [
     ("ab", "ba"),
     ("25", r"25\,"),
     ("25", "25~"),
+    ("10", r"{5 \choose 2}"),
+    ("5", r"{\bf 5}"),
+    ("3+4i", r"3+4\mathrm{i}"),
+    ("2i + 5j", r"2\mathbf{i} + 5\mathbf{j}"),
+    ("4", r"4\,\mathrm{m}"),
 ]
 DIFFERENT = [
     (r"\sqrt{2}", "1.4142135623730951"),
@@ -205,6 +210,9 @@ DIFFERENT = [
     ("1000", "1 000"),
     ("1000", "1, 000"),
     ("1,5", "1.5"),
+    ("4", r"4\mathrm{i}"),
+    ("4", r"4\mathbf{x}"),
+    ("10", r"10 \text{ million}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
 ]
 

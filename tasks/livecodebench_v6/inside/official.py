@@ -33,6 +33,7 @@ TAKEN_FROM_OS = (
     "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace unlink "
     "fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
 )
+IMPORTED_UPSTREAM = ("numpy", "multiprocessing")  # by its runner; without what is taken, they cannot be imported
 TAKEN_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
 
@@ -236,9 +237,10 @@ def main() -> None:
     send = open_channel()
     send({"ready": True})
     signal.signal(signal.SIGALRM, on_alarm)
-    if "numpy" in job["code"]:  # upstream has it imported by now; it could not be imported afterwards
-        with contextlib.suppress(ImportError):
-            importlib.import_module("numpy")
+    for name in IMPORTED_UPSTREAM:
+        if name in job["code"]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     disarm()
     signal.alarm(job["timeout_s"])
     try:
