@@ -26,8 +26,9 @@ DECODE_BYTES = 29  # per row and token of the vocabulary, while one is drawn: fl
 FORWARD_WIDTHS = 2  # of a layer's activations, alive in a forward pass without gradient
 
 # Fitted on CPU runs, where the allocator keeps what was freed: tests/benchmarks/plan_memory.py.
-BASE_BYTES = 40 * 2**20  # of the Trainer, its buffers and the rollouts as Python objects
-ACTIVATION_FACTOR = 1.0  # of the derived activations
+BASE_BYTES = 23 * 2**20  # of the Trainer, its buffers and the rollouts as Python objects
+WEIGHTS_FACTOR = 1.13  # of gradients and moments
+ACTIVATION_FACTOR = 1.30  # of activations
 
 
 @dataclass(frozen=True)
@@ -79,27 +80,29 @@ def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bo
     size, grad_size = BYTES[work.dtype], max(4, BYTES[work.dtype])
     trained = int(student.parameters * work.trainable)
     head = student.vocab_size * student.hidden
-    chunk = CHUNK_BYTES
-    gradients = size * trained // work.shards
+    position = max(4, size) * student.vocab_size  # bytes of one position's logits
+    chunk = min(CHUNK_BYTES, position * work.micro_sequences * work.completion)
+    gradients = int(WEIGHTS_FACTOR * size * trained / work.shards)
     whole = size * student.parameters if work.shards > 1 else 0  # gathered while it samples
     cache = size * student.cached_numbers * work.rows * work.length
     rollout = cache + cache // max(1, student.layers) + DECODE_BYTES * work.rows * student.vocab_size + whole
     forward_tokens = min(TOKENS_PER_FORWARD, work.sequences * work.length)
     widths = _layer_numbers(teacher) * FORWARD_WIDTHS
     kept = min(KEPT_HIDDEN_BYTES, size * teacher.hidden * work.sequences * work.completion)
-    scoring = size * widths * forward_tokens // 4 + kept + chunk + whole
+    read = min(CHUNK_BYTES, position * work.sequences * work.completion)
+    scoring = size * widths * forward_tokens // 4 + kept + read + whole
     tokens = work.micro_sequences * work.length
     if work.checkpointing:
         activations = size * tokens * (student.layers * student.hidden + _layer_numbers(student))
     else:
         activations = size * tokens * student.layers * _layer_numbers(student)
-    head_gradient = grad_size * head if work.trainable == 1 else 0
+    head_gradient = int(WEIGHTS_FACTOR * grad_size * head) if work.trainable == 1 else 0
     update = int(ACTIVATION_FACTOR * activations) + chunk + head_gradient + gradients
-    optimiser = gradients + 2 * size * head // work.shards
+    optimiser = gradients + int(WEIGHTS_FACTOR * 2 * size * head / work.shards)
     phases = {"rollout": rollout, "scoring": scoring, "update": update, "optimiser": optimiser}
     return Peak(
         weights=size * (student.parameters // work.shards + (teacher.parameters if teacher_here else 0)),
-        moments=2 * size * trained // work.shards,
+        moments=2 * gradients,
         phases={name: value + BASE_BYTES for name, value in phases.items()},
     )
 
