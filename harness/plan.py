@@ -192,7 +192,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
     lines = [
-        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} ranks"
+        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} rank{'s' if made.ranks > 1 else ''}"
         + (", student cut over them" if is_sharded(run) else ""),
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} x "
         f"{setting.max_new_tokens:,})",

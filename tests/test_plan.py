@@ -9,7 +9,7 @@ import pytest
 
 from harness.config import register_methods
 from harness.cost import ModelSize
-from harness.memory import BASE_BYTES, WEIGHTS_FACTOR, Work, predict
+from harness.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
 from harness.plan import Hardware, beside, load_hardware, main, make_plan, seconds_of, show
 from harness.run import exit_code_of, plan
 
@@ -43,7 +43,7 @@ def test_memory_by_hand() -> None:
     assert peak.weights == 8_000_000
     assert peak.moments == pytest.approx(WEIGHTS_FACTOR * 8e6)
     activations = 4 * (2 * 40) * 2 * (12 * 16 + 4 * 32)
-    expected = WEIGHTS_FACTOR * (4e6 + 4 * 1600) + 1.3 * activations + 4 * 100 * 60
+    expected = WEIGHTS_FACTOR * (4e6 + 4 * 1600) + ACTIVATION_FACTOR * activations + 4 * 100 * 60
     assert peak.phases["update"] - BASE_BYTES == pytest.approx(expected, abs=10)
     assert peak.extra == peak.moments + max(peak.phases.values())
 
