@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from scipy import stats
 
 from harness.errors import UserError
 from harness.regime_map import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
+from harness.results.expectations import read_yaml
 from harness.results.record import write_text
 from harness.results.statistics import CONFIDENCE, paired_difference
 
@@ -61,12 +61,7 @@ class Finding:
 
 def load_claims(path: Path) -> list[Claim]:
     """Reads a YAML list of claims; UserError names the entry and key that is wrong."""
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file of claims.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it.") from error
+    entries = read_yaml(path, "claims")
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} must be a list of claims with the keys {', '.join(f.name for f in fields(Claim))}.")
     return [_parse(entry, f"{path} entry {number}") for number, entry in enumerate(entries, start=1)]

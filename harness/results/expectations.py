@@ -65,13 +65,17 @@ class Outcome:
 
 def load_expectations(path: Path) -> list[Expectation]:
     """Reads a YAML list of expectations; raises UserError that names the entry and key."""
+    return parse_expectations(read_yaml(path, "expectations"), str(path))
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds; UserError for one that cannot be read, `what` says what it should be of."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file of expectations.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file of {what}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it.") from error
-    return parse_expectations(entries, str(path))
 
 
 def parse_expectations(entries: Any, source: str) -> list[Expectation]:
