@@ -53,6 +53,10 @@ class ModelSize:
     parameters: int  # tied weights once
     cached_numbers: int  # in the key-value cache, per token
     vocab_size: int
+    hidden: int = 0
+    layers: int = 0
+    intermediate: int = 0
+    attention: int = 0  # heads x head width
 
 
 @functools.lru_cache
@@ -65,7 +69,15 @@ def model_size(name: str, revision: str | None = None) -> ModelSize | None:
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return ModelSize(parameters, 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim, text.vocab_size)
+    return ModelSize(
+        parameters,
+        2 * text.num_hidden_layers * text.num_key_value_heads * head_dim,
+        text.vocab_size,
+        text.hidden_size,
+        text.num_hidden_layers,
+        text.intermediate_size,
+        text.num_attention_heads * head_dim,
+    )
 
 
 def _config(name: str, revision: str | None) -> Any:

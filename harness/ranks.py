@@ -16,14 +16,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 
+from harness.scoring.pieces import join_signals
 from harness.types import TokenSignal
 
 if TYPE_CHECKING:
@@ -65,19 +65,7 @@ def gather_signal(signal: TokenSignal, rows: Sequence[int], shape: tuple[int, in
     """Everybody's signal as one of `shape` [B, T], padded with 0; `rows` are the global rows of this rank's."""
     if count() == 1:
         return signal
-    pieces = _gather((list(rows), signal))
-
-    def joined(name: str) -> Tensor | None:
-        first = getattr(pieces[0][1], name)
-        if first is None:
-            return None
-        whole = first.new_zeros(*shape, *first.shape[2:])
-        for where, piece in pieces:
-            values = getattr(piece, name)
-            whole[where, : values.shape[1]] = values
-        return whole
-
-    return TokenSignal(**{field.name: joined(field.name) for field in fields(TokenSignal)})  # type: ignore[arg-type]
+    return join_signals(_gather((list(rows), signal)), shape)
 
 
 def combined(values: Mapping[str, float], largest: Sequence[str]) -> dict[str, float]:

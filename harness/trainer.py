@@ -37,6 +37,7 @@ from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.weights import WeightSync
 from harness.samples import CreditSample, credit_sample
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
+from harness.scoring.pieces import EagerScoring
 from harness.seeds import generator_of, seed_of
 from harness.trackers import place_logs
 from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
@@ -117,6 +118,8 @@ class DistillationTrainer(Trainer):
         self.machinery, self.method, self.setting, self.run_seed = machinery, method, setting, seed
         self.metrics: dict[str, float] = {}  # of the current step; the recorder reads them when the step is logged
         self.sample: CreditSample | None = None  # of the current step; likewise
+        self.overlap = execution.overlap
+        self._eager: EagerScoring | None = None  # of the step whose completions are being written
         bind_token_forward(machinery.student, machinery.vocab_size)
         positions = Positions(setting.steps * setting.prompts_per_step)
         self.order = prompt_order(len(machinery.prompts), seed, len(positions))
@@ -181,7 +184,12 @@ class DistillationTrainer(Trainer):
         pushing = time.perf_counter()
         self.machinery.weights.push(step)
         self._weights_s = time.perf_counter() - pushing
-        rollouts = self.machinery.engine.generate(requests, training_sampling(self.setting, self.machinery.stop_ids))
+        sampling = training_sampling(self.setting, self.machinery.stop_ids)
+        if self.overlap:
+            request = self._teacher_request(progress)
+            self._eager = EagerScoring(self.machinery.teacher_scorer, request, len(requests))
+        finished = self._eager.finished if self._eager is not None else None
+        rollouts = self.machinery.engine.generate(requests, sampling, finished=finished)
         stale = [r.policy_version for r in rollouts if r.policy_version != step]
         if stale:
             raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
@@ -195,8 +203,11 @@ class DistillationTrainer(Trainer):
         dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
         request = self.method.request(progress)
         completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
-        top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
-        scored = self.machinery.teacher_scorer.score(completions, ScoreRequest(top_k, request.teacher_entropy))
+        scored: Scored
+        if self._eager is not None:
+            scored, self._eager = self._eager.result(), None
+        else:
+            scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
         everyone = ranks.gather_rows(rollouts, rows)
         batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
         shape = (len(everyone), batch.labels.shape[1])
@@ -217,6 +228,11 @@ class DistillationTrainer(Trainer):
         support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
         return Step(rollouts, _cut(batch, rows, width), own, divergence, support)
+
+    def _teacher_request(self, progress: float) -> ScoreRequest:
+        request = self.method.request(progress)
+        top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
+        return ScoreRequest(top_k, request.teacher_entropy)
 
     def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
@@ -242,6 +258,8 @@ class DistillationTrainer(Trainer):
         scored = self.machinery.student_scorer.score(completions, asked).signal
         shape = (batch.labels.shape[0], batch.labels.shape[1])
         signal = ranks.gather_signal(scored, rows, shape)
+        if not own:
+            return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
     def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:

@@ -172,3 +172,15 @@ def test_every_benchmark_is_looked_for() -> None:
         "math500",
     }
     assert "arithmetic" not in benchmark_names()
+
+
+@pytest.mark.parametrize("column", ["question", "problem"])
+def test_rows_of_questions_alone(tmp_path: Path, column: str) -> None:
+    """GSM8K and MATH have a column instead of conversations, and no domain; the instruction follows every question."""
+    path = tmp_path / "sample.jsonl"
+    rows = [{column: text, "answer": "#### 1"} for text in [*QUESTIONS, QUESTIONS[0]]]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    assert run(path, "instruction=What is the result ?") == 0
+    assert [prompt["prompt"] for prompt in written(path)] == [f"{text}\nWhat is the result ?" for text in QUESTIONS]
+    assert {prompt["domain"] for prompt in written(path)} == {"math"}
+    assert run(path, "domains=math,code") == 2  # which of the two is not known

@@ -33,17 +33,13 @@ ENGINES = {
 @contextlib.contextmanager
 def opened(name: str, model: Any) -> Iterator[Any]:
     """The engine and the scorer behind a name of ENGINES."""
-    from harness.engines import Source, open_engine, open_hf
+    from harness.engines import Source, open_engine
     from harness.run import plan, register_methods
 
-    if name != "vllm":
-        with open_hf(model, VOCAB, 512) as hf:
-            yield hf
-        return
     register_methods()
-    (run,) = plan(["hydra.mode=RUN", "method=opd", "engine=vllm"])
-    with open_engine(run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, model=model) as vllm:
-        yield vllm
+    (run,) = plan(["hydra.mode=RUN", "method=opd", f"engine={'vllm' if name == 'vllm' else 'hf'}"])
+    with open_engine(run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, model=model) as found:
+        yield found
 
 
 def clocked(work: Callable[[], int], repeats: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from baselines.opd import OPD
 from baselines.reopold import REOPOLD
 from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.tropd import TrOPD
+from harness import job
 from harness.config import EvaluationConfig, Execution, RunConfig, Setting
 from harness.job import load_models, train
 from harness.models import load_model
@@ -157,6 +159,14 @@ def test_accumulation_changes_nothing(random_pair: Path, tmp_path: Path, method:
             torch.testing.assert_close(value, reference_weights[name], rtol=0, atol=1e-9)
 
 
+def test_activations_computed_again_change_nothing(random_pair: Path, tmp_path: Path, opd_run) -> None:
+    config = config_for(random_pair, tmp_path, OPD())
+    config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, gradient_checkpointing=True))
+    weights, _ = run(config, tmp_path / "run")
+    for name, value in weights.items():
+        torch.testing.assert_close(value, opd_run[0][name], rtol=0, atol=1e-6)
+
+
 def test_first_steps_are_equal_across_methods(random_pair: Path, tmp_path: Path, monkeypatch) -> None:
     """Same initial weights, prompts in the same order, same uniforms, same denominators: the first rollouts are the same for all methods."""
     seen: dict[str, list[Any]] = {}
@@ -242,7 +252,7 @@ class ForwardKL(Method):
 
         def reverse_kl(t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
             assert s.shape[-1] == 64
-            torch.testing.assert_close(s.exp().sum(-1), torch.ones(len(s)))
+            torch.testing.assert_close(s.exp().sum(-1), torch.ones(len(s), dtype=s.dtype))
             return (s.exp() * (s - t)).sum(-1)
 
         return TokenCredit(zeros, batch.on_policy_mask.float(), zeros, divergence=reverse_kl)
@@ -306,3 +316,56 @@ def test_heads_of_different_size_are_sliced(random_pair: Path, tmp_path: Path) -
     torch.testing.assert_close(sliced.logprobs, whole.logprobs, rtol=0, atol=1e-6)
     assert torch.equal(sliced.topk_ids, whole.topk_ids)
     assert HFEngine(padded, 64).vocab_size == 64
+
+
+@pytest.mark.parametrize("method", [OPD(), EOPD(entropy_threshold=2.5), TrOPD(), ForwardKL()])
+def test_scoring_while_others_are_written_changes_nothing(random_pair: Path, tmp_path: Path, method: Method) -> None:
+    """The teacher scores completions as they finish: the numbers of the serial order, in float64 to 1e-9."""
+    serial = config_for(random_pair, tmp_path, method, dtype="float64", samples_per_prompt=3)
+    eager = dataclasses.replace(serial, engine=dataclasses.replace(serial.engine, overlap=True))
+    (weights, rows), (expected_weights, expected_rows) = (
+        run(config, tmp_path / name) for name, config in (("eager", eager), ("serial", serial))
+    )
+    for row, expected in zip(rows, expected_rows, strict=True):
+        for key in ("loss", "loss/policy", "loss/divergence", "loss/imitation", "grad_norm", "reward/q01"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-9, abs=1e-9)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected_weights[name], rtol=0, atol=1e-9)
+
+
+def test_completions_are_scored_before_the_last_is_written(random_pair: Path, tmp_path: Path, monkeypatch) -> None:
+    events: list[str] = []
+    score, generate = HFScorer.score, HFEngine.generate
+
+    def watched_score(self, completions, request):
+        events.append(f"scored {len(completions)}")
+        return score(self, completions, request)
+
+    def watched_generate(self, requests, sampling, progress=None, finished=None):
+        def and_wait(row, rollout):
+            finished(row, rollout)
+            time.sleep(0.02)  # the scoring thread gets its turn
+
+        done = generate(self, requests, sampling, progress, finished and and_wait)
+        events.append(f"wrote {len(requests)}")
+        return done
+
+    monkeypatch.setattr(HFScorer, "score", watched_score)
+    monkeypatch.setattr(HFEngine, "generate", watched_generate)
+    config = config_for(random_pair, tmp_path, OPD(), steps=1)
+    run(dataclasses.replace(config, engine=dataclasses.replace(config.engine, overlap=True)), tmp_path / "run")
+    assert events.index("wrote 8") > events.index("scored 1", 2)  # after the start-up check: one sequence
+    assert events.count("scored 1") == 9
+
+
+def test_the_teacher_may_be_on_another_device(random_pair: Path, tmp_path: Path, monkeypatch) -> None:
+    loaded = []
+
+    def watched(name, revision, dtype, device):
+        loaded.append((Path(name).name, device))
+        return load_model(name, revision, dtype, "cpu")
+
+    monkeypatch.setattr(job, "load_model", watched)
+    config = config_for(random_pair, tmp_path, TrOPD())
+    load_models(dataclasses.replace(config, engine=dataclasses.replace(config.engine, teacher_device="cuda:1")))
+    assert loaded == [("student", "cpu"), ("teacher", "cuda:1")]

@@ -1,0 +1,103 @@
+"""The plan's arithmetic by hand, what it says binds, and its command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.config import register_methods
+from harness.cost import ModelSize
+from harness.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
+from harness.plan import Hardware, beside, load_hardware, main, make_plan, seconds_of, show
+from harness.run import exit_code_of, plan
+
+HARDWARE = Hardware(1, 80, flops=1e6, bytes_per_s=1e4, link_bytes_per_s=1e3, compute_share=0.5, bandwidth_share=0.25)
+
+
+@pytest.fixture(autouse=True)
+def _methods() -> None:
+    register_methods()
+
+
+def test_seconds_by_hand() -> None:
+    """100 and 1,000 parameters in float32, 4 sequences in batches of 2, prompts of 2 and completions of 6 tokens."""
+    student = ModelSize(100, cached_numbers=5, vocab_size=10, hidden=4, layers=1, intermediate=8, attention=4)
+    teacher = ModelSize(1000, cached_numbers=5, vocab_size=10, hidden=4, layers=1, intermediate=8, attention=4)
+    seconds = seconds_of(Work(4, 2, 2, 6, 4, "float32"), student, teacher, HARDWARE)
+    # decoding reads the weights 2 x 6 times (4,800 bytes) and 4 x (6·2 + 36/2) cached positions of 20 bytes (2,400)
+    assert seconds.floor["rollout"] == pytest.approx(7200 / 1e4)
+    assert seconds.expected["rollout"] == pytest.approx(7200 / 1e4 / 0.25)
+    # 32 tokens x 2 x 1,000 parameters, and attention 2·1·4·8 for each
+    assert seconds.floor["scoring"] == pytest.approx((64_000 + 32 * 64) / 1e6)
+    # three forward passes of the student, and AdamW reads and writes 7 numbers a weight
+    assert seconds.floor["update"] == pytest.approx(3 * (6_400 + 32 * 64) / 1e6 + 2800 / 1e4)
+    assert "communication" not in seconds.floor
+
+
+def test_memory_by_hand() -> None:
+    """Everything but the update is small: moments, gradients, the head's gradient, activations, one chunk."""
+    student = ModelSize(1_000_000, cached_numbers=4, vocab_size=100, hidden=16, layers=2, intermediate=32, attention=16)
+    peak = predict(student, student, Work(2, 2, 10, 30, 2, "float32"))
+    assert peak.weights == 8_000_000
+    assert peak.moments == pytest.approx(WEIGHTS_FACTOR * 8e6)
+    activations = 4 * (2 * 40) * 2 * (12 * 16 + 4 * 32)
+    expected = WEIGHTS_FACTOR * (4e6 + 4 * 1600) + ACTIVATION_FACTOR * activations + 4 * 100 * 60
+    assert peak.phases["update"] - BASE_BYTES == pytest.approx(expected, abs=10)
+    assert peak.extra == peak.moments + max(peak.phases.values())
+
+
+def test_shards_cut_the_student_and_checkpointing_the_activations() -> None:
+    student = ModelSize(1_000_000, 4, 100, 16, 20, 32, 16)
+    whole = predict(student, student, Work(2, 2, 10, 30, 2, "bfloat16"))
+    cut = predict(student, student, Work(2, 2, 10, 30, 2, "bfloat16", shards=8))
+    assert cut.moments == pytest.approx(whole.moments / 8, rel=1e-3)
+    again = predict(student, student, Work(2, 2, 10, 30, 2, "bfloat16", checkpointing=True))
+    assert again.phases["update"] < whole.phases["update"]
+
+
+def test_the_papers_setting_on_one_node(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["setting=deepseek_math", "method=opd,tropd", "engine.micro_batch_prompts=1"]
+    assert show(arguments, load_hardware("h100_x8"), "h100_x8") == 0
+    text = capsys.readouterr().out
+    assert "at most 4,145,152 (128 prompts x 4 x 8,096)" in text
+    assert "deepseek_math, tropd" in text and "opd" not in text.split("tropd")[0]  # the one that takes most
+    assert "update binds; it does not fit: give a smaller engine.micro_batch_prompts" in text
+    assert "all 6 trained runs" in text
+    show([*arguments, "engine.gradient_checkpointing=true", "engine.rows_per_batch=64"], load_hardware("h100_x8"), "h")
+    assert "does not fit" not in capsys.readouterr().out
+
+
+def test_fsdp_is_read_from_the_launcher_file() -> None:
+    given = ["setting=deepseek_math", "method=opd", "seed=0", "hydra.mode=RUN"]
+    fsdp = "launch.accelerate_config=conf/accelerate/fsdp2.yaml"
+    plain, cut = (make_plan(plan(arguments)[0], load_hardware("h100_x8")) for arguments in (given, [*given, fsdp]))
+    assert cut.memory.moments == pytest.approx(plain.memory.moments / 8, rel=1e-3)
+    assert cut.seconds.floor["communication"] > plain.seconds.floor["communication"]
+
+
+@pytest.mark.parametrize("setting", ["qwen_gsm8k", "qwen3_math_24gb"])
+def test_the_ladder_fits_its_gpu(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show([f"experiment={setting}"], load_hardware("rtx4090_x1"), "rtx4090_x1")
+    assert "does not fit" not in capsys.readouterr().out
+
+
+def test_bad_hardware_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["plan", "hardware=abacus"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "hardware='abacus': must be one of cpu_core, h100_x1" in capsys.readouterr().err
+    assert exit_code_of(lambda: show(["method=student"], HARDWARE, "x")) == 2
+
+
+def test_a_finished_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = json.loads(Path("results/tiny_cpu/runs.jsonl").read_text().splitlines()[0])
+    record = first.get("record", first)
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    if not record["counters"]["steps"]:
+        pytest.skip("the first published row is not of a trained run")
+    assert beside(tmp_path, [], load_hardware("cpu_core")) == 0
+    text = capsys.readouterr().out
+    assert "rollout, s a step" in text and "peak memory, GiB" in text
