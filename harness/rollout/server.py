@@ -75,7 +75,7 @@ class ServerProcess:
             )
         self._watch.enter_context(watched(self._process.pid))
         assert self._process.stdin is not None
-        with self._process.stdin as word:
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as word:  # it has ended: said below
             word.write(b"go\n")
         ready_by = time.monotonic() + limit_s
         while not is_healthy(self.url):

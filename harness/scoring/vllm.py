@@ -22,7 +22,9 @@ from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 
 ENTROPY_TOP_K = 64  # most probable tokens that an entropy's bounds are made of, where the whole vocabulary is too much
-ROW_COST_POSITIONS = 8  # a request for one row costs about as much as this many positions of a sequence's
+ROW_COST_POSITIONS = (
+    8  # positions of a sequence's request that one row's request counts as; tests/benchmarks/engines.py measures it
+)
 
 
 class VLLMScorer:
