@@ -16,8 +16,9 @@ def test_tables_are_those_of_the_results() -> None:
     assert embed(README, ROOT) == README
 
 
-def test_measured_coverage_is_that_of_the_results() -> None:
-    document = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["statistics.md", "findings.md"])
+def test_figures_of_the_documents_are_those_of_the_results(name: str) -> None:
+    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert BLOCK.search(document) and embed(document, ROOT) == document
 
 
