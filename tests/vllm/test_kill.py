@@ -21,7 +21,7 @@ from tests.vllm.test_run import PROMPTS, SMALL, rows_of
 pytestmark = pytest.mark.vllm
 
 STEPS = 12
-CLOCKS = ("time/", "peak_memory")
+CLOCKS = ("time/", "memory/")  # what a run measures of the machine
 
 
 def start(module: str, results: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -102,6 +102,7 @@ def _check_scores(backend, model) -> None:
 
 PARENT = """
 import sys
+from pathlib import Path
 from harness.rollout.server import ServerProcess
 from harness.rollout.vllm import EngineOptions
 process = ServerProcess(EngineOptions(sys.argv[1], None, "float32", 2**26, 64, 128, True, True, 2048), 1, Path(sys.argv[2]))
