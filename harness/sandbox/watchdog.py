@@ -57,9 +57,18 @@ def _watchdog(harness: int) -> _Watchdog:
 @contextmanager
 def watched(group: int) -> Iterator[None]:
     """While this lasts, the end of this process is the end of the group."""
-    watchdog = _watchdog(os.getpid())
-    watchdog.tell("+", group)
+    watch(group)
     try:
         yield
     finally:
-        watchdog.tell("-", group)
+        unwatch(group)
+
+
+def watch(group: int) -> None:
+    """From now on the end of this process is the end of the group."""
+    _watchdog(os.getpid()).tell("+", group)
+
+
+def unwatch(group: int) -> None:
+    """No longer."""
+    _watchdog(os.getpid()).tell("-", group)
