@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 2**26  # of fp32 logits at a time; 64 MiB is 110 positions of a 152k vocabulary
-BLOCK_WIDTH = 128  # ids that share a maximum in the search for the top k
 BLOCK_BYTES = 2**26  # of the head in fp32 at a time, where its weights are of another type
 
 
@@ -85,24 +84,6 @@ def head_blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Ten
         yield rows, weight[rows].to(dtype)
 
 
-def top_of(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of [N, V] and their indices, largest first.
-
-    The k largest lie in the k blocks whose maxima are largest, so a wide row is searched in two small steps.
-    """
-    rows, width = values.shape
-    blocks = width // BLOCK_WIDTH
-    if blocks < 4 * k:
-        return values.topk(k, dim=-1)
-    inside = blocks * BLOCK_WIDTH  # the rest of the row, shorter than a block, is searched whole
-    maxima = values[:, :inside].unflatten(1, (blocks, BLOCK_WIDTH)).amax(-1)
-    chosen = maxima.topk(k, dim=-1).indices[..., None] * BLOCK_WIDTH + torch.arange(BLOCK_WIDTH, device=values.device)
-    rest = torch.arange(inside, width, device=values.device).expand(rows, -1)
-    candidates = torch.cat([chosen.flatten(1), rest], dim=1)
-    top, places = values.gather(1, candidates).topk(k, dim=-1)
-    return top, candidates.gather(1, places)
-
-
 def _joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
     found = [piece for piece in pieces if piece is not None]
     return torch.cat(found) if found else None
@@ -114,7 +95,7 @@ def _project_chunk(
     """Uses up `logits`."""
     logits.sub_(logits.amax(-1, keepdim=True))
     picked = logits.gather(-1, ids)
-    top_values, top_ids = top_of(logits, top_k) if top_k else (None, None)
+    top = logits.topk(top_k, dim=-1) if top_k else None
     entropies = None
     if entropy:
         weights = logits.exp()
@@ -128,6 +109,6 @@ def _project_chunk(
     return (
         picked - lse,
         entropies,
-        top_ids,
-        None if top_values is None else top_values - lse,
+        None if top is None else top.indices,
+        None if top is None else top.values - lse,
     )
