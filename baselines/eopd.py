@@ -32,12 +32,18 @@ class EOPD(Method):
         assert teacher.entropy is not None  # requested
         reward = teacher.logprobs - student.logprobs
         gate = (teacher.entropy >= self.entropy_threshold) & batch.on_policy_mask
-        gated_frac = gate.sum() / batch.on_policy_mask.sum().clamp_min(1)
+        count = batch.on_policy_mask.sum().clamp_min(1)
+        metrics = {"gated_frac": (gate.sum() / count).item()}
+        if (
+            teacher.entropy_upper is not None
+        ):  # `entropy` is a lower bound: the gate may be shut where it should be open
+            unsure = (teacher.entropy_upper >= self.entropy_threshold) & batch.on_policy_mask & ~gate
+            metrics["gate_unsure_frac"] = (unsure.sum() / count).item()
         return TokenCredit(
             advantages=reward,
             divergence_weights=self.alpha * gate.to(reward.dtype),
             imitation_weights=torch.zeros_like(reward),
-            metrics={"gated_frac": gated_frac.item()},
+            metrics=metrics,
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
+    importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
     )
@@ -77,6 +79,8 @@ class Setting:
         for key in positive.split():
             if getattr(self, key) <= 0:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
+        if self.importance_cap is not None and self.importance_cap <= 0:
+            raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
         if self.lora_rank < 0:
             raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:
@@ -86,7 +90,7 @@ class Setting:
 
     def training_hash(self) -> str:
         """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
-        content = dataclasses.asdict(self)
+        content = self.by_value()
         del content["name"], content["notes"]
         if not self.lora_rank:  # as if there were no such field: older settings keep their hash
             del content["lora_rank"]
@@ -95,16 +99,47 @@ class Setting:
         content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def by_value(self) -> dict[str, Any]:
+        """Every field, as a record has it; importance_cap only where there is one, so that older settings keep their hash."""
+        content = dataclasses.asdict(self)
+        if self.importance_cap is None:
+            del content["importance_cap"]
+        return content
+
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""
         return model_identity(self.teacher, self.teacher_revision)
 
 
 @dataclass(frozen=True)
+class VLLMOptions:
+    """How vLLM is used, in process or as a server; conf/engine/vllm.yaml says more of each."""
+
+    teacher: bool  # the teacher is scored by vLLM too, in an engine of its own; false: by transformers
+    weight_sync: str  # in_process | disk | transfer
+    transfer_backend: str  # nccl | ipc, of weight_sync=transfer
+    kv_cache_gib: float  # of each engine
+    max_sequences: int  # decoded side by side
+    max_logprobs: int  # most that a position may be asked for
+    eager: bool  # no torch.compile, no CUDA graphs
+    sleep: bool  # in process, on a GPU: an engine's memory is freed between two uses
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Of engine=server."""
+
+    url: str | None  # of a server that runs already, with the student; null: one is started on this machine
+    teacher_url: str | None  # likewise, with the teacher
+    start_limit_s: float  # until a server must be ready
+    time_limit_s: float  # for one answer
+
+
+@dataclass(frozen=True)
 class Execution:
     """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash."""
 
-    name: str  # rollout engine: hf
+    name: str  # rollout engine: hf | vllm | server
     device: str  # auto | cpu | cuda
     threads: int  # torch threads of one run
     micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
@@ -118,6 +153,8 @@ class Execution:
     )
     rows_per_batch: int = 512  # completions that transformers decodes side by side: the size of its cache
     overlap: bool = False  # completions are scored while others are still being written; the same numbers
+    vllm: VLLMOptions | None = None  # of the engines vllm and server
+    server: ServerOptions | None = None  # of the engine server
 
 
 @dataclass(frozen=True)
@@ -231,20 +268,34 @@ class RunConfig:
 
 def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
     """Builds a frozen record from parsed YAML: every field given, no other key, the right types."""
+    parts = {name: kind for name, kind in _optional_records(record).items() if values.get(name) is not None}
+    nested = {name: strict(kind, values[name], f"{where}.{name}") for name, kind in parts.items()}
+    plain = {key: value for key, value in values.items() if key not in parts}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(record), OmegaConf.create(dict(values)))
+        merged = OmegaConf.merge(OmegaConf.structured(record), OmegaConf.create(plain))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(
                 f"{where}.{missing[0]} is not set; give {where}.{missing[0]}=… on the command line or in the YAML."
             )
-        return OmegaConf.to_object(merged)
+        return dataclasses.replace(OmegaConf.to_object(merged), **nested)  # type: ignore[type-var]
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
         key = error.full_key or getattr(error, "key", None) or ""
         raise UserError(f"{where}.{key}: {first_line}") from error
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _optional_records(record: type) -> dict[str, type]:
+    """The fields that are records of their own or None; OmegaConf cannot merge into a frozen one."""
+    kinds = {name: typing.get_args(hint) for name, hint in typing.get_type_hints(record).items()}
+    return {
+        name: kind
+        for name, options in kinds.items()
+        for kind in options
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
 
 
 def whole_number(key: str, value: Any) -> int:

@@ -56,6 +56,16 @@ def compute_coefficients(credit: TokenCredit, batch: TokenBatch) -> Coefficients
     return Coefficients(*divided)
 
 
+def importance_ratios(batch: TokenBatch, trainer_logprobs: Tensor, cap: float) -> Tensor:
+    """ρ [B, T]: min(π_trainer / π_engine, cap) on the student's own tokens, 1 elsewhere; a number, without gradient.
+
+    Corrects for an engine whose probabilities differ from the trainer's (another kernel, another precision), truncated as in
+    Yao et al., "Your efficient RL framework secretly brings you off-policy RL training".
+    """
+    difference = torch.where(batch.on_policy_mask, trainer_logprobs.detach() - batch.rollout_logprobs, 0.0)
+    return torch.where(batch.on_policy_mask, difference.exp().clamp_max(cap), 1.0)
+
+
 @dataclass(frozen=True)
 class LossTerms:
     """The three sums of one micro-batch, scalars with gradient."""

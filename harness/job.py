@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 import traceback
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import ranks
 from harness.config import RunConfig, model_identity
+from harness.engines import Opened, Source, device_name, open_engine, open_hf, scores_by_vllm
 from harness.errors import UserError
-from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, score
+from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, score
 from harness.guidance import load_or_make_responses
 from harness.model_card import write_card
 from harness.models import (
@@ -35,8 +38,10 @@ from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.recorder import StepRecorder, complete_checkpoint, read_metrics, read_samples
 from harness.results.record import Counters, RunRecord, load_record, write_record
-from harness.rollout import RolloutEngine, RolloutRequest, Sampling
-from harness.rollout.hf import HFEngine
+from harness.rollout import RolloutRequest, Sampling
+from harness.rollout.vllm import Backend
+from harness.rollout.weights import CheckedWeights
+from harness.rollout.worker import vocabulary_digest
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
 from harness.seeds import seed_of
@@ -114,7 +119,7 @@ class Models:
     """The pair, checked to share a vocabulary."""
 
     student: PreTrainedModel
-    teacher: PreTrainedModel
+    teacher: PreTrainedModel | None  # None: it is scored by vLLM, which loads it itself
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
     vocab_size: int
@@ -135,9 +140,11 @@ def load_models(config: RunConfig) -> Models:
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
-    teacher_device = config.engine.teacher_device or device_of(config)
-    teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
-    teacher.requires_grad_(False)
+    teacher = None
+    if not scores_by_vllm(config.engine):
+        teacher_device = config.engine.teacher_device or device_of(config)
+        teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
+        teacher.requires_grad_(False)
     if (
         setting.dtype == "bfloat16"
     ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
@@ -148,43 +155,68 @@ def load_models(config: RunConfig) -> Models:
 
 def device_of(config: RunConfig) -> str:
     """The device's name in torch."""
-    if config.engine.device != "auto":
-        return config.engine.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device_name(config.engine)
 
 
 def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     """Trains from the last complete checkpoint (or the start) and leaves `checkpoint/`."""
-    assert config.method is not None
     progress.phase("loading")
     models = load_models(config)
+    with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
+        _train(config, folder, progress, models, student, teacher)
+
+
+def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
+    setting = config.setting
+    source = Source(setting.student, setting.student_revision, setting.dtype)
+    return open_engine(config.engine, source, models.vocab_size, folder, model=models.student)
+
+
+def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
+    if models.teacher is not None:
+        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch)
+    setting = config.setting
+    source = Source(setting.teacher, setting.teacher_revision, setting.dtype)
+    return open_engine(config.engine, source, models.vocab_size, folder, role="teacher")
+
+
+def _train(
+    config: RunConfig, folder: Path, progress: RunProgress, models: Models, student: Opened, teacher: Opened
+) -> None:
+    assert config.method is not None and student.weights is not None
     setting = config.setting
     prompts = load_prompts(
         setting.prompts, models.tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
     )
     responses = None
     if config.method.needs_teacher_responses():
-        engine = HFEngine(models.teacher, models.vocab_size, rows_per_batch=config.engine.rows_per_batch)
         sampling = training_sampling(setting, models.stop_ids)
         cache = config.results_dir / CACHE_FOLDER
         needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
-        teacher = setting.teacher_identity()
-        responses = load_or_make_responses(cache, teacher, engine, prompts, sampling, needed, progress.bar)
+        identity = setting.teacher_identity()
+        responses = load_or_make_responses(cache, identity, teacher.engine, prompts, sampling, needed, progress.bar)
+    weights = student.weights
+    if student.backend is not None:
+        check_served(student.backend, models, setting.dtype)
+        weights = CheckedWeights(weights, lambda version: _report(machinery, setting.dtype, f"at version {version}"))
     machinery = Machinery(
         student=models.student,
-        engine=HFEngine(models.student, models.vocab_size, rows_per_batch=config.engine.rows_per_batch),
+        engine=student.engine,
         student_scorer=HFScorer(models.student, models.vocab_size),
-        teacher_scorer=HFScorer(models.teacher, models.vocab_size),
+        teacher_scorer=teacher.scorer,
         prompts=prompts,
         responses=responses,
         stop_ids=models.stop_ids,
         vocab_size=models.vocab_size,
+        weights=weights,
+        engine_is_trainer=student.backend is None,
     )
-    check_engine(machinery, setting.dtype)
+    if machinery.engine_is_trainer:
+        check_engine(machinery, setting.dtype)
     recorder = StepRecorder(
         folder,
         progress,
-        lambda: _development_scores(config, models, machinery),
+        lambda: _development_scores(config, models, machinery, trainer.state.global_step),
         config.evaluation.dev_every,
         lambda ids: str(models.tokenizer.decode(list(ids))),
     )
@@ -219,6 +251,30 @@ def check_engine(machinery: Machinery, dtype: str) -> float:
     return difference
 
 
+def _report(machinery: Machinery, dtype: str, when: str) -> None:
+    difference = check_engine(machinery, dtype)
+    print(
+        f"self-check {when}: engine and trainer differ by at most {difference:.2g} nats on one sequence (limit {MISMATCH_LIMIT[dtype]})",
+        file=sys.stderr,
+    )
+
+
+def check_served(backend: Backend, models: Models, dtype: str) -> None:
+    """Refuses an engine that serves something else than the trainer's student: another tokenizer, vocabulary, type or end tokens."""
+    expected = {
+        "tokenizer": vocabulary_digest(models.tokenizer),
+        "vocab_size": models.student.config.get_text_config().vocab_size,
+        "dtype": dtype,
+        "stop_ids": list(models.stop_ids),
+    }
+    served = backend.tell("harness_describe")
+    for key, value in expected.items():
+        if served[key] != value:
+            raise UserError(
+                f"the engine serves another model than the student: its {key} is {served[key]}, the student's {value}."
+            )
+
+
 def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> None:
     """Writes `checkpoint/` under a temporary name, renames it, and only then drops the resumable checkpoints."""
     temporary = folder / "checkpoint.tmp"
@@ -236,16 +292,14 @@ def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> N
         shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
-def _development_scores(config: RunConfig, models: Models, machinery: Machinery) -> dict[str, float]:
+def _development_scores(config: RunConfig, models: Models, machinery: Machinery, step: int) -> dict[str, float]:
     task = config.evaluation.dev_task
     if task is None:
         return {}
-    evaluated = _evaluated(models.student, machinery.engine, models.tokenizer)
+    machinery.weights.push(step)
+    length = context_length(models.student)
+    evaluated = Evaluated(machinery.engine, models.tokenizer, length, models.stop_ids)
     return {f"eval/{task}": score(config.evaluation, task, evaluated, config.seed).evaluation.score}
-
-
-def _evaluated(model: PreTrainedModel, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase) -> Evaluated:
-    return Evaluated(engine, tokenizer, context_length(model), stop_ids_of(model, tokenizer))
 
 
 def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
@@ -258,22 +312,23 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
 
-    def load() -> Evaluated:
-        model = load_model(name, revision, setting.dtype, device_of(config))
-        return _evaluated(
-            model, HFEngine(model, check_pair(config), rows_per_batch=config.engine.rows_per_batch), tokenizer
-        )
+    with ExitStack() as stack:
 
-    evaluated = evaluate_missing(
-        record,
-        folder,
-        config.evaluation,
-        tokenizer,
-        model_identity(name, revision),
-        load,
-        begins=lambda task: progress.phase(f"evaluating {task}"),
-        done=lambda record: write_record(folder / "record.json", record),
-    )
+        def load() -> Evaluated:
+            source = Source(name, revision, setting.dtype)
+            opened = stack.enter_context(open_engine(config.engine, source, check_pair(config), folder))
+            return evaluated_source(opened, source, tokenizer)
+
+        evaluated = evaluate_missing(
+            record,
+            folder,
+            config.evaluation,
+            tokenizer,
+            model_identity(name, revision),
+            load,
+            begins=lambda task: progress.phase(f"evaluating {task}"),
+            done=lambda record: write_record(folder / "record.json", record),
+        )
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else _now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
 
@@ -283,7 +338,7 @@ def _new_record(config: RunConfig) -> RunRecord:
         method=config.method_name,
         knobs=config.knobs(),
         changed_knobs=config.changed_knobs(),
-        setting=dataclasses.asdict(config.setting),
+        setting=config.setting.by_value(),
         training_hash=config.setting.training_hash(),
         seed=config.seed,
         status="started",

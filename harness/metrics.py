@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal
 
@@ -45,3 +46,22 @@ def step_metrics(
     if teacher.entropy is not None:
         metrics["entropy/teacher"] = float(teacher.entropy[own].sum()) / count
     return metrics
+
+
+def mismatch_metrics(batch: TokenBatch, student: TokenSignal) -> dict[str, float]:
+    """|log π_engine − log π_trainer| on the student's own tokens, nats: how far the engine is from what is trained."""
+    own = batch.on_policy_mask
+    if not own.any():
+        return {}
+    difference = (batch.rollout_logprobs - student.logprobs)[own].abs()
+    return {"mismatch/mean": float(difference.mean()), "mismatch/max": float(difference.max())}
+
+
+def ratio_metrics(batch: TokenBatch, ratios: Tensor, cap: float) -> dict[str, float]:
+    """The importance ratio on the student's own tokens, and the share of them that the cap changed."""
+    own = ratios[batch.on_policy_mask]
+    return (
+        {"ratio/mean": float(own.mean()), "ratio/capped_frac": float((own >= cap).float().mean())}
+        if own.numel()
+        else {}
+    )

@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from harness.errors import UserError
 from harness.logprobs import Projection, project
@@ -139,12 +146,30 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
 
 def context_length(model: PreTrainedModel) -> int:
     """Positions that the model was made for; unbounded if it does not say."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+    return context_length_of(model.config)
+
+
+def context_length_of(config: Any) -> int:
+    """Likewise, from a model configuration."""
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
 def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Every end token of the generation configuration, and the tokenizer's."""
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return _stop_ids(model.generation_config, tokenizer)
+
+
+def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The same of a model that is not loaded."""
+    try:
+        generation = GenerationConfig.from_pretrained(locate(name), revision=revision or "main")
+    except OSError:  # there is no such file; the model's configuration may say it
+        generation = GenerationConfig.from_model_config(load_config(name, revision))
+    return _stop_ids(generation, tokenizer)
+
+
+def _stop_ids(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    configured = generation.eos_token_id if generation is not None else None
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return tuple(sorted(i for i in ids if i is not None))
 

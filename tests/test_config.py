@@ -93,7 +93,7 @@ def test_changed_knobs_name_the_folder() -> None:
     assert plain.comparison_folder() == changed.comparison_folder()
 
 
-CHANGES = {"str": "other", "int": 7, "float": 0.25, "str | None": "abc", "list[str]": ["a"]}
+CHANGES = {"str": "other", "int": 7, "float": 0.25, "str | None": "abc", "float | None": 2.0, "list[str]": ["a"]}
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import EvaluationConfig
+from harness.engines import Opened, Source
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import TaskOptions, task_folders
+from harness.models import context_length_of, load_config, stored_stop_ids
 from harness.results.record import RunRecord, write_text
 from harness.rollout import RolloutEngine
 from harness.sandbox import ALLOW_UNSANDBOXED
@@ -39,6 +41,12 @@ class Evaluated:
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # positions of the model
     stop_ids: tuple[int, ...]
+
+
+def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokenizerBase) -> Evaluated:
+    """A stored model behind an opened engine, whichever it is."""
+    length = context_length_of(load_config(source.name, source.revision))
+    return Evaluated(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
 
 
 def check_options(evaluation: EvaluationConfig) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +18,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.config import EvaluationConfig, Execution, model_identity, strict, whole_number
+from harness.engines import Source, check_execution, device_name, open_engine
 from harness.errors import UserError
-from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, protocol_of
-from harness.models import context_length, load_config, load_model, load_tokenizer, stop_ids_of
+from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, protocol_of
+from harness.models import load_config, load_tokenizer
 from harness.paths import check_writable, locate
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Evaluation, RunRecord, load_record, write_record
-from harness.rollout.hf import HFEngine
 
 DTYPES = ("auto", "bfloat16", "float32", "float64")
 
@@ -54,8 +56,7 @@ class EvaluateConfig:
             if not isinstance(raw[key], bool):
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
         engine = strict(Execution, raw["engine"], "engine")
-        if engine.name != "hf":
-            raise UserError(f"engine.name={engine.name!r}: this version has the engine hf only.")
+        check_execution(engine, raw["dtype"])
         name = str(raw["name"] or Path(checkpoint).name)
         if "/" in name or name in ("", ".", ".."):
             raise UserError(f"name={name!r}: it names a folder too, and must be a plain name.")
@@ -75,9 +76,7 @@ class EvaluateConfig:
     @property
     def device(self) -> str:
         """The device's name in torch."""
-        if self.engine.device != "auto":
-            return self.engine.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return device_name(self.engine)
 
 
 def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Evaluation]]:
@@ -92,6 +91,10 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     try:
         with FileLock(folder / ".lock", timeout=0):
             record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
+            if record.engine != config.engine.name:
+                raise UserError(
+                    f"{folder} was made with engine={record.engine}, and a row has one engine: give engine={record.engine}."
+                )
             check_rows(folder)
             record = _score(config, folder, record)
     except Timeout:
@@ -170,9 +173,14 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
         newest = latest.evaluations[-1]
         print(f"{newest.task}: {100 * newest.score:.2f} %, {newest.problems} x {newest.samples}", file=sys.stderr)
 
-    scored = evaluate_missing(
-        record, folder, config.evaluation, _tokenizer(config), identity, lambda: load(config), quiet=False, done=done
-    )
+    with ExitStack() as stack:
+
+        def load() -> Evaluated:
+            return stack.enter_context(load_checkpoint(config, folder))
+
+        scored = evaluate_missing(
+            record, folder, config.evaluation, _tokenizer(config), identity, load, quiet=False, done=done
+        )
     if scored is not record or record.status == "started":
         counters = scored.counters
         if not counters.steps:  # otherwise it is the training's
@@ -182,12 +190,13 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
     return scored
 
 
-def load(config: EvaluateConfig) -> Evaluated:
-    """The checkpoint behind the engine of the configuration."""
+@contextmanager
+def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[Evaluated]:
+    """The checkpoint behind the engine of the configuration; a server's log goes to the folder."""
     vocab_size = load_config(config.checkpoint, config.revision).get_text_config().vocab_size
-    model = load_model(config.checkpoint, config.revision, config.dtype, config.device)
-    tokenizer = _tokenizer(config)
-    return Evaluated(HFEngine(model, vocab_size), tokenizer, context_length(model), stop_ids_of(model, tokenizer))
+    source = Source(config.checkpoint, config.revision, config.dtype)
+    with open_engine(config.engine, source, vocab_size, folder) as opened:
+        yield evaluated_source(opened, source, _tokenizer(config))
 
 
 def _tokenizer(config: EvaluateConfig) -> Any:

@@ -20,6 +20,7 @@ from harness.guidance import load_or_make_responses
 from harness.job import load_models
 from harness.prompts import load_prompts
 from harness.rollout.hf import HFEngine
+from harness.rollout.weights import LiveWeights
 from harness.scoring.hf import HFScorer
 from harness.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
 
@@ -36,15 +37,17 @@ def trainer_for(config, folder: Path) -> DistillationTrainer:
     for layer in models.student.base_model.layers:
         fully_shard(layer)
     fully_shard(models.student)
+    engine = HFEngine(models.student, models.vocab_size)
     machinery = Machinery(
         models.student,
-        HFEngine(models.student, models.vocab_size),
+        engine,
         HFScorer(models.student, models.vocab_size),
         HFScorer(models.teacher, models.vocab_size),
         prompts,
         responses,
         models.stop_ids,
         models.vocab_size,
+        LiveWeights(engine),
     )
     return DistillationTrainer(machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [])
 

@@ -1,5 +1,6 @@
 """`python -m harness.evaluate`: rows that the leaderboard takes, nothing generated twice, and the evaluators' own validation."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -140,11 +141,12 @@ def test_replayed_answers_give_the_published_total(tmp_path, monkeypatch, capsys
         is_right = problem * 32 + request.sample_index < right
         return f"<think>hm</think>\\boxed{{{problem if is_right else 999}}}"
 
-    def load(config) -> Evaluated:
+    @contextlib.contextmanager
+    def load(config, folder):
         tokenizer = make_tokenizer()
-        return Evaluated(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
+        yield Evaluated(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
 
-    monkeypatch.setattr(standalone, "load", load)
+    monkeypatch.setattr(standalone, "load_checkpoint", load)
     claim = "{evaluation:tropd_paper,tasks:[aime25],table:figure1,row:Qwen3-1.7B,revision:null,checkpoint:'%s'}"
     arguments = [f"validate=[{claim % (tmp_path / 'model')}]", f"evaluation.data_dir={tmp_path / 'data'}"]
     assert main([*arguments, f"results_dir={tmp_path / 'results'}"]) == 0

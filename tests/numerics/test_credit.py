@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from harness.credit import compute_coefficients, compute_loss_terms
+from harness.credit import compute_coefficients, compute_loss_terms, importance_ratios
 from harness.types import TokenBatch, TokenCredit
 
 NAN = float("nan")
@@ -90,3 +90,20 @@ def test_coefficients_carry_no_gradient() -> None:
     compute_loss_terms(logprobs, advantage, torch.zeros(1), torch.zeros(0), torch.zeros(0)).total().backward()
     assert logprobs.grad is not None
     assert logprobs.grad.item() == pytest.approx(-advantage.item())
+
+
+def test_importance_ratios_hand_worked() -> None:
+    """π_trainer / π_engine = 0.4/0.2 = 2, 0.1/0.2 = 1/2, capped 0.8/0.1 = 8 -> 3; a prefix token and padding have 1."""
+    own = torch.tensor([[False, True, True, True, False]])
+    engine = torch.tensor([[0.0, 0.2, 0.2, 0.1, 0.0]]).log().nan_to_num(neginf=0.0)
+    trainer = torch.tensor([[0.5, 0.4, 0.1, 0.8, 0.0]]).log().requires_grad_()
+    batch = TokenBatch(
+        labels=torch.zeros(1, 5, dtype=torch.long),
+        on_policy_mask=own,
+        prefix_mask=torch.tensor([[True, False, False, False, False]]),
+        rollout_logprobs=engine,
+        uniforms=torch.zeros(1, 5),
+    )
+    ratios = importance_ratios(batch, trainer, cap=3.0)
+    torch.testing.assert_close(ratios, torch.tensor([[1.0, 2.0, 0.5, 3.0, 1.0]]))
+    assert not ratios.requires_grad

@@ -1,0 +1,312 @@
+"""vLLM behind HTTP: a server that is started here on loopback, or one that runs already.
+
+Started ones never outlive this process: they are a process group of their own, which a watchdog ends with us, however we end.
+A server that dies, does not answer in time or answers nonsense is started once more, is told again what it must know
+(vocabulary, current weights), and gets the requests that are still open; the second failure is the run's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.paths import ROOT
+from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, environment
+from harness.sandbox.watchdog import watched
+
+MODEL_NAME = "harness"  # under which a started server knows its model
+CONNECTIONS = 64  # requests in flight
+STOP_S = 10.0  # given to a server to end by itself
+RESTARTS = 1  # of a server in the life of a run's process
+# becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the server
+_WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
+
+
+class ServerProcess:
+    """`vllm serve` as a child on a free loopback port."""
+
+    def __init__(self, options: EngineOptions, threads: int, log: Path) -> None:
+        self.options, self.threads, self.log = options, threads, log
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watch = contextlib.ExitStack()
+
+    def start(self, limit_s: float) -> None:
+        """Starts the server and waits until it is ready; EngineFailure with its last line if it ends or is not."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.options.source]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME]
+        command += ["--generation-config", "vllm", *_flags(self.options.arguments())]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_WAIT_FOR_WORD, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a process group of its own; an interrupt from the keyboard is ours to handle
+                env={
+                    **os.environ,
+                    **environment(self.threads),
+                    "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /reset_prefix_cache and the weight transfer
+                    # CUDA IPC handles come pickled; the server listens on loopback only
+                    **({"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.options.transfer_backend == "ipc" else {}),
+                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+                },
+            )
+        self._watch.enter_context(watched(self._process.pid))
+        assert self._process.stdin is not None
+        with self._process.stdin as word:
+            word.write(b"go\n")
+        ready_by = time.monotonic() + limit_s
+        while not is_healthy(self.url):
+            if self._process.poll() is not None:
+                raise EngineFailure(
+                    f"vllm serve ended at its start with status {self._process.returncode}; see {self.log}"
+                )
+            if time.monotonic() > ready_by:
+                self.stop()
+                raise EngineFailure(f"vllm serve was not ready within {limit_s:.0f} s; see {self.log}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends the server and everything that it started."""
+        if self._process is None:
+            return
+        group = self._process.pid
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        self._process.wait()
+        self._watch.close()
+        self._process = None
+
+
+def _flags(arguments: dict[str, Any]) -> list[str]:
+    """vllm.LLM's arguments on the command line of `vllm serve`."""
+    flags = []
+    for name, value in arguments.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return flags
+
+
+def is_healthy(url: str) -> bool:
+    """Whether a server answers at all."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
+            return response.status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+class ServerBackend:
+    """A Backend over HTTP; a context manager that stops the server if it is ours."""
+
+    def __init__(
+        self, process: ServerProcess | None, url: str | None, start_limit_s: float, time_limit_s: float
+    ) -> None:
+        """
+        Args:
+            process: to be started here; None: the server at `url` runs already.
+            start_limit_s: until a server must be ready. time_limit_s: for one answer.
+        """
+        self._process, self._url = process, (url or "").rstrip("/")
+        self._start_limit_s, self._time_limit_s = start_limit_s, time_limit_s
+        self._restarts_left = RESTARTS
+        self._model = MODEL_NAME
+        self.max_length = 0
+        self.after_restart: list[Callable[[], None]] = []
+
+    def __enter__(self) -> ServerBackend:
+        try:
+            self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    @property
+    def url(self) -> str:
+        """Of the server as it runs now."""
+        return self._process.url if self._process is not None else self._url
+
+    def _connect(self) -> None:
+        if self._process is not None:
+            self._process.start(self._start_limit_s)
+        else:
+            ready_by = time.monotonic() + self._start_limit_s
+            while not is_healthy(self._url):
+                if time.monotonic() > ready_by:
+                    raise EngineFailure(f"no vLLM server answers at {self._url}")
+                time.sleep(0.5)
+        (model,) = self._exchange("/v1/models")["data"]
+        self._model, self.max_length = model["id"], int(model["max_model_len"])
+
+    def run(self, calls: Sequence[Call], done: Done) -> None:
+        """See Backend. After a restart only the calls without an answer are made again."""
+        open_calls = dict(enumerate(calls))
+        while open_calls:
+            try:
+                self._run(open_calls, done)
+            except EngineFailure as failure:
+                self.recover(failure)
+
+    def _run(self, open_calls: dict[int, Call], done: Done) -> None:
+        pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(open_calls)))
+        try:
+            asked = {pool.submit(self._ask, call): index for index, call in open_calls.items()}
+            for future in as_completed(asked):
+                answer = future.result()
+                del open_calls[asked[future]]
+                done(asked[future], answer)
+        finally:
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # those in flight end with the server, or at their time limit
+
+    def _ask(self, call: Call) -> Answer:
+        body = {
+            "model": self._model,
+            "prompt": list(call.prompt_ids),
+            "add_special_tokens": False,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            **call.options,
+        }
+        return read_choice(self._exchange("/v1/completions", body), call)
+
+    def tell(self, method: str, **arguments: Any) -> Any:
+        """See Backend; arguments must be JSON."""
+        answer = self._exchange("/collective_rpc", {"method": method, "kwargs": arguments})
+        return answer["results"][0] if answer else None
+
+    def reset_prefix_cache(self) -> None:
+        """See Backend."""
+        self._exchange("/reset_prefix_cache", {})
+
+    def recover(self, failure: EngineFailure) -> None:
+        """See Backend."""
+        if self._restarts_left == 0:
+            raise failure
+        self._restarts_left -= 1
+        print(f"vLLM server: {failure}; starting it once more", file=sys.stderr)
+        if self._process is not None:
+            self._process.stop()
+        self._connect()
+        for tell in self.after_restart:
+            tell()
+
+    # vLLM's VLLMWeightSyncClient
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """See vllm.distributed.weight_transfer.base."""
+        self._exchange("/init_weight_transfer_engine", {"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        """See vllm.distributed.weight_transfer.base."""
+        self._exchange("/start_weight_update", {})
+
+    def update_weights(self, update_info: Any) -> None:
+        """See vllm.distributed.weight_transfer.base."""
+        from vllm.distributed.weight_transfer.clients import _json_safe_update_payload
+
+        self._exchange("/update_weights", {"update_info": _json_safe_update_payload(update_info)})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """See vllm.distributed.weight_transfer.base."""
+        self._exchange("/finish_weight_update", {} if weight_version is None else {"weight_version": weight_version})
+
+    def _exchange(self, path: str, body: Any = None) -> Any:
+        """A GET, or a POST with a body; the answer's JSON, None if it has none."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self._time_limit_s) as response:
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:300]
+            if error.code == 404 and path == "/collective_rpc":
+                raise UserError(
+                    f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its environment and "
+                    "--worker-extension-cls harness.rollout.worker.WorkerExtension."
+                ) from error
+            raise EngineFailure(f"{path} was answered with status {error.code}: {said}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineFailure(f"{path} was not answered: {type(error).__name__}: {error}") from error
+        try:
+            return json.loads(text) if text.strip() else None
+        except ValueError as error:
+            raise EngineFailure(f"{path} was answered with something else than JSON") from error
+
+
+def read_choice(answer: Any, call: Call) -> Answer:
+    """The completions API's answer to one prompt; EngineFailure if it does not have as many log-probs as tokens."""
+    try:
+        (choice,) = answer["choices"]
+        ids = tuple(int(token) for token in choice["token_ids"])
+        written = prompt = None
+        if call.options.get("logprobs") is not None:
+            written = _written(choice["logprobs"], len(ids), call.options["logprobs"])
+        if call.options.get("prompt_logprobs") is not None:
+            prompt = _prompt(choice["prompt_logprobs"], call)
+        return Answer(ids, choice["finish_reason"] == "stop", written, prompt)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EngineFailure(f"the vLLM server's answer cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _written(found: Any, positions: int, top_k: int) -> Logprobs:
+    if len(found["token_logprobs"]) != positions:
+        raise EngineFailure(f"the vLLM server gave {len(found['token_logprobs'])} log-probs for {positions} tokens")
+    rows = [
+        [(int(name.removeprefix("token_id:")), value) for name, value in (row or {}).items()]
+        for row in found["top_logprobs"] or [None] * positions
+    ]
+    chosen = np.asarray(found["token_logprobs"], dtype=np.float32)
+    return _ranked(chosen, rows, top_k)
+
+
+def _prompt(found: Any, call: Call) -> Logprobs:
+    if len(found) != len(call.prompt_ids):
+        raise EngineFailure(f"the vLLM server gave {len(found)} prompt log-probs for {len(call.prompt_ids)} tokens")
+    rows = [[(int(token), entry["logprob"]) for token, entry in row.items()] for row in found[1:]]
+    chosen = [row[str(token)]["logprob"] for row, token in zip(found[1:], call.prompt_ids[1:], strict=True)]
+    return _ranked(np.asarray(chosen, dtype=np.float32), rows, call.options["prompt_logprobs"])
+
+
+def _ranked(chosen: np.ndarray, rows: list[list[tuple[int, float]]], top_k: int) -> Logprobs:
+    """The k most probable of each row; the chosen token stands among them only if it is one."""
+    best = [sorted(row, key=lambda entry: -entry[1])[:top_k] for row in rows]
+    if any(len(row) != top_k for row in best):
+        raise EngineFailure(f"the vLLM server gave fewer than {top_k} log-probs at a position")
+    ids = np.asarray([[token for token, _ in row] for row in best], dtype=np.int64).reshape(len(rows), top_k)
+    values = np.asarray([[value for _, value in row] for row in best], dtype=np.float32).reshape(len(rows), top_k)
+    return Logprobs(chosen, ids, values)

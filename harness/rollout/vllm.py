@@ -1,0 +1,327 @@
+"""Rollouts by vLLM, in this process or behind a server: the engine, and the backend that it shares with the teacher's scorer.
+
+A `Backend` takes token ids and gives token ids and log-probs (raw: temperature 1, not truncated, whatever the sampling);
+nothing is tokenized or detokenized. vLLM itself is imported when the first engine is opened, not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.rollout import Finished, Progress, RolloutRequest, Sampling
+from harness.types import Rollout
+
+NOT_PUSHED = -1  # the policy version of an engine that holds the weights of its source, not the trainer's
+EXTENSION = "harness.rollout.worker.WorkerExtension"
+
+
+class EngineFailure(RuntimeError):
+    """The engine died, hung or answered nonsense: not the user's fault, and not the method's."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. The names of `options` mean the same in vllm.SamplingParams and in the completions API."""
+
+    prompt_ids: Sequence[int]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Log-probs at n positions, and the k most probable tokens there, most probable first."""
+
+    chosen: np.ndarray  # [n]
+    topk_ids: np.ndarray  # [n, k]
+    topk: np.ndarray  # [n, k]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for a Call."""
+
+    token_ids: tuple[int, ...]
+    stopped: bool  # by a stop token
+    written: Logprobs | None  # of token_ids
+    prompt: Logprobs | None  # of the prompt's tokens after the first
+
+
+Done = Callable[[int, Answer], None]  # called with a call's index and its answer as soon as that is there
+
+
+class Backend(Protocol):
+    """A running vLLM with one model."""
+
+    max_length: int  # positions, prompt and completion together
+    after_restart: list[Callable[[], None]]  # what a fresh engine must be told again, in this order
+
+    def run(self, calls: Sequence[Call], done: Done) -> None:
+        """Answers every call, in whatever order they finish."""
+        ...
+
+    def tell(self, method: str, **arguments: Any) -> Any:
+        """Calls a method of the worker (harness.rollout.worker); the first worker's result."""
+        ...
+
+    def reset_prefix_cache(self) -> None:
+        """Forgets cached keys and values: after a change of the weights they are another model's."""
+        ...
+
+    def recover(self, failure: EngineFailure) -> None:
+        """Starts the engine anew if that may still be done; otherwise raises the failure."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is started, whether in process or as a server."""
+
+    source: str  # folder or Hub id
+    revision: str | None
+    dtype: str
+    kv_cache_bytes: int
+    max_sequences: int  # decoded side by side
+    max_logprobs: int
+    eager: bool  # no torch.compile, no CUDA graphs
+    on_cpu: bool
+    max_length: int  # positions
+    transfer_backend: str | None = None  # of vLLM's own weight transfer; None: not used
+    sleeps: bool = False  # frees the GPU's memory between two uses
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of vllm.LLM; `vllm serve` takes the same ones as flags."""
+        arguments = {
+            "dtype": self.dtype,
+            "enforce_eager": self.eager,
+            "kv_cache_memory_bytes": self.kv_cache_bytes,
+            "max_num_seqs": self.max_sequences,
+            "max_logprobs": self.max_logprobs,
+            "max_model_len": self.max_length,
+            "worker_extension_cls": EXTENSION,
+        }
+        if self.revision:
+            arguments |= {"revision": self.revision, "tokenizer_revision": self.revision}
+        if self.on_cpu:
+            # 0.32.0: a seed per request and chunked prefill together crash ("CPU Generator does not use offset")
+            arguments |= {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(8192, self.max_length),
+            }
+        if self.transfer_backend:
+            arguments["weight_transfer_config"] = {"backend": self.transfer_backend}
+        return arguments
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables that vLLM reads when it is imported."""
+    return {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),  # otherwise vLLM chooses
+    }
+
+
+class InProcessBackend:
+    """vLLM in this process: no other process, no socket. A context manager; closed, it gives its memory back."""
+
+    def __init__(self, options: EngineOptions, threads: int) -> None:
+        os.environ.update(environment(threads))
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        from vllm import LLM
+
+        with _quiet_stderr_bars():
+            self._llm: Any = LLM(
+                options.source,
+                disable_log_stats=True,
+                seed=0,  # it seeds the process's generators, which nothing here draws from
+                enable_sleep_mode=options.sleeps,
+                **options.arguments(),
+            )
+        self.max_length = int(self._llm.llm_engine.model_config.max_model_len)
+        self.after_restart: list[Callable[[], None]] = []
+        self._sleeps = options.sleeps
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> InProcessBackend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+
+    @property
+    def llm(self) -> Any:
+        """The vllm.LLM."""
+        return self._llm
+
+    def run(self, calls: Sequence[Call], done: Done) -> None:
+        """See Backend."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = self._llm.llm_engine
+        waiting: dict[str, int] = {}
+        with self._awake():
+            try:
+                for index, call in enumerate(calls):
+                    name = str(next(self._numbers))
+                    params = SamplingParams(
+                        **call.options,
+                        detokenize=False,
+                        flat_logprobs=True,
+                        output_kind=RequestOutputKind.FINAL_ONLY,
+                    )
+                    waiting[name] = index
+                    engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+                while engine.has_unfinished_requests():
+                    for output in engine.step():
+                        if output.finished:
+                            index = waiting.pop(output.request_id)
+                            done(index, _read_output(output, calls[index]))
+            finally:
+                if waiting:  # an error in `done`: the engine stays usable
+                    engine.abort_request(list(waiting))
+
+    def tell(self, method: str, **arguments: Any) -> Any:
+        """See Backend."""
+        with self._awake():
+            return self._llm.collective_rpc(method, kwargs=arguments)[0]
+
+    def reset_prefix_cache(self) -> None:
+        """See Backend."""
+        if not self._llm.reset_prefix_cache():
+            raise EngineFailure("vLLM did not reset its prefix cache")
+
+    def recover(self, failure: EngineFailure) -> None:
+        """There is no engine to start anew in a process: the run fails, and resumes."""
+        raise failure
+
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[None]:
+        """With sleep mode the weights are on the GPU only while they are used."""
+        if self._sleeps:
+            self._llm.wake_up()
+        try:
+            yield
+        finally:
+            if self._sleeps:
+                self._llm.sleep(level=1)
+
+
+def _read_output(output: Any, call: Call) -> Answer:
+    """A vLLM RequestOutput as an Answer; EngineFailure where log-probs are missing."""
+    (written,) = output.outputs
+    prompt = None
+    if call.options.get("prompt_logprobs") is not None:
+        prompt = _flat(output.prompt_logprobs, len(call.prompt_ids) - 1, call.options["prompt_logprobs"])
+    own = None
+    if call.options.get("logprobs") is not None:
+        own = _flat(written.logprobs, len(written.token_ids), call.options["logprobs"])
+    return Answer(tuple(written.token_ids), written.finish_reason == "stop", own, prompt)
+
+
+def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
+    """vLLM's FlatLogprobs: the chosen token's entry, then the k most probable ones, for every position."""
+    values, ids = np.asarray(found.logprobs, dtype=np.float32), np.asarray(found.token_ids, dtype=np.int64)
+    if len(values) != positions * (1 + top_k):
+        raise EngineFailure(f"vLLM answered with {len(values)} log-probs for {positions} tokens at {1 + top_k} each")
+    values, ids = values.reshape(positions, 1 + top_k), ids.reshape(positions, 1 + top_k)
+    return Logprobs(values[:, 0], ids[:, 1:], values[:, 1:])
+
+
+@contextlib.contextmanager
+def _quiet_stderr_bars() -> Iterator[None]:
+    """vLLM draws a tqdm bar per checkpoint shard, whatever its logging level."""
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
+
+
+class VLLMEngine:
+    """A RolloutEngine over a Backend. Its policy version is that of the last push (harness.rollout.weights)."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.policy_version = NOT_PUSHED
+
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        """See RolloutEngine. A sample depends on its own seed; `progress` is told of a completion's tokens when it is done.
+
+        A prefix is spliced in as token ids; its log-probs are given as 0, since only the trainer's own are used.
+        """
+        rollouts: dict[int, Rollout] = {}
+
+        def done(index: int, answer: Answer) -> None:
+            rollouts[index] = self._rollout(requests[index], answer)
+            if progress is not None:
+                progress(len(answer.token_ids))
+            if finished is not None:
+                finished(index, rollouts[index])
+
+        self.backend.run([self._call(request, sampling) for request in requests], done)
+        return [rollouts[index] for index in range(len(requests))]
+
+    def _call(self, request: RolloutRequest, sampling: Sampling) -> Call:
+        ids = (*request.prompt_ids, *request.prefix_ids)
+        room = self.backend.max_length - len(ids)
+        if room < 1:
+            raise UserError(
+                f"prompt {request.prompt_id!r} has no room for a completion in the engine's context of "
+                f"{self.backend.max_length} tokens."
+            )
+        return Call(
+            ids,
+            {
+                "max_tokens": min(sampling.max_new_tokens, room),
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                "seed": request.seed,
+                "stop_token_ids": list(sampling.stop_ids),
+                "ignore_eos": True,  # the stop ids are all that stop
+                "logprobs": 0,  # the sampled token's only
+            },
+        )
+
+    def _rollout(self, request: RolloutRequest, answer: Answer) -> Rollout:
+        assert answer.written is not None  # asked for
+        return Rollout(
+            prompt_ids=request.prompt_ids,
+            completion_ids=(*request.prefix_ids, *answer.token_ids),
+            prefix_len=len(request.prefix_ids),
+            logprobs=(*[0.0] * len(request.prefix_ids), *answer.written.chosen.tolist()),
+            policy_version=self.policy_version,
+            stop_reason="stop" if answer.stopped else "length",
+            prompt_id=request.prompt_id,
+            sample_index=request.sample_index,
+        )
+
+
+def narrow(backend: Backend, vocab_size: int) -> None:
+    """Makes the backend's softmax that of the shared vocabulary, now and after a restart."""
+
+    def tell() -> None:
+        backend.tell("harness_narrow", vocab_size=vocab_size)
+
+    tell()
+    backend.after_restart.append(tell)
