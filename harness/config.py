@@ -92,18 +92,18 @@ class Setting:
         """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
         content = self.by_value()
         del content["name"], content["notes"]
-        if not self.lora_rank:  # as if there were no such field: older settings keep their hash
-            del content["lora_rank"]
         content["student"] = model_identity(self.student, self.student_revision)
         content["teacher"] = self.teacher_identity()
         content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field, as a record has it; importance_cap only where there is one, so that older settings keep their hash."""
+        """Every field, as a record has it; importance_cap and lora_rank only where they are used, so that older settings keep their hash."""
         content = dataclasses.asdict(self)
         if self.importance_cap is None:
             del content["importance_cap"]
+        if not self.lora_rank:
+            del content["lora_rank"]
         return content
 
     def teacher_identity(self) -> str:
