@@ -28,7 +28,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.paths import ROOT
 from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, environment
-from harness.sandbox.watchdog import watched
+from harness.sandbox.watchdog import unwatch, watch
 
 MODEL_NAME = "harness"  # under which a started server knows its model
 CONNECTIONS = 64  # requests in flight
@@ -45,7 +45,6 @@ class ServerProcess:
         self.options, self.threads, self.log = options, threads, log
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._watch = contextlib.ExitStack()
 
     def start(self, limit_s: float) -> None:
         """Starts the server and waits until it is ready; EngineFailure with its last line if it ends or is not."""
@@ -73,7 +72,8 @@ class ServerProcess:
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
             )
-        self._watch.enter_context(watched(self._process.pid))
+        # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog off
+        watch(self._process.pid)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as word:  # it has ended: said below
             word.write(b"go\n")
@@ -100,7 +100,7 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
         self._process.wait()
-        self._watch.close()
+        unwatch(group)
         self._process = None
 
 
