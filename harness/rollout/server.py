@@ -72,6 +72,7 @@ class ServerProcess:
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
             )
+        # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog off
         watch(self._process.pid)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as word:  # it has ended: said below

@@ -54,6 +54,16 @@ def _watchdog(harness: int) -> _Watchdog:
     return _Watchdog()
 
 
+def watch(group: int) -> None:
+    """From now on the end of this process is the end of the group."""
+    _watchdog(os.getpid()).tell("+", group)
+
+
+def unwatch(group: int) -> None:
+    """Takes `watch` back: the group has ended."""
+    _watchdog(os.getpid()).tell("-", group)
+
+
 @contextmanager
 def watched(group: int) -> Iterator[None]:
     """While this lasts, the end of this process is the end of the group."""
@@ -62,13 +72,3 @@ def watched(group: int) -> Iterator[None]:
         yield
     finally:
         unwatch(group)
-
-
-def watch(group: int) -> None:
-    """From now on the end of this process is the end of the group."""
-    _watchdog(os.getpid()).tell("+", group)
-
-
-def unwatch(group: int) -> None:
-    """No longer."""
-    _watchdog(os.getpid()).tell("-", group)
