@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -135,9 +137,9 @@ class InProcessBackend:
     def __init__(self, options: EngineOptions, threads: int) -> None:
         os.environ.update(environment(threads))
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        from vllm import LLM
+        with _held_stderr():
+            from vllm import LLM
 
-        with _quiet_stderr_bars():
             self._llm: Any = LLM(
                 options.source,
                 disable_log_stats=True,
@@ -238,17 +240,21 @@ def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
 
 
 @contextlib.contextmanager
-def _quiet_stderr_bars() -> Iterator[None]:
-    """vLLM draws a tqdm bar per checkpoint shard, whatever its logging level."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = before
+def _held_stderr() -> Iterator[None]:
+    """What is written to stderr meanwhile, by native code too, is shown only if an error ends it: vLLM warns and draws bars as it starts."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 class VLLMEngine:
