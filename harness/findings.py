@@ -26,9 +26,8 @@ import numpy as np
 from scipy import stats
 
 from harness.errors import UserError
-from harness.regime_map import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
+from harness.regime_map import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix, write_and_print
 from harness.results.expectations import read_yaml
-from harness.results.record import write_text
 from harness.results.statistics import CONFIDENCE, paired_difference
 
 SCORE = "score"
@@ -162,18 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", default="arithmetic", help="the benchmark (default: arithmetic)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the text to this file")
     options = parser.parse_args(arguments)
-    try:
-        text = render(load_claims(options.claims), load_cells(options.folders, options.task))
-        if options.output is not None:
-            write_text(options.output, text)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {options.output} cannot be written ({error.strerror}); choose another file.", file=sys.stderr)
-        return 2
-    print(text, end="")
-    return 0
+    return write_and_print(
+        lambda: render(load_claims(options.claims), load_cells(options.folders, options.task)), options.output
+    )
 
 
 if __name__ == "__main__":

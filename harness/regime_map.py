@@ -252,15 +252,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", default="arithmetic", help="the benchmark (default: arithmetic)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the map to this file")
     options = parser.parse_args(arguments)
+    return write_and_print(
+        lambda: render(of_common_methods(load_cells(options.folders, options.task)), options.task), options.output
+    )
+
+
+def write_and_print(make: Callable[[], str], output: Path | None) -> int:
+    """Prints a text, and writes it to `output` if that is given; the exit code, 2 for bad input."""
     try:
-        text = render(of_common_methods(load_cells(options.folders, options.task)), options.task)
-        if options.output is not None:
-            write_text(options.output, text)
+        text = make()
+        if output is not None:
+            write_text(output, text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {options.output} cannot be written ({error.strerror}); choose another file.", file=sys.stderr)
+        print(f"error: {output} cannot be written ({error.strerror}); choose another file.", file=sys.stderr)
         return 2
     print(text, end="")
     return 0
