@@ -1,11 +1,13 @@
 """The README says what the committed files say."""
 
 import re
+import sys
 
 import pytest
 
 from harness.cost import model_size
 from harness.paths import ROOT
+from harness.plan import main as plan_command
 from harness.results.embed import BLOCK, embed, main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,3 +61,19 @@ def test_sizes_of_the_tiny_models_are_theirs() -> None:
 def test_files_that_it_links_to_exist() -> None:
     for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/scale.md"])
+def test_plans_are_what_the_command_says(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every `$ python -m harness.plan …` of the document, run again."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ python -m harness\.plan (.*)\n((?:(?!\$ |```).*\n)*)", text, flags=re.MULTILINE)
+    assert len(shown) >= 3
+    for arguments, output in shown:
+        monkeypatch.setattr(sys, "argv", ["harness.plan", *arguments.split()])
+        with pytest.raises(SystemExit) as ended:
+            plan_command()
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == output, arguments
