@@ -268,6 +268,10 @@ class RunConfig:
 
 def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
     """Builds a frozen record from parsed YAML: every field given, no other key, the right types."""
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{where} is {values!r}: it must be a mapping of {', '.join(f.name for f in dataclasses.fields(record))}."
+        )
     parts = {name: kind for name, kind in _optional_records(record).items() if values.get(name) is not None}
     nested = {name: strict(kind, values[name], f"{where}.{name}") for name, kind in parts.items()}
     plain = {key: value for key, value in values.items() if key not in parts}

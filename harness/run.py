@@ -142,7 +142,7 @@ def plan(arguments: Sequence[str]) -> list[RunConfig]:
             choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
             runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
             return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: setting=null
         raise UserError(one_sentence(error)) from error
     finally:
         GlobalHydra.instance().clear()
@@ -169,6 +169,8 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
     ):
         known = [name for name in option[3].split() if not name.startswith("_")]
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
+    if text.startswith("Config group override must be"):
+        return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
     return " ".join(text.split()) or type(error).__name__
 
 

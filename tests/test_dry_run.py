@@ -61,6 +61,7 @@ def test_a_tiny_setting_fetches_nothing(capsys: pytest.CaptureFixture[str], tmp_
         ("engine.micro_batch_prompts=5", "engine.micro_batch_prompts=5 does not divide"),
         ("setting.top_k=100", "setting.top_k=100 is larger than the shared vocabulary"),
         ("setting.stepz=3", "unknown key 'setting.stepz'"),
+        ("setting=null", "are chosen by a name"),
     ],
 )
 def test_bad_input(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,8 +86,9 @@ def test_a_name_is_one_checkpoint_until_it_is_replaced(tmp_path, capsys):
         ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
         (["checkpoint=x", "dry_run=true", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
         (["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"], "evaluation.samples must be at least 1"),
-        (["checkpoint=x", "evaluation=null"], "must be a string or a list"),
+        (["checkpoint=x", "evaluation=null"], "are chosen by a name"),
         (["experiment=ci_regression"], "unknown key 'setting'"),
+        (["experiment=validate_evaluators", "validate=[1]"], "validate[0] is 1: it must be a mapping of "),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
