@@ -13,9 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.logprobs import CHUNK_BYTES
 from harness.paths import locate
-from harness.results.record import Counters
+from harness.results.record import Counters, RunRecord
 from harness.rollout.hf import ROWS_PER_BATCH
 
+PUBLISHED_FLOPS = "cost/flops"  # the key of RunRecord.training; published, since a table can outlive its models
+MODELS = ("student", "teacher")
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of a number
 
 _QWEN2_7B = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28}
@@ -100,6 +102,18 @@ def training_flops(student_parameters: int, teacher_parameters: int, counters: C
     """
     written = student_parameters * counters.student_tokens + teacher_parameters * counters.teacher_tokens
     return 2 * written + (2 * teacher_parameters + 6 * student_parameters) * counters.scored_tokens
+
+
+def run_flops(record: RunRecord) -> float | None:
+    """`training_flops` of a finished run: what its published record says, else by its models; None if they are not here."""
+    if PUBLISHED_FLOPS in record.training:
+        return record.training[PUBLISHED_FLOPS]
+    if not set(MODELS) <= record.setting.keys():
+        return None
+    student, teacher = (model_size(record.setting[role], record.setting.get(f"{role}_revision")) for role in MODELS)
+    if student is None or teacher is None:
+        return None
+    return training_flops(student.parameters, teacher.parameters, record.counters)
 
 
 @dataclass(frozen=True)

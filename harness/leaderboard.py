@@ -3,7 +3,8 @@
 FOLDER holds run folders, or one published runs.jsonl. leaderboard.md, .json, .csv and .tex are written into it.
 Published tables (results/reference) of the same Setting stand in blocks of their own; --reference TABLE names others.
 --publish DEST writes what a table needs (runs.jsonl and the table) to a folder that is small enough to commit;
-the table can be rebuilt there. Exit code: 0, or 2 for bad input.
+the table can be rebuilt there. Runs that DEST holds and FOLDER does not stay, so that a comparison can be published
+in pieces. Exit code: 0, or 2 for bad input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ import numpy as np
 import scipy
 
 from harness.errors import UserError
-from harness.results.collect import PUBLISHED, FoundRun, find_runs, load_records, publish_records
+from harness.results.collect import (
+    PUBLISHED,
+    FoundRun,
+    find_runs,
+    key_of,
+    load_records,
+    publish_records,
+    read_published,
+)
 from harness.results.expectations import METRICS, SUMMARIES, read_metrics
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import RunRecord
@@ -76,8 +85,14 @@ def _code_digest() -> str:
 def publish(
     folder: Path, destination: Path, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
 ) -> Leaderboard:
-    """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt."""
-    records = [_with_training(run) for run in find_runs(folder)]
+    """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt.
+
+    A run of `folder` takes the place of the same run there; other runs published there before stay.
+    """
+    earlier = read_published(destination / PUBLISHED) if (destination / PUBLISHED).is_file() else []
+    runs = {key_of(record): record for record in earlier}
+    runs |= {key_of(run.record): _with_training(run) for run in find_runs(folder)}
+    records = [runs[key] for key in sorted(runs)]
     command = _command(destination, references)
     board = build_leaderboard(records, command, protocols, _published(records, references))
     kept = {task.name: task.protocol_hash for task in board.tasks}
@@ -90,13 +105,18 @@ def publish(
 
 
 def _with_training(run: FoundRun) -> RunRecord:
-    """The record with what is kept of its metrics.jsonl: the mean of every metric over the second half of the steps."""
+    """The record with its cost and what is kept of its metrics.jsonl: the mean of every metric over the second half of the steps."""
+    from harness.cost import PUBLISHED_FLOPS, run_flops  # loads torch, which no other table needs
+
     if run.folder is None or not (run.folder / METRICS).exists():
         return run.record
     rows = read_metrics(run.folder / METRICS)
     keys = sorted({key for row in rows for key in row} - {"step"})
     summary = SUMMARIES["second_half_mean"]
     training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}
+    flops = run_flops(run.record)
+    if flops is not None:
+        training[PUBLISHED_FLOPS] = flops
     return dataclasses.replace(run.record, training={key: float(f"{value:.6g}") for key, value in training.items()})
 
 

@@ -56,7 +56,7 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
             raise UserError(
                 f"{label} has a run of seed {tuning['seed']}, which the rates were chosen on; leave it out."
             )
-        chosen[label] = (rate, runs_of(label, found[0].setting["steps"], found, task, None))
+        chosen[label] = (rate, runs_of(label, found[0].setting["steps"], found, task))
     return chosen
 
 

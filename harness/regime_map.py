@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from harness.cost import ModelSize, model_size, training_flops
+from harness.cost import run_flops
 from harness.errors import UserError
 from harness.results.collect import check_comparable, load_records
 from harness.results.leaderboard import ALPHA, BASELINE
@@ -42,7 +42,7 @@ class Runs:
     evaluations: Mapping[Replicate, Evaluation]
     training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
     student_tokens: float  # mean over replicates
-    flops: float | None  # likewise; None where the models' sizes are not known
+    flops: float | None  # likewise; None where that of a run is not known
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,7 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
         by_label: dict[str, list[RunRecord]] = {}
         for record in found:
             by_label.setdefault(record.label, []).append(record)
-        sizes = sizes_of(found)
-        cells.setdefault(cell, []).extend(
-            runs_of(label, steps, group, task, sizes) for label, group in by_label.items()
-        )
+        cells.setdefault(cell, []).extend(runs_of(label, steps, group, task) for label, group in by_label.items())
     if not cells:
         raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
     return cells
@@ -91,18 +88,7 @@ def cell_of(record: RunRecord) -> Cell:
     return Path(setting["student"]).name, setting["lr_schedule"], float(setting["learning_rate"])
 
 
-def sizes_of(records: Iterable[RunRecord]) -> tuple[ModelSize, ModelSize] | None:
-    """Student's and teacher's size, of the first record whose models are here: replicates have one architecture."""
-    for record in records:
-        student, teacher = model_size(record.setting["student"]), model_size(record.setting["teacher"])
-        if student is not None and teacher is not None:
-            return student, teacher
-    return None
-
-
-def runs_of(
-    label: str, steps: int, records: Sequence[RunRecord], task: str, sizes: tuple[ModelSize, ModelSize] | None
-) -> Runs:
+def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> Runs:
     """The replicates of one method in a cell, from their records."""
     evaluations: dict[Replicate, Evaluation] = {}
     training: dict[Replicate, Mapping[str, float]] = {}
@@ -116,11 +102,10 @@ def runs_of(
         if replicate in evaluations:
             raise UserError(f"{label} of student {replicate[0]} and seed {record.seed} is there twice; give it once.")
         evaluations[replicate], training[replicate] = scored[0], record.training
-    counters = [record.counters for record in records]
-    flops = None
-    if sizes is not None:
-        flops = float(np.mean([training_flops(sizes[0].parameters, sizes[1].parameters, c) for c in counters]))
-    return Runs(label, steps, evaluations, training, float(np.mean([c.student_tokens for c in counters])), flops)
+    tokens = float(np.mean([record.counters.student_tokens for record in records]))
+    flops = [found for found in map(run_flops, records) if found is not None]
+    known = len(flops) == len(records)
+    return Runs(label, steps, evaluations, training, tokens, float(np.mean(flops)) if known else None)
 
 
 def matrix(runs: Runs, replicates: Sequence[Replicate]) -> np.ndarray:

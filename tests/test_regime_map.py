@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from harness import leaderboard
 from harness.config import register_methods
 from harness.paths import ROOT, locate
 from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, of_common_methods, render
@@ -15,7 +17,7 @@ from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
 from harness.run import plan
-from tests.results.synthetic import run
+from tests.results.synthetic import run, write_metrics, write_runs
 
 STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"
 MIDDLE = [2, 1, 3, 2, 0, 4, 1, 3] * 8  # successes of four samples on 64 problems: a mean of a half
@@ -83,6 +85,19 @@ def test_operations_are_known_where_the_models_are(tmp_path: Path) -> None:
     here.setting["student"] = STUDENT
     (runs,) = load_cells([publish(tmp_path / "a", here)], "arithmetic").values()
     assert runs[0].flops == 2 * 78_272 * 1000 + (2 * 301_920 + 6 * 78_272) * 1000
+
+
+def test_published_operations_outlive_the_models(tmp_path: Path) -> None:
+    """Published while its student is here, known when it has gone; to six digits."""
+    here = record("opd", 0, 0)
+    student = here.setting["student"] = str(tmp_path / "student_latent")
+    shutil.copytree(ROOT / STUDENT, student)
+    folder = write_runs(tmp_path / "runs", [here])
+    write_metrics(folder, "opd", 0, [{"step": 1, "loss": 1.0}])
+    leaderboard.publish(folder, tmp_path / "published")
+    shutil.rmtree(student)
+    (runs,) = load_cells([tmp_path / "published"], "arithmetic").values()
+    assert runs[0].flops == 1_230_020_000  # 2 x 78,272 x 1,000 + (2 x 301,920 + 6 x 78,272) x 1,000 = 1,230,016,000
 
 
 def test_it_agrees_with_the_leaderboards() -> None:

@@ -75,7 +75,7 @@ class RunRecord:
     counters: Counters = field(default_factory=Counters)
     evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
     engine: str = "hf"
-    # mean of each metric over the second half of the steps; filled when a comparison is published without its metrics.jsonl
+    # mean of each metric over the second half of the steps, and cost/flops; filled when a comparison is published without its metrics.jsonl
     training: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # git commit and dirty flag, package versions, hardware
     started_at: str = ""  # UTC, ISO 8601

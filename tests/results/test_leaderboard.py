@@ -334,6 +334,26 @@ def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None
     assert rebuilt.comparisons == original.comparisons
 
 
+def test_pieces_published_one_after_the_other_are_one_comparison(tmp_path: Path) -> None:
+    whole, published = write_runs(tmp_path / "whole", small_comparison()), tmp_path / "published"
+    for seed in (0, 1, 2, 1):  # seed 1 twice: its runs take the place of themselves
+        pieces = [record for record in small_comparison() if record.seed == seed]
+        publish(write_runs(tmp_path / f"piece{seed}", pieces), published)
+    publish(whole, tmp_path / "at_once")
+    assert (published / "runs.jsonl").read_bytes() == (tmp_path / "at_once" / "runs.jsonl").read_bytes()
+    publish(write_runs(tmp_path / "again", [run("opd", 0, [0] * 8)]), published)
+    scores = {
+        (record.label, record.seed): record.evaluations[0].score
+        for record in load_records(published)
+        if record.evaluations
+    }
+    assert (scores["opd", 0], scores["opd", 2], len(load_records(published))) == (0.0, 0.5, len(small_comparison()))
+    before = (published / "runs.jsonl").read_bytes()
+    with pytest.raises(UserError, match="Mixtures refused"):
+        publish(write_runs(tmp_path / "other", [run("opd", 3, [1] * 8, training_hash="bbbb2222")]), published)
+    assert (published / "runs.jsonl").read_bytes() == before
+
+
 def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the cache on, an unchanged folder is not computed again, and one more success in one record is noticed."""
     monkeypatch.setattr(leaderboard_command, "CACHE_FROM_PAIRS", 1)
