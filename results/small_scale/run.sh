@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The small-scale study in pieces, published as they come: run.sh all_rows|regime_map [replicate …]   (default: 1 to 5)
 # A replicate has a seed and students of its own. Each regime of it is 37 runs of all_rows and 60 of regime_map (ten are shared);
-# a run takes some 15 seconds of one quiet core. Finished runs are skipped.
+# a run takes 13 to 25 seconds of one core. Finished runs are skipped; what was published before stays.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
