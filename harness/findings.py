@@ -9,7 +9,7 @@
 
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates that
 both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's t over
-replicates. Each interval stands alone: nothing is corrected for the number of claims.
+replicates. Each interval stands alone: nothing is corrected for the number of claims. A summary counts the verdicts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import stats
@@ -28,6 +28,7 @@ from scipy import stats
 from harness.errors import UserError
 from harness.regime_map import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix, write_and_print
 from harness.results.expectations import read_yaml
+from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, paired_difference
 
 SCORE = "score"
@@ -128,25 +129,41 @@ def _verdict(claim: Claim, difference: tuple[float, float, float]) -> Verdict:
 
 
 def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[Runs]]) -> str:
-    """A section for each claim, with a row for each cell, as markdown."""
-    parts = []
-    for claim in claims:
-        quantity = "score, %" if claim.quantity == SCORE else claim.quantity
-        lines = [
-            f"| regime | schedule, rate | replicates | {claim.a} | {claim.b} | difference [95 %] | |",
-            "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    """A summary, then a section for each claim with a row for each cell, as markdown."""
+    found = [(claim, measure(claim, cells)) for claim in claims]
+    return "\n\n".join([_summary(found), *(_section(claim, findings) for claim, findings in found)]) + "\n"
+
+
+def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
+    """Claims x regimes: in how many cells it came out how."""
+    regimes = sorted({f.cell[0] for _, findings in found for f in findings})
+    lines = [f"| claim | {' | '.join(regimes)} |", f"| --- |{' ---: |' * len(regimes)}"]
+    for claim, findings in found:
+        verdicts = [[f.verdict for f in findings if f.cell[0] == regime] for regime in regimes]
+        counts = [
+            " / ".join(str(v.count(verdict)) for verdict in get_args(Verdict)) if v else NOTHING for v in verdicts
         ]
-        for f in measure(claim, cells):
-            regime, schedule, rate = f.cell
-            estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
-            values = f"{_number(f.a, claim.quantity)} | {_number(f.b, claim.quantity)} | {estimate} [{low}, {high}]"
-            lines.append(f"| {regime} | {schedule} {rate:g} | {f.replicates} | {values} | {f.verdict} |")
-        table = "\n".join(lines) if len(lines) > 2 else "Not measured yet."
-        title = f"### {claim.claim.rstrip('.')}"
-        parts.append(
-            f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{table}"
-        )
-    return "\n\n".join(parts) + "\n"
+        lines.append(f"| {claim.claim.rstrip('.')} | {' | '.join(counts)} |")
+    total = [sum(f.verdict == verdict for _, findings in found for f in findings) for verdict in get_args(Verdict)]
+    said = ", ".join(f"{count} {verdict}" for count, verdict in zip(total, get_args(Verdict), strict=True))
+    note = f"In how many cells (learning rates and schedules) of a regime a claim came out {' / '.join(get_args(Verdict))}; in all {said}."
+    return "\n".join([note, "", *lines])
+
+
+def _section(claim: Claim, findings: Sequence[Finding]) -> str:
+    quantity = "score, %" if claim.quantity == SCORE else claim.quantity
+    lines = [
+        f"| regime | schedule, rate | replicates | {claim.a} | {claim.b} | difference [95 %] | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for f in findings:
+        regime, schedule, rate = f.cell
+        estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
+        values = f"{_number(f.a, claim.quantity)} | {_number(f.b, claim.quantity)} | {estimate} [{low}, {high}]"
+        lines.append(f"| {regime} | {schedule} {rate:g} | {f.replicates} | {values} | {f.verdict} |")
+    table = "\n".join(lines) if findings else "Not measured yet."
+    title = f"### {claim.claim.rstrip('.')}"
+    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{table}"
 
 
 def _number(value: float, quantity: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.findings import Claim, load_claims, main, measure
+from harness.findings import Claim, load_claims, main, measure, render
 from harness.paths import ROOT
 from harness.regime_map import load_cells
 from tests.test_regime_map import publish, record
@@ -43,6 +43,18 @@ def test_metrics_are_compared_by_students_t(tmp_path: Path) -> None:
     (found,) = measure(claim, cells)
     assert found.difference == pytest.approx((-2, -2 - 2.4841, -2 + 2.4841), abs=1e-4)
     assert (found.a, found.b, found.verdict) == (2.0, 4.0, "not resolved")
+
+
+def test_the_summary_counts_cells(tmp_path: Path) -> None:
+    """Two rates: at one tropd gains on every problem, at the other nothing; at a third it was not run."""
+    for rate, gain in ((1e-3, 1), (3e-3, 0), (9e-3, None)):
+        runs = [record("opd", k, 0, rate=rate) for k in range(3)]
+        runs += [record("tropd", k, gain, rate=rate) for k in range(3) if gain is not None]
+        publish(tmp_path / str(rate), *runs)
+    cells = load_cells(sorted(tmp_path.iterdir()), "arithmetic")
+    text = render([Claim(**CLAIM), Claim(**{**CLAIM, "claim": "z", "b": "absent"})], cells)
+    assert "| x | 1 / 0 / 1 |\n| z | – |\n" in text and "in all 1 as claimed, 0 the opposite, 1 not resolved." in text
+    assert text.count("Not measured yet.") == 1
 
 
 def test_one_replicate_says_nothing(tmp_path: Path) -> None:
