@@ -5,7 +5,8 @@
       a: fkl_outlier            # labels of two rows
       b: clip_outlier
       expected: higher          # what is claimed of a against b: higher | lower
-      quantity: score           # the default; or a key of metrics.jsonl, its mean over the second half of the steps
+      quantity: score           # the default; or a key of metrics.jsonl, its mean over the second half of the steps;
+                                # or eval/TASK@STEP, a development score
 
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates that
 both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's t over

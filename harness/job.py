@@ -37,7 +37,7 @@ from harness.progress import RunProgress
 from harness.prompts import load_prompts, prompt_order
 from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.recorder import StepRecorder, complete_checkpoint, read_metrics, read_samples
-from harness.results.record import Counters, RunRecord, load_record, write_record
+from harness.results.record import CURVE, Counters, RunRecord, load_record, write_record
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.vllm import Backend
 from harness.rollout.weights import CheckedWeights
@@ -299,7 +299,7 @@ def _development_scores(config: RunConfig, models: Models, machinery: Machinery,
     machinery.weights.push(step)
     length = context_length(models.student)
     evaluated = Evaluated(machinery.engine, models.tokenizer, length, models.stop_ids)
-    return {f"eval/{task}": score(config.evaluation, task, evaluated, config.seed).evaluation.score}
+    return {f"{CURVE}{task}": score(config.evaluation, task, evaluated, config.seed).evaluation.score}
 
 
 def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:

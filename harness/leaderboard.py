@@ -34,7 +34,7 @@ from harness.results.collect import (
 )
 from harness.results.expectations import METRICS, SUMMARIES, read_metrics
 from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import RunRecord
+from harness.results.record import CURVE, RunRecord
 from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import print_leaderboard, write_leaderboard
 
@@ -105,7 +105,7 @@ def publish(
 
 
 def _with_training(run: FoundRun) -> RunRecord:
-    """The record with its cost and what is kept of its metrics.jsonl: the mean of every metric over the second half of the steps."""
+    """The record with RunRecord.training: its cost and what is kept of its metrics.jsonl."""
     from harness.cost import PUBLISHED_FLOPS, run_flops  # loads torch, which no other table needs
 
     if run.folder is None or not (run.folder / METRICS).exists():
@@ -114,6 +114,9 @@ def _with_training(run: FoundRun) -> RunRecord:
     keys = sorted({key for row in rows for key in row} - {"step"})
     summary = SUMMARIES["second_half_mean"]
     training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}
+    training |= {
+        f"{k}@{row['step']}": row[k] for row in rows for k in keys if k.startswith(CURVE) and row.get(k) is not None
+    }
     flops = run_flops(run.record)
     if flops is not None:
         training[PUBLISHED_FLOPS] = flops

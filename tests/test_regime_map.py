@@ -136,7 +136,7 @@ def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "map.md").read_text() == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", ["all_rows", "regime_map"])
+@pytest.mark.parametrize("experiment", ["all_rows", "regime_map", "guidance_early"])
 def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
     """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and seed."""
     calls = tmp_path / "calls"

@@ -25,6 +25,7 @@ from harness.errors import UserError
 SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
 UNTRAINED = ("student", "teacher")  # rows that are evaluated only
+CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class RunRecord:
     counters: Counters = field(default_factory=Counters)
     evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
     engine: str = "hf"
-    # mean of each metric over the second half of the steps, and cost/flops; filled when a comparison is published without its metrics.jsonl
+    # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of the
+    # steps, each development score as KEY@STEP, and cost/flops
     training: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # git commit and dirty flag, package versions, hardware
     started_at: str = ""  # UTC, ISO 8601

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# The small-scale study in pieces, published as they come: run.sh all_rows|regime_map [replicate …]   (default: 1 to 5)
-# A replicate has a seed and students of its own. Each regime of it is 37 runs of all_rows and 60 of regime_map (ten are shared);
+# The small-scale study in pieces, published as they come: run.sh all_rows|regime_map|guidance_early [replicate …]   (default: 1 to 5)
+# A replicate has a seed and students of its own. Each regime of it is 37 runs of all_rows, 60 of regime_map (ten are shared) and six of guidance_early;
 # a run takes 13 to 25 seconds of one core. Finished runs are skipped; what was published before stays.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
 work=${WORK:-.cache/small_scale}
-experiment=${1:?name an experiment: all_rows or regime_map}
+experiment=${1:?name an experiment: all_rows, regime_map or guidance_early}
 shift
+case $experiment in
+  all_rows | regime_map) runs=$work results=results/small_scale ;;
+  *) runs=$work/$experiment results=results/$experiment ;;  # runs of all_rows once more, with learning curves
+esac
 declare -A student=([tiny_cpu]=student [tiny_latent]=student_latent [tiny_style]=student_style)
 
 for k in "${@:-1 2 3 4 5}"; do for replicate in $k; do
@@ -15,13 +19,13 @@ for k in "${@:-1 2 3 4 5}"; do for replicate in $k; do
   "$python" -m harness.tiny --steps-scale 1.4 --student-seed "$replicate" --out "$work/students"
   for regime in tiny_cpu tiny_latent tiny_style; do
     "$python" -m harness.run experiment="$experiment" setting=$regime setting.name="${regime}_students" seed="$replicate" \
-      setting.student="$work/students/student_seed$replicate/${student[$regime]}" results_dir="$work" >/dev/null || [ $? -eq 1 ]  # 1: a run failed, which is a row
-    for folder in "$work/${regime}_students"-????????; do
-      published=results/small_scale/$(basename "$folder")
+      setting.student="$work/students/student_seed$replicate/${student[$regime]}" results_dir="$runs" >/dev/null || [ $? -eq 1 ]  # 1: a run failed, which is a row
+    for folder in "$runs/${regime}_students"-????????; do
+      published=$results/$(basename "$folder")
       "$python" -m harness.leaderboard "$folder" --publish "$published" >/dev/null
       rm -f "$published"/leaderboard.{json,csv,tex}  # large with so many rows; python -m harness.leaderboard makes them again
     done
-    "$python" -m harness.regime_map results/small_scale/*/ --output results/small_scale/regime_map.md >/dev/null
-    "$python" -m harness.findings results/small_scale/claims.yaml results/small_scale/*/ --output results/small_scale/findings.md >/dev/null
+    [ "$experiment" = guidance_early ] || "$python" -m harness.regime_map $results/*/ --output $results/regime_map.md >/dev/null
+    "$python" -m harness.findings $results/claims.yaml $results/*/ --output $results/findings.md >/dev/null
   done
 done; done
