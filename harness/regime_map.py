@@ -198,6 +198,8 @@ def _verdict_text(candidates: Sequence[Runs]) -> str:
     text += f" {format_interval(verdict.intervals[verdict.leader])}"
     if len(candidates) == 1:
         return text + ", alone"
+    if all(len(r.evaluations) == 1 for r in candidates):
+        return text + "; undecided, one replicate"
     return text + (f"; or {', '.join(verdict.rivals)}" if verdict.rivals else ", wins")
 
 

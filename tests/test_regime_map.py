@@ -62,6 +62,7 @@ def test_no_winner_where_the_difference_is_noise(tmp_path: Path) -> None:
 def test_one_replicate_decides_nothing(tmp_path: Path) -> None:
     (runs,) = load_cells([publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))], "arithmetic").values()
     assert (judge(runs).leader, judge(runs).rivals) == ("tropd", ("opd",))
+    assert "; undecided, one replicate" in render({("student_latent", "cosine", 1e-3): runs}, "arithmetic")
 
 
 def test_equal_cost_takes_the_longest_runs_within_opds(tmp_path: Path) -> None:
