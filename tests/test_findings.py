@@ -13,7 +13,7 @@ from harness.regime_map import load_cells
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "a": "tropd", "b": "opd", "expected": "higher"}
-STUDY = ROOT / "results" / "small_scale"
+STUDIES = [ROOT / "results" / "small_scale", ROOT / "results" / "guidance_early"]
 
 
 def claims_file(folder: Path, *entries) -> Path:
@@ -79,13 +79,15 @@ def test_bad_claims_are_named(tmp_path: Path, capsys, change: dict, message: str
     assert not (tmp_path / "out.md").exists()
 
 
-def test_the_committed_findings_are_what_the_runs_say(tmp_path: Path) -> None:
-    folders = sorted(path.parent for path in STUDY.glob("*/runs.jsonl"))
-    assert main([str(STUDY / "claims.yaml"), *map(str, folders), "--output", str(tmp_path / "findings.md")]) == 0
-    assert (tmp_path / "findings.md").read_text() == (STUDY / "findings.md").read_text()
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_committed_findings_are_what_the_runs_say(study: Path, tmp_path: Path) -> None:
+    folders = sorted(path.parent for path in study.glob("*/runs.jsonl"))
+    assert main([str(study / "claims.yaml"), *map(str, folders), "--output", str(tmp_path / "findings.md")]) == 0
+    assert (tmp_path / "findings.md").read_text() == (study / "findings.md").read_text()
 
 
-def test_every_claim_is_about_methods_that_exist() -> None:
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_every_claim_is_about_methods_that_exist(study: Path) -> None:
     known = {path.stem for path in (ROOT / "baselines").glob("*.py")}
-    for claim in load_claims(STUDY / "claims.yaml"):
+    for claim in load_claims(study / "claims.yaml"):
         assert {claim.a, claim.b} <= known

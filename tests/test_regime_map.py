@@ -160,6 +160,7 @@ def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
         )  # one comparison, whose seeds have students of their own
         assert f"student_seed{given['seed']}" in given["setting.student"]
         assert given["experiment"] == experiment
+        assert (ROOT / given["setting.student"] / "recipe.json").is_file()  # shipped
 
 
 def one(*arguments: str):
