@@ -17,7 +17,7 @@ declare -A student=([tiny_cpu]=student [tiny_latent]=student_latent [tiny_style]
 
 for k in "${@:-1 2 3 4 5}"; do for replicate in $k; do
   # Longer than the shipped recipe (700 base steps), with which students of some seeds come out much weaker than others. Those of replicates 1 to 5
-  # are shipped: another processor rounds differently, and from the same recipe and seed another student comes of it.
+  # are shipped: on another machine another student came of the same recipe and seed.
   "$python" -m harness.tiny --steps-scale 1.4 --student-seed "$replicate" --out "$students"
   for regime in tiny_cpu tiny_latent tiny_style; do
     "$python" -m harness.run experiment="$experiment" setting=$regime setting.name="${regime}_students" seed="$replicate" \
