@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.results.record import Counters, Evaluation, RunRecord, write_record
 
+FILES = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex"]  # of a table
 SETTING = {"name": "tiny", "learning_rate": 0.001, "steps": 10, "optimiser": {"beta": 0.9}}
 PROVENANCE = {
     "commit": "0123456789abcdef0123",

@@ -32,10 +32,9 @@ from harness.results.render import (
 )
 from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
 
-from .synthetic import PROVENANCE, SETTING, evaluation, run, small_comparison, write_metrics, write_runs
+from .synthetic import FILES, PROVENANCE, SETTING, evaluation, run, small_comparison, write_runs
 
 REPOSITORY = Path(__file__).parents[2]
-FILES = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex"]
 
 
 def board_of(records: Sequence[RunRecord]) -> Leaderboard:
@@ -321,39 +320,6 @@ def test_unwritable_folder_is_a_user_error(tmp_path: Path) -> None:
         write_leaderboard(tmp_path / "file" / "folder", board_of(small_comparison()))
 
 
-def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None:
-    folder, published = write_runs(tmp_path / "runs", small_comparison()), tmp_path / "published"
-    original = rebuild_leaderboard(folder, "made")
-    publish(folder, published)
-    files = {path.name: path.read_bytes() for path in published.iterdir()}
-    assert sorted(files) == [*FILES, "runs.jsonl"]
-    assert len(files["runs.jsonl"]) < 4096 * len(small_comparison())
-    rebuilt = rebuild_leaderboard(published, f"python -m harness.leaderboard {published}")
-    assert {path.name: path.read_bytes() for path in published.iterdir()} == files
-    assert rebuilt.rows == original.rows and rebuilt.failed == original.failed
-    assert rebuilt.comparisons == original.comparisons
-
-
-def test_pieces_published_one_after_the_other_are_one_comparison(tmp_path: Path) -> None:
-    whole, published = write_runs(tmp_path / "whole", small_comparison()), tmp_path / "published"
-    for seed in (0, 1, 2, 1):  # seed 1 twice: its runs take the place of themselves
-        pieces = [record for record in small_comparison() if record.seed == seed]
-        publish(write_runs(tmp_path / f"piece{seed}", pieces), published)
-    publish(whole, tmp_path / "at_once")
-    assert (published / "runs.jsonl").read_bytes() == (tmp_path / "at_once" / "runs.jsonl").read_bytes()
-    publish(write_runs(tmp_path / "again", [run("opd", 0, [0] * 8)]), published)
-    scores = {
-        (record.label, record.seed): record.evaluations[0].score
-        for record in load_records(published)
-        if record.evaluations
-    }
-    assert (scores["opd", 0], scores["opd", 2], len(load_records(published))) == (0.0, 0.5, len(small_comparison()))
-    before = (published / "runs.jsonl").read_bytes()
-    with pytest.raises(UserError, match="Mixtures refused"):
-        publish(write_runs(tmp_path / "other", [run("opd", 3, [1] * 8, training_hash="bbbb2222")]), published)
-    assert (published / "runs.jsonl").read_bytes() == before
-
-
 def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the cache on, an unchanged folder is not computed again, and one more success in one record is noticed."""
     monkeypatch.setattr(leaderboard_command, "CACHE_FROM_PAIRS", 1)
@@ -399,25 +365,6 @@ def test_command_prints_writes_and_publishes(tmp_path: Path) -> None:
         == first.stdout.split("Made by")[1].split("arithmetic")[1]
     )
     assert (folder / "leaderboard.md").exists() and (folder / "leaderboard.json").exists()
-
-
-def test_published_runs_keep_the_mean_of_each_metric_over_the_second_half_of_the_steps(tmp_path: Path) -> None:
-    folder = write_runs(tmp_path / "runs", small_comparison())
-    norms, lengths = (9.0, 9.0, 1.0, 2.0), (None, None, None, 5.0)  # a metric that one step has only
-    rows = [
-        {"step": step, "grad_norm": norm, "length": length}
-        for step, (norm, length) in enumerate(zip(norms, lengths, strict=True))
-    ]
-    for step, development_score in ((1, 0.25), (3, 0.75)):  # kept by step, too
-        rows[step]["eval/dev"] = development_score
-    write_metrics(folder, "opd", 0, rows)
-    publish(folder, tmp_path / "published")
-    by_key = {(record.label, record.seed): record.training for record in load_records(tmp_path / "published")}
-    curve = {"eval/dev": 0.75, "eval/dev@1": 0.25, "eval/dev@3": 0.75}
-    assert by_key["opd", 0] == {"grad_norm": 1.5, "length": 5.0, **curve}
-    assert by_key["opd", 1] == {}
-    publish(tmp_path / "published", tmp_path / "again")
-    assert load_records(tmp_path / "again") == load_records(tmp_path / "published")
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
