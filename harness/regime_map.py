@@ -23,10 +23,15 @@ from harness.results.collect import check_comparable, load_records
 from harness.results.leaderboard import ALPHA, BASELINE
 from harness.results.record import UNTRAINED, Evaluation, RunRecord, write_text
 from harness.results.render import NOTHING, format_interval
-from harness.results.statistics import Interval, holm, mean_interval, paired_difference
+from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
 
 EQUAL_COST = (
     1.02  # a method costs as much as OPD up to this factor: samples of different policies differ in length a little
+)
+
+AGAINST_OPD = (
+    f"In how many cells of a regime a method is better than {BASELINE} / worse / not resolved at equal steps (paired by replicate and problem, "
+    "Holm-corrected over the methods of the cell, 5 %), with the smallest and the largest difference in points; and its lowest score of all cells."
 )
 
 Cell = tuple[str, str, float]  # regime, schedule of the learning rate, learning rate
@@ -183,6 +188,8 @@ def render(cells: Mapping[Cell, Sequence[Runs]], task: str) -> str:
         f"At equal cost a method takes part with its longest runs that cost at most {EQUAL_COST - 1:.0%} more than OPD's."
     )
     parts = [note, "\n".join(lines)]
+    if summary := _against_opd(cells):
+        parts += [f"### Against {BASELINE}, over all cells", AGAINST_OPD, summary]
     for regime, schedule in sorted({cell[:2] for cell in cells}):
         parts += [f"### {regime}, {schedule}", _scores(cells, regime, schedule)]
     return "\n\n".join(parts) + "\n"
@@ -201,6 +208,46 @@ def _verdict_text(candidates: Sequence[Runs]) -> str:
     if all(len(r.evaluations) == 1 for r in candidates):
         return text + "; undecided, one replicate"
     return text + (f"; or {', '.join(verdict.rivals)}" if verdict.rivals else ", wins")
+
+
+def _against_opd(cells: Mapping[Cell, Sequence[Runs]]) -> str:
+    """Methods x regimes: what AGAINST_OPD says. Empty where no cell has a method beside OPD on two replicates."""
+    tables = {cell: {r.label: r for r in at_equal_steps(runs)} for cell, runs in sorted(cells.items())}
+    regimes = sorted({cell[0] for cell in cells})
+    found: dict[tuple[str, str], list[tuple[float, bool]]] = {}  # method and regime -> difference, resolved? by cell
+    for cell, table in tables.items():
+        for label, difference in differences_to_opd(table).items():
+            found.setdefault((label, cell[0]), []).append(difference)
+    if not found:
+        return ""
+    header = ["method", *regimes, "lowest score"]
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    for label in sorted({label for label, _ in found} | {BASELINE}):
+        runs = {cell: table[label] for cell, table in tables.items() if label in table}
+        means = {cell: matrix(r, sorted(r.evaluations)).mean() for cell, r in runs.items()}
+        worst = min(means, key=lambda cell: means[cell])
+        where = f"{100 * means[worst]:.1f} ({worst[0]}, {worst[1]} {worst[2]:g})"
+        lines.append(_line([label, *(_tally(found.get((label, regime), [])) for regime in regimes), where]))
+    return "\n".join(lines)
+
+
+def differences_to_opd(table: Mapping[str, Runs]) -> dict[str, tuple[float, bool]]:
+    """Of a cell's runs by label: mean difference to OPD's on the replicates that both have, two or more, and whether it is resolved."""
+    differences: dict[str, Difference] = {}
+    for label, runs in table.items():
+        shared = sorted(set(runs.evaluations) & set(table[BASELINE].evaluations)) if BASELINE in table else []
+        if label != BASELINE and len(shared) > 1:
+            differences[label] = paired_difference(matrix(runs, shared), matrix(table[BASELINE], shared))
+    adjusted = holm([difference.p_value for difference in differences.values()])
+    return {label: (d.estimate, p <= ALPHA) for (label, d), p in zip(differences.items(), adjusted, strict=True)}
+
+
+def _tally(differences: Sequence[tuple[float, bool]]) -> str:
+    if not differences:
+        return NOTHING
+    better, worse = (sum(resolved and sign * d > 0 for d, resolved in differences) for sign in (1, -1))
+    values = [100 * d for d, _ in differences]
+    return f"{better} / {worse} / {len(values) - better - worse} ({min(values):+.1f} to {max(values):+.1f})"
 
 
 def _scores(cells: Mapping[Cell, Sequence[Runs]], regime: str, schedule: str) -> str:

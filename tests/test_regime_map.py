@@ -119,6 +119,21 @@ def test_a_cell_with_more_methods_has_no_more_candidates(tmp_path: Path) -> None
     assert [sorted(r.label for r in runs) for runs in cells.values()] == [["opd", "tropd"]] * 2
 
 
+def test_the_summary_counts_the_cells_against_opd(tmp_path: Path) -> None:
+    """Two cells: a method one success of four better in every problem that has room, and one that is worse by as much in one cell only."""
+    slow = [record(m, k, gain) for m, gain in (("opd", 0), ("up", 1), ("mixed", -1)) for k in range(4)]
+    noise = (1, -1, 1, -1)
+    fast = [record(m, k, g, rate=3e-3) for k in range(4) for m, g in (("opd", 0), ("up", 1), ("mixed", noise[k]))]
+    cells = load_cells([publish(tmp_path / "a", *slow), publish(tmp_path / "b", *fast)], "arithmetic")
+    # of eight problems 2 1 3 2 0 4 1 3 one is full (+7/8 of a quarter = 21.875 points) and one empty (-7/8 of a quarter); the noise cancels
+    lines = render(cells, "arithmetic").splitlines()
+    assert "| up | 2 / 0 / 0 (+21.9 to +21.9) | 71.9 (student_latent, cosine 0.001) |" in lines
+    assert "| mixed | 0 / 1 / 1 (-21.9 to +0.0) | 28.1 (student_latent, cosine 0.001) |" in lines
+    one = load_cells([publish(tmp_path / "c", *(record(m, 0, 0) for m in ("opd", "up")))], "arithmetic")
+    assert "| opd | – | 50.0 (student_latent, cosine 0.001) |" in lines
+    assert "Against opd" not in render(one, "arithmetic")  # one replicate decides nothing
+
+
 def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = publish(tmp_path / "a", record("opd", 0, 0))
     other = publish(tmp_path / "b", record("tropd", 1, 0, training_hash="another"))
