@@ -2,6 +2,8 @@
 # The small-scale study in pieces, published as they come: run.sh all_rows|regime_map|guidance_early [replicate …]   (default: 1 to 5)
 # A replicate has a seed and students of its own. Each regime of it is 37 runs of all_rows, 60 of regime_map (ten are shared) and six of guidance_early;
 # a run takes 13 to 25 seconds of one core. Finished runs are skipped; what was published before stays.
+# Replicates 1 and 2 of all_rows stand on students of another machine: run them again before regime_map 1 or 2, which shares their base cell.
+# (The published ones of the map were run without that cell: setting.lr_schedule=constant, and cosine with setting.learning_rate=2e-4,1.8e-3.)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
