@@ -129,8 +129,8 @@ def test_the_summary_counts_the_cells_against_opd(tmp_path: Path) -> None:
     lines = render(cells, "arithmetic").splitlines()
     assert "| up | 2 / 0 / 0 (+21.9 to +21.9) | 71.9 (student_latent, cosine 0.001) |" in lines
     assert "| mixed | 0 / 1 / 1 (-21.9 to +0.0) | 28.1 (student_latent, cosine 0.001) |" in lines
-    one = load_cells([publish(tmp_path / "c", *(record(m, 0, 0) for m in ("opd", "up")))], "arithmetic")
     assert "| opd | – | 50.0 (student_latent, cosine 0.001) |" in lines
+    one = load_cells([publish(tmp_path / "c", *(record(m, 0, 0) for m in ("opd", "up")))], "arithmetic")
     assert "Against opd" not in render(one, "arithmetic")  # one replicate decides nothing
 
 
