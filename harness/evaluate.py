@@ -27,13 +27,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import CONF_DIR
+from harness.config.settings import CONF_DIR
+from harness.config.sweep import one_sentence
+from harness.console.commands import exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.evaluation.checkpoint import check_options
 from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
 from harness.evaluation.summary import print_scores, print_validation
 from harness.evaluation.validation import Claim, Outcome, claims_of, published_scores
-from harness.run import exit_code_of, one_sentence, quiet_libraries
 
 KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run"}
 

@@ -26,8 +26,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import stats
 
+from harness.console.commands import write_and_print
 from harness.errors import UserError
-from harness.regime_map import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix, write_and_print
+from harness.results.cells import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
 from harness.results.expectations import read_yaml
 from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, paired_difference

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.console.progress import terminal_bar
 from harness.errors import UserError
-from harness.progress import terminal_bar
 
 GRADERS = "tasks.row_graders"  # a package with a module for every task; its docstring says what one has
 OWN_OPTIONS = ("task", "input", "output")

@@ -10,131 +10,14 @@ in pieces. Exit code: 0, or 2 for bad input.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import joblib
-import numpy as np
-import scipy
 
 from harness.errors import UserError
-from harness.results.collect import (
-    PUBLISHED,
-    FoundRun,
-    find_runs,
-    key_of,
-    load_records,
-    publish_records,
-    read_published,
-)
-from harness.results.expectations import METRICS, SUMMARIES, read_metrics
-from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import CURVE, RunRecord
-from harness.results.reference import ReferenceRow, published_rows
-from harness.results.render import print_leaderboard, write_leaderboard
-
-CACHE = ".cache/leaderboard"  # beside the comparison folder
-CACHE_FROM_PAIRS = 500  # of methods; fewer are compared faster than a cache is read
-CACHED_TABLES = 8  # the newest ones are kept
-
-
-def rebuild_leaderboard(
-    folder: Path, command: str, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
-) -> Leaderboard:
-    """Builds the table of `folder` from its records and writes leaderboard.md, .json, .csv and .tex into it."""
-    records = load_records(folder)
-    board = build_cached(folder.resolve().parent / CACHE, records, command, protocols, _published(records, references))
-    write_leaderboard(folder, board)
-    return board
-
-
-def build_cached(
-    cache: Path,
-    records: Sequence[RunRecord],
-    command: str,
-    protocols: dict[str, str] | None,
-    published: Sequence[ReferenceRow],
-) -> Leaderboard:
-    """`build_leaderboard`, for a table of many pairs of methods kept by the content of its records and of the code."""
-    methods = len({record.label for record in records})
-    if methods * (methods - 1) / 2 < CACHE_FROM_PAIRS:
-        return build_leaderboard(records, command, protocols, published)
-    memory = joblib.Memory(cache, verbose=0)
-    board = memory.cache(_build)(_code_digest(), records, command, protocols, published)
-    memory.reduce_size(items_limit=CACHED_TABLES)
-    return board
-
-
-def _build(code: str, *arguments: Any) -> Leaderboard:
-    """`code` is there to be part of what the cache is keyed by."""
-    return build_leaderboard(*arguments)
-
-
-def _code_digest() -> str:
-    """Of everything that a table is computed by."""
-    parts = [path.read_bytes() for path in sorted((Path(__file__).parent / "results").glob("*.py"))]
-    versions = f"{sys.version} {np.__version__} {scipy.__version__}".encode()
-    return hashlib.sha256(b"".join([versions, *parts])).hexdigest()
-
-
-def publish(
-    folder: Path, destination: Path, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
-) -> Leaderboard:
-    """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt.
-
-    A run of `folder` takes the place of the same run there; other runs published there before stay.
-    """
-    earlier = read_published(destination / PUBLISHED) if (destination / PUBLISHED).is_file() else []
-    runs = {key_of(record): record for record in earlier}
-    runs |= {key_of(run.record): _with_training(run) for run in find_runs(folder)}
-    records = [runs[key] for key in sorted(runs)]
-    command = _command(destination, references)
-    board = build_leaderboard(records, command, protocols, _published(records, references))
-    kept = {task.name: task.protocol_hash for task in board.tasks}
-    try:
-        publish_records(destination / PUBLISHED, [_keep_protocols(record, kept) for record in records])
-    except OSError as error:
-        raise UserError(f"{destination} cannot be written ({error.strerror}); choose a writable folder.") from error
-    write_leaderboard(destination, board)
-    return board
-
-
-def _with_training(run: FoundRun) -> RunRecord:
-    """The record with RunRecord.training: its cost and what is kept of its metrics.jsonl."""
-    from harness.cost import PUBLISHED_FLOPS, run_flops  # loads torch, which no other table needs
-
-    if run.folder is None or not (run.folder / METRICS).exists():
-        return run.record
-    rows = read_metrics(run.folder / METRICS)
-    keys = sorted({key for row in rows for key in row} - {"step"})
-    summary = SUMMARIES["second_half_mean"]
-    training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}
-    training |= {
-        f"{k}@{row['step']}": row[k] for row in rows for k in keys if k.startswith(CURVE) and row.get(k) is not None
-    }
-    flops = run_flops(run.record)
-    if flops is not None:
-        training[PUBLISHED_FLOPS] = flops
-    return dataclasses.replace(run.record, training={key: float(f"{value:.6g}") for key, value in training.items()})
-
-
-def _keep_protocols(record: RunRecord, kept: dict[str, str]) -> RunRecord:
-    evaluations = tuple(entry for entry in record.evaluations if kept.get(entry.task) == entry.protocol_hash)
-    return dataclasses.replace(record, evaluations=evaluations)
-
-
-def _published(records: Sequence[RunRecord], references: Sequence[str]) -> tuple[ReferenceRow, ...]:
-    return published_rows(str(records[0].setting.get("name")), references)
-
-
-def _command(folder: Path, references: Sequence[str]) -> str:
-    chosen = [part for table in references for part in ("--reference", table)]
-    return shlex.join(["python", "-m", "harness.leaderboard", str(folder), *chosen])
+from harness.results.publish import _command, publish, rebuild_leaderboard
+from harness.results.render import print_leaderboard
 
 
 def _parse_protocol(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import inspect
 import re
 from dataclasses import dataclass
 
-from harness.config import find_methods
+from harness.config.methods import find_methods
 from harness.errors import UserError
 from harness.types import Method
 

@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.regime_map import Runs, judge, matrix, runs_of
-from harness.results.collect import load_records
+from harness.results.cells import Runs, judge, matrix, runs_of
+from harness.results.collect import load_records, without_rate
 from harness.results.leaderboard import BASELINE
-from harness.results.record import UNTRAINED, RunRecord
+from harness.results.record import RunRecord
 from harness.results.render import NOTHING, format_difference, format_interval
 from harness.results.statistics import paired_difference
-from harness.tune import without_rate
+from harness.types import UNTRAINED
 
 
 def load_tuning(path: Path) -> Mapping[str, Any]:

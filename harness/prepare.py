@@ -31,14 +31,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from harness.config import whole_number
+from harness.config.identity import prompts_identity
+from harness.config.settings import whole_number
+from harness.console.progress import terminal_bar
 from harness.errors import UserError
 from harness.evaluation.loading import TASKS_DIR, TaskOptions, load_tasks
-from harness.models import load_tokenizer
-from harness.overlap import Gram, OverlapIndex
-from harness.progress import terminal_bar
-from harness.prompts import prompts_identity
-from harness.results.record import write_json, write_text
+from harness.files import write_json, write_text
+from harness.models.loading import load_tokenizer
+from harness.planning.overlap import Gram, OverlapIndex
 from harness.seeds import generator_of
 from tasks.data import json_lines
 

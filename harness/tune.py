@@ -21,12 +21,16 @@ from typing import Any
 
 import yaml
 
-from harness.config import RunConfig, register_methods, whole_number
+from harness.config.methods import register_methods
+from harness.config.settings import RunConfig, whole_number
+from harness.config.sweep import planned_runs
+from harness.console.commands import exit_code_of
 from harness.errors import UserError
-from harness.leaderboard import publish
-from harness.results.collect import load_records
-from harness.results.record import UNTRAINED, RunRecord, write_text
-from harness.run import exit_code_of, plan
+from harness.files import write_text
+from harness.results.collect import load_records, without_rate
+from harness.results.publish import publish
+from harness.results.record import RunRecord
+from harness.types import UNTRAINED
 
 TUNING = Path("results/tuning")
 FACTORS = (1 / 3, 1, 3)  # of the setting's own rate
@@ -100,11 +104,11 @@ def trial_arguments(options: Options, base: RunConfig) -> list[str]:
 def tune(options: Options) -> int:
     """Runs the trials, publishes them rate by rate, and writes the summary."""
     fixed = [a for a in options.overrides if a.partition("=")[0] != "method"]
-    (base,) = plan([*fixed, "method=opd", "hydra.mode=RUN"])
+    (base,) = planned_runs([*fixed, "method=opd", "hydra.mode=RUN"])
     code = 0
     if options.train:
         arguments = trial_arguments(options, base)
-        runs = plan(arguments)
+        runs = planned_runs(arguments)
         code = subprocess.run([sys.executable, "-m", "harness.run", *arguments], stdout=subprocess.DEVNULL).returncode
         if code not in (0, 1):  # 1: a run failed, which the summary shows
             return code
@@ -173,11 +177,6 @@ def write_summary(folder: Path, setting: str, records: Sequence[RunRecord]) -> N
     }
     write_text(folder / f"{setting}.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     write_text(folder / f"{setting}.md", render(content))
-
-
-def without_rate(setting: Mapping[str, Any]) -> str:
-    """A setting without its learning rate, to see whether two differ in anything else."""
-    return repr(sorted((key, str(value)) for key, value in setting.items() if key not in ("learning_rate", "notes")))
 
 
 def render(content: Mapping[str, Any]) -> str:

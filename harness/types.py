@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the records are looked at without torch too: a help text must not wait for it
+    from torch import Tensor
 
 Writer = Literal["student", "teacher", "reference"]
 StopReason = Literal["stop", "length"]
+UNTRAINED = ("student", "teacher")  # rows of a table that are evaluated only
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class TokenSignal:
     entropy_upper: Tensor | None = None  # [B, T] float, its upper bound then; None where `entropy` is exact
 
 
-Divergence = Callable[[Tensor, Tensor], Tensor]  # (teacher [N, K], student [N, K]) log-probs at the same ids -> [N]
+# (teacher [N, K], student [N, K]) log-probs at the same ids -> [N]
+Divergence: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
 class TokenCredit:
-    """How much of each of the three gradient terms every token gets (see harness.credit)."""
+    """How much of each of the three gradient terms every token gets (see harness.numerics.credit)."""
 
     advantages: Tensor  # [B, T] float, on sampled tokens
     divergence_weights: Tensor  # [B, T] float, >= 0
@@ -106,7 +108,7 @@ class Method:
         uniforms [P] in [0, 1), the stream `prefix`.
         Returns: [P] long; the trainer clamps it to [0, response_length - min_continuation].
         """
-        return torch.zeros_like(response_lengths)
+        return response_lengths.new_zeros(response_lengths.shape)
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """The method. Runs once on the whole optimiser step, under no gradient."""

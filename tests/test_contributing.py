@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.paths import ROOT
+from harness.files import ROOT
 from harness.results.record import load_record
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -9,11 +9,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from harness.config import CONF_DIR, RunConfig, find_methods, register_methods
+from harness.config.methods import find_methods, register_methods
+from harness.config.settings import CONF_DIR, RunConfig
+from harness.config.sweep import planned_runs
 from harness.errors import UserError
-from harness.results.record import UNTRAINED
 from harness.results.reference import load_reference
-from harness.run import plan
+from harness.training.checks import check_execution
+from harness.types import UNTRAINED
 from tests.end_to_end.test_command import harness_run
 
 TABLES = ("table1_ablation", "table_outliers", "table_deepseek_single", "table_deepseek_multi", "table_qwen3_multi")
@@ -95,7 +97,7 @@ def test_a_variant_is_a_method_with_a_knob_changed(name: str) -> None:
 def test_an_unknown_reference_is_refused() -> None:
     register_methods()
     with pytest.raises(UserError, match=r"reference='table9': must be one of .*table1_ablation"):
-        plan(["reference=table9", "hydra.mode=RUN"])
+        check_execution(planned_runs(["reference=table9", "hydra.mode=RUN"]))
 
 
 @pytest.mark.slow

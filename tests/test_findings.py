@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.files import ROOT
 from harness.findings import Claim, load_claims, main, measure, render
-from harness.paths import ROOT
-from harness.regime_map import load_cells
+from harness.results.cells import load_cells
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "a": "tropd", "b": "opd", "expected": "higher"}

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import register_methods
-from harness.cost import ModelSize
-from harness.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
-from harness.plan import Hardware, beside, load_hardware, main, make_plan, seconds_of, show
-from harness.run import exit_code_of, plan
+from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs
+from harness.console.commands import exit_code_of
+from harness.models.sizes import ModelSize
+from harness.plan import beside, main, show
+from harness.planning.estimate import Hardware, load_hardware, make_plan, seconds_of
+from harness.planning.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
 
 HARDWARE = Hardware(1, 80, flops=1e6, bytes_per_s=1e4, link_bytes_per_s=1e3, compute_share=0.5, bandwidth_share=0.25)
 
@@ -72,7 +74,9 @@ def test_the_papers_setting_on_one_node(capsys: pytest.CaptureFixture[str]) -> N
 def test_fsdp_is_read_from_the_launcher_file() -> None:
     given = ["setting=deepseek_math", "method=opd", "seed=0", "hydra.mode=RUN"]
     fsdp = "launch.accelerate_config=conf/accelerate/fsdp2.yaml"
-    plain, cut = (make_plan(plan(arguments)[0], load_hardware("h100_x8")) for arguments in (given, [*given, fsdp]))
+    plain, cut = (
+        make_plan(planned_runs(arguments)[0], load_hardware("h100_x8")) for arguments in (given, [*given, fsdp])
+    )
     assert cut.memory.moments == pytest.approx(plain.memory.moments / 8, rel=1e-3)
     assert cut.seconds.floor["communication"] > plain.seconds.floor["communication"]
 

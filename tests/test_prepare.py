@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.models import load_tokenizer
-from harness.overlap import OverlapIndex, grams_of, words_of
-from harness.paths import ROOT
+from harness.config.identity import prompts_identity
+from harness.files import ROOT
+from harness.models.loading import load_tokenizer
+from harness.planning.overlap import OverlapIndex, grams_of, words_of
 from harness.prepare import benchmark_names, main
-from harness.prompts import load_prompts, prompts_identity
+from harness.training.prompts import load_prompts
 
 TOKENIZER = ROOT / "harness" / "tiny" / "checkpoints" / "student"
 DATA = Path(__file__).parent / "data"  # has aime24

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from harness.cost import model_size
-from harness.paths import ROOT
+from harness.files import ROOT
+from harness.models.sizes import model_size
 from harness.plan import main as plan_command
 from harness.results.embed import BLOCK, embed, main
 

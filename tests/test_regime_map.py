@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from harness import leaderboard
-from harness.config import register_methods
-from harness.paths import ROOT, locate
-from harness.regime_map import at_equal_cost, at_equal_steps, judge, load_cells, main, of_common_methods, render
+from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs
+from harness.files import ROOT, locate
+from harness.regime_map import main, render
+from harness.results.cells import at_equal_cost, at_equal_steps, judge, load_cells, of_common_methods
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
-from harness.run import plan
 from tests.results.synthetic import run, write_metrics, write_runs
 
 STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"
@@ -180,5 +181,5 @@ def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
 
 def one(*arguments: str):
     register_methods()
-    (found,) = plan([*arguments, "method=opd", "hydra.mode=RUN"])
+    (found,) = planned_runs([*arguments, "method=opd", "hydra.mode=RUN"])
     return found

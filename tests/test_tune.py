@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config import register_methods
+from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs
 from harness.errors import UserError
+from harness.files import ROOT
 from harness.own_rates import main as own_rates
-from harness.paths import ROOT
 from harness.results.collect import load_records, publish_records
 from harness.results.record import Counters
-from harness.run import plan
 from harness.tune import main, parse, summarise, trial_arguments, write_summary
 from tests.end_to_end.test_command import SMALL
 from tests.results.synthetic import run
@@ -125,8 +125,8 @@ def test_every_method_gets_every_rate(tmp_path: Path) -> None:
     """The sweep that harness.run gets: a third, one and three times the setting's rate, on the development task alone."""
     register_methods()
     options = parse(["method=opd,tropd", "setting=tiny_latent"])
-    (base,) = plan(["setting=tiny_latent", "method=opd", "hydra.mode=RUN"])
-    runs = plan(trial_arguments(options, base))
+    (base,) = planned_runs(["setting=tiny_latent", "method=opd", "hydra.mode=RUN"])
+    runs = planned_runs(trial_arguments(options, base))
     assert {(r.method_name, r.setting.learning_rate) for r in runs} == {
         (method, rate) for method in ("opd", "tropd") for rate in (2e-4, 6e-4, 1.8e-3)
     }

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import EvaluationConfig
-from harness.engines import Opened, Source
+from harness.config.settings import EvaluationConfig
+from harness.engines.opening import Opened, Source
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import TaskOptions, task_folders
-from harness.models import context_length_of, load_config, stored_stop_ids
-from harness.results.record import RunRecord, write_text
+from harness.files import write_text
+from harness.models.loading import context_length_of, load_config, stored_stop_ids
+from harness.results.record import RunRecord
 from harness.rollout import RolloutEngine
 from harness.sandbox import ALLOW_UNSANDBOXED
 
@@ -105,7 +106,7 @@ def evaluate_missing(
 
     Args:
         folder: where the rows go.
-        identity: of the weights (harness.config.model_identity): whose samples the journal's are.
+        identity: of the weights (harness.config.settings.model_identity): whose samples the journal's are.
         load: makes the model ready; called only if a task is missing.
         quiet: no progress bars.
         begins: called with a task's name before it is scored. done: called with the record after every task.

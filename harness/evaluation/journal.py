@@ -31,7 +31,7 @@ class SampleJournal:
         """
         Args:
             path: of the JSONL file; made at the first sample.
-            model: identity of the weights (harness.config.model_identity).
+            model: identity of the weights (harness.config.settings.model_identity).
 
         Raises UserError for a line that cannot be read, except a last one that was cut off while it was written.
         """

@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from harness.config import EvaluationConfig, Execution, model_identity, strict, whole_number
-from harness.engines import Source, check_execution, device_name, open_engine
+from harness.config.identity import model_identity
+from harness.config.settings import EvaluationConfig, Execution, strict, whole_number
+from harness.engines.checks import check_engine_options, device_name
+from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, protocol_of
-from harness.models import load_config, load_tokenizer
-from harness.paths import check_writable, locate
-from harness.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
+from harness.files import check_writable, locate
+from harness.models.loading import load_config, load_tokenizer
+from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Evaluation, RunRecord, load_record, write_record
 
 DTYPES = ("auto", "bfloat16", "float32", "float64")
@@ -56,7 +58,7 @@ class EvaluateConfig:
             if not isinstance(raw[key], bool):
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
         engine = strict(Execution, raw["engine"], "engine")
-        check_execution(engine, raw["dtype"])
+        check_engine_options(engine, raw["dtype"])
         name = str(raw["name"] or Path(checkpoint).name)
         if "/" in name or name in ("", ".", ".."):
             raise UserError(f"name={name!r}: it names a folder too, and must be a plain name.")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config import strict
+from harness.config.settings import strict
 from harness.errors import UserError
 from harness.results.record import Evaluation
 from harness.results.reference import ReferenceRow, load_reference

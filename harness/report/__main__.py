@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.console.progress import terminal_bar
 from harness.errors import UserError
-from harness.progress import terminal_bar
+from harness.files import write_text
 from harness.report.page import render_page
 from harness.report.source import load_source
-from harness.results.record import write_text
 
 FILE_NAME = "report.html"
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from harness.progress import MakeBar
+from harness.console.progress import MakeBar
 from harness.report.curves import AXES, build_curves
 from harness.report.items import FLIP, build_items
 from harness.report.plots import Estimate, Metric, Panel, draw_curves, draw_forest
@@ -18,8 +18,8 @@ from harness.report.source import Source, records_of
 from harness.report.theme import Look, assign_looks, visible
 from harness.report.tokens import HEADER, KINDS, build_steps
 from harness.results.leaderboard import BASELINE
-from harness.results.record import UNTRAINED
 from harness.results.render import build_sheets, describe, footnotes, format_difference, format_interval
+from harness.types import UNTRAINED
 
 FOLDER = Path(__file__).parent
 FIRST_METRICS = (

@@ -13,8 +13,9 @@ from harness.errors import UserError
 from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
 from harness.results.expectations import METRICS
 from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import UNTRAINED, Evaluation, RunRecord
-from harness.samples import SAMPLES_FILE
+from harness.results.record import Evaluation, RunRecord
+from harness.results.samples import SAMPLES_FILE
+from harness.types import UNTRAINED
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from harness.results.record import UNTRAINED
+from harness.types import UNTRAINED
 
 HUES = 6  # colours of methods in style.css: --hue-0 … --hue-5
 _DASHES: Sequence[str] = ("-", "--", ":", "-.")  # tell methods apart that share a hue

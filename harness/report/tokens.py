@@ -1,4 +1,4 @@
-"""Training completions with each token's credit, from samples.jsonl (harness.samples)."""
+"""Training completions with each token's credit, from samples.jsonl (harness.results.samples)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, write_text
+from harness.files import write_text
+from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict
 
 PUBLISHED = "runs.jsonl"
 PUBLISHED_PROVENANCE = (
@@ -237,3 +238,8 @@ def _show(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _name(record: RunRecord) -> str:
     return f"{record.label} seed {record.seed}"
+
+
+def without_rate(setting: Mapping[str, Any]) -> str:
+    """A setting without its learning rate, to see whether two differ in anything else."""
+    return repr(sorted((key, str(value)) for key, value in setting.items() if key not in ("learning_rate", "notes")))

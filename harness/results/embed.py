@@ -13,8 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from harness.paths import ROOT
-from harness.results.record import write_text
+from harness.files import ROOT, write_text
 
 BLOCK = re.compile(r"(<!-- begin (\S+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
 

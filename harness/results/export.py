@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.results.leaderboard import AVERAGE, Leaderboard, Row, Score
-from harness.results.record import UNTRAINED
 from harness.results.reference import ReferenceRow
+from harness.types import UNTRAINED
 
 CSV_COLUMNS = (
     *("block", "method", "seeds", "task", "protocol", "problems", "samples", "score", "low", "high", "standard_error"),

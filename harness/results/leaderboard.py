@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
-from harness.results.record import UNTRAINED, Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord
 from harness.results.reference import ReferenceRow
 from harness.results.statistics import (
     Difference,
@@ -31,6 +31,7 @@ from harness.results.statistics import (
     pass_at_k,
 )
 from harness.results.variance import Array
+from harness.types import UNTRAINED
 
 BASELINE = "opd"  # the label that every row is compared with
 ALPHA = 0.05  # family-wise error of a marked winner, over all pairs of methods of a task

@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.files import write_json
 
 SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
-UNTRAINED = ("student", "teacher")  # rows that are evaluated only
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 
 
@@ -89,19 +88,6 @@ class RunRecord:
         """The row's name in a table: the method, and its changed knobs."""
         changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed_knobs.items()))
         return f"{self.method} ({changed})" if changed else self.method
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes to a temporary name beside `path` and renames, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as JSON, atomically."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_record(path: Path, record: RunRecord) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.paths import ROOT
+from harness.files import ROOT
 from harness.results.statistics import binomial_standard_error
 
 REFERENCE_DIR = ROOT / "results" / "reference"

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import UserError
+from harness.files import write_json, write_text
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     AVERAGE,
@@ -24,9 +25,9 @@ from harness.results.leaderboard import (
     Task,
     leaderboard_to_dict,
 )
-from harness.results.record import UNTRAINED, write_json, write_text
 from harness.results.reference import ReferenceRow
 from harness.results.statistics import Difference, Interval
+from harness.types import UNTRAINED
 
 NOTHING = "–"
 ONE_SEED = "†"  # marks an interval that speaks of a checkpoint, not of the method

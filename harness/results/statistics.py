@@ -14,7 +14,7 @@ Pearson's at the effective number of problems n = m (1 - m) / Var, shrunk by (z 
 Methodology 24, 1998). It lies in [0, 1], and it has width where no variance can be estimated: with equal scores
 everywhere, n is the number of problems; with one problem, n = 1.
 
-docs/statistics.md states the measured coverage and size; tests/benchmarks/coverage.py measures them.
+docs/statistics.md states the measured coverage and size; tests/measure/coverage.py measures them.
 """
 
 from __future__ import annotations

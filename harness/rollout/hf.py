@@ -23,8 +23,9 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UserError
-from harness.logprobs import project
-from harness.models import context_length, head_of, hidden_states
+from harness.models.head import head_of, hidden_states
+from harness.models.loading import context_length
+from harness.numerics.logprobs import project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 

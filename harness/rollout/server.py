@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from harness.paths import ROOT
+from harness.files import ROOT
 from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, environment
 from harness.sandbox.watchdog import unwatch, watch
 

@@ -27,7 +27,7 @@ class WorkerExtension:
 
     def harness_describe(self) -> dict[str, Any]:
         """What the engine serves, to be compared with the trainer's own."""
-        from harness.models import load_tokenizer, stored_stop_ids
+        from harness.models.loading import load_tokenizer, stored_stop_ids
 
         config = self.vllm_config.model_config
         tokenizer = load_tokenizer(config.tokenizer, config.tokenizer_revision)

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.loss import TeacherRows
+from harness.numerics.loss import TeacherRows
 from harness.types import TokenSignal
 
 

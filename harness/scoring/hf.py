@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness.logprobs import Projection, project
-from harness.loss import TeacherRows
-from harness.models import head_of, hidden_states
+from harness.models.head import head_of, hidden_states
+from harness.numerics.logprobs import Projection, project
+from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 

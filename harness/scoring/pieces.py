@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from harness.loss import TeacherRows
+from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.types import Rollout, TokenSignal
 

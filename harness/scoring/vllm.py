@@ -22,7 +22,7 @@ from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 
 ENTROPY_TOP_K = 64  # most probable tokens that an entropy's bounds are made of, where the whole vocabulary is too much
-# a request for one row costs as much as this many positions of a sequence's: measured by tests/benchmarks/engines.py on small models
+# a request for one row costs as much as this many positions of a sequence's: measured by tests/measure/engines.py on small models
 ROW_COST_POSITIONS = 37
 
 

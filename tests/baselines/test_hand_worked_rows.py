@@ -37,7 +37,7 @@ from baselines.tropd_scalar import TrOPDScalar
 from baselines.tropd_scalar_prefix import TrOPDScalarPrefix
 from baselines.tropd_stop import TrOPDStop
 from baselines.vopd import VOPD
-from harness.credit import compute_coefficients
+from harness.numerics.credit import compute_coefficients
 from harness.types import Method, TokenBatch, TokenCredit, TokenSignal
 
 # One sequence: a prefix token, then four of the student's own.

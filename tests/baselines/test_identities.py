@@ -24,9 +24,9 @@ from baselines.tropd_expected import TrOPDExpected
 from baselines.tropd_scalar import TrOPDScalar
 from baselines.tropd_scalar_prefix import TrOPDScalarPrefix
 from baselines.vopd import VOPD
-from harness.config import find_methods
-from harness.credit import compute_coefficients, compute_loss_terms
+from harness.config.methods import find_methods
 from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
+from harness.numerics.credit import compute_coefficients, compute_loss_terms
 from harness.types import Method, TokenBatch, TokenSignal
 
 V = 6

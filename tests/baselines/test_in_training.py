@@ -13,11 +13,12 @@ from hydra import compose, initialize_config_dir
 from baselines.aopd import AOPD
 from baselines.gkd import GKD
 from baselines.tropd_scalar import TrOPDScalar
-from harness.config import CONF_DIR, RunConfig, find_methods, register_methods
-from harness.job import train
-from harness.paths import ROOT
-from harness.progress import RunProgress
-from harness.recorder import read_metrics
+from harness.config.methods import find_methods, register_methods
+from harness.config.settings import CONF_DIR, RunConfig
+from harness.console.progress import RunProgress
+from harness.files import ROOT
+from harness.training.job import train
+from harness.training.recorder import read_metrics
 from harness.types import Method
 
 STEPS, PROMPTS = 2, 4

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import harness
-from harness.config import find_methods
-from harness.credit import compute_coefficients
+from harness.config.methods import find_methods
+from harness.numerics.credit import compute_coefficients
 from harness.types import Method, TokenBatch, TokenCredit, TokenSignal
 
 METHODS = find_methods()

@@ -15,14 +15,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from harness import ranks
-from harness.guidance import load_or_make_responses
-from harness.job import load_models
-from harness.prompts import load_prompts
 from harness.rollout.hf import HFEngine
 from harness.rollout.weights import LiveWeights
 from harness.scoring.hf import HFScorer
-from harness.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
+from harness.training import ranks
+from harness.training.guidance import load_or_make_responses
+from harness.training.loaded import load_models
+from harness.training.prompts import load_prompts
+from harness.training.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
 
 
 def trainer_for(config, folder: Path) -> DistillationTrainer:

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
-from harness import ranks
-from harness.job import train
-from harness.progress import RunProgress
+from harness.console.progress import RunProgress
+from harness.training import ranks
+from harness.training.job import train
 
 
 def stop_after(step: str) -> None:
     """Every rank dies once this step's checkpoint is complete, as at an interruption."""
-    from harness.trainer import DistillationTrainer
+    from harness.training.trainer import DistillationTrainer
 
     original = DistillationTrainer.get_batch_samples
 

@@ -19,12 +19,12 @@ from baselines.eopd import EOPD
 from baselines.opd import OPD
 from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.tropd import TrOPD
-from harness import ranks
-from harness.config import EvaluationConfig, Execution, Launch, RunConfig, Setting
-from harness.job import train
-from harness.models import load_model
-from harness.progress import RunProgress
-from harness.recorder import read_metrics
+from harness.config.settings import EvaluationConfig, Execution, Launch, RunConfig, Setting
+from harness.console.progress import RunProgress
+from harness.models.loading import load_model
+from harness.training import ranks
+from harness.training.job import train
+from harness.training.recorder import read_metrics
 from harness.types import TokenSignal
 
 STEPS = 3

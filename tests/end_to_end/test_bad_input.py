@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import register_methods
-from harness.paths import ROOT
-from harness.run import compare, exit_code_of
+from harness.config.methods import register_methods
+from harness.console.commands import exit_code_of
+from harness.files import ROOT
+from harness.run import compare
 
 STUDENT = ROOT / "harness" / "tiny" / "checkpoints" / "student"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from harness.paths import ROOT
+from harness.files import ROOT
 from harness.results.record import load_record, write_record
 
 PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.paths import ROOT
+from harness.files import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ CLOCKS = ("time/", "memory/")  # what a run measures of the machine
 SCRIPT = """
 import os, signal, sys
 from transformers import Trainer
-from harness.job import run_job
+from harness.training.job import run_job
 from harness.run import plan, quiet_libraries, register_methods
 nth = int(os.environ.get("KILL_IN_SAVE", "0"))
 if nth:

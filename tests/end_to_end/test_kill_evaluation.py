@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.paths import ROOT
+from harness.files import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from harness.credit import compute_coefficients, compute_loss_terms, importance_ratios
+from harness.numerics.credit import compute_coefficients, compute_loss_terms, importance_ratios
 from harness.types import TokenBatch, TokenCredit
 
 NAN = float("nan")

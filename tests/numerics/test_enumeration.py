@@ -6,8 +6,8 @@ import torch
 
 from baselines.opd import OPD
 from baselines.tropd import TrOPD
-from harness.credit import compute_coefficients, compute_loss_terms
 from harness.divergences import topk_forward_kl
+from harness.numerics.credit import compute_coefficients, compute_loss_terms
 from harness.rollout import Sampling
 from harness.rollout.hf import draw_tokens
 from harness.seeds import generator_of

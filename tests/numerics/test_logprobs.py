@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.logprobs import project
+from harness.numerics.logprobs import project
 
 N, H, V = 37, 24, 501
 

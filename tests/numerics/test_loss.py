@@ -10,9 +10,9 @@ import psutil
 import pytest
 import torch
 
-from harness.credit import compute_loss_terms
 from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
-from harness.loss import Targets, TeacherRows, head_loss
+from harness.numerics.credit import compute_loss_terms
+from harness.numerics.loss import Targets, TeacherRows, head_loss
 from harness.types import Divergence
 
 N, H, V, PADDED, K = 23, 12, 301, 320, 5

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from harness.prompts import prompt_order
 from harness.seeds import generator_of, seed_of
+from harness.training.prompts import prompt_order
 
 
 def test_values_are_frozen() -> None:

@@ -20,7 +20,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def metrics_rows(steps: int, level: float = 0.0) -> list[dict[str, float]]:
-    """A row per step, as harness.recorder writes them; `level` moves every metric."""
+    """A row per step, as harness.training.recorder writes them; `level` moves every metric."""
     return [
         {
             "step": step,

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.job import check_leftovers
-from harness.progress import RunProgress
-from harness.recorder import StepRecorder, read_samples
+from harness.console.progress import RunProgress
 from harness.report.source import read_rows
 from harness.report.tokens import build_steps
-from harness.samples import credit_sample, is_sampled, sample_row, token_texts
+from harness.results.samples import credit_sample, is_sampled, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
+from harness.training.checks import check_leftovers
+from harness.training.recorder import StepRecorder, read_samples
 from harness.types import Rollout, TokenCredit, TokenSignal
 from tests.report.folders import sample_rows
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.compare import main
 from harness.errors import UserError
-from harness.leaderboard import publish
+from harness.results.publish import publish
 from harness.results.sides import find_differences, judge, load_side, pair_up
 from harness.results.statistics import paired_difference
 

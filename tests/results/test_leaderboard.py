@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import harness.leaderboard as leaderboard_command
 from harness.errors import UserError
-from harness.leaderboard import main, publish, rebuild_leaderboard
+from harness.leaderboard import main
+from harness.results import publish as publishing
 from harness.results.collect import load_records
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
+from harness.results.publish import publish, rebuild_leaderboard
 from harness.results.record import RunRecord
 from harness.results.reference import published_rows
 from harness.results.render import (
@@ -322,7 +323,7 @@ def test_unwritable_folder_is_a_user_error(tmp_path: Path) -> None:
 
 def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the cache on, an unchanged folder is not computed again, and one more success in one record is noticed."""
-    monkeypatch.setattr(leaderboard_command, "CACHE_FROM_PAIRS", 1)
+    monkeypatch.setattr(publishing, "CACHE_FROM_PAIRS", 1)
     folder = write_runs(tmp_path / "results" / "runs", small_comparison())
     first = rebuild_leaderboard(folder, "made")
     assert (tmp_path / "results" / ".cache" / "leaderboard").is_dir()
@@ -331,7 +332,7 @@ def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("computed anew")
 
     with monkeypatch.context() as patch:
-        patch.setattr(leaderboard_command, "build_leaderboard", refuse)
+        patch.setattr(publishing, "build_leaderboard", refuse)
         assert rebuild_leaderboard(folder, "made") == first
         write_runs(folder, [run("opd", 0, [4, 3, 2, 1, 1, 2, 3, 1])])
         with pytest.raises(RuntimeError, match="computed anew"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.leaderboard import publish, rebuild_leaderboard
 from harness.results.collect import load_records
+from harness.results.publish import publish, rebuild_leaderboard
 
 from .synthetic import FILES, run, small_comparison, write_metrics, write_runs
 

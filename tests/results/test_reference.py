@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import find_methods
+from harness.config.methods import find_methods
 from harness.errors import UserError
-from harness.paths import ROOT
-from harness.results.record import UNTRAINED
+from harness.files import ROOT
 from harness.results.reference import AVERAGE, ReferenceRow, load_reference, published_rows
+from harness.types import UNTRAINED
 
 ROWS = load_reference()
 

@@ -20,7 +20,7 @@ from harness.results.statistics import (
     pass_at_k,
 )
 from harness.results.variance import compute_mean_variance
-from tests.benchmarks.coverage import (
+from tests.measure.coverage import (
     CELLS,
     LEAST,
     OUTPUT,

@@ -31,7 +31,7 @@ def requests(count: int = 24, prefixes: bool = True) -> list[RolloutRequest]:
 
 @pytest.fixture(scope="module")
 def engine(random_pair) -> HFEngine:
-    from harness.models import load_model
+    from harness.models.loading import load_model
 
     return HFEngine(load_model(str(random_pair / "student")), 64, policy_version=7)
 

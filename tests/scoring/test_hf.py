@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from harness.models import load_model
+from harness.models.loading import load_model
 from harness.scoring import Completion, ScoreRequest, ScriptedScorer, pad_completions
 from harness.scoring import hf as hf_module
 from harness.scoring.hf import HFScorer

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.paths import ROOT
+from harness.files import ROOT
 from tests.vllm.conftest import processes_of_group, processes_with
 from tests.vllm.test_run import PROMPTS, SMALL, rows_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.models import load_model
+from harness.models.loading import load_model
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.vllm import NOT_PUSHED, VLLMEngine, narrow
 from tests.conftest import random_model

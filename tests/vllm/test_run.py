@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.paths import ROOT
+from harness.files import ROOT
 from harness.results.record import load_record
 
 pytestmark = pytest.mark.vllm

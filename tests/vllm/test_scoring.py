@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.models import load_model
+from harness.models.loading import load_model
 from harness.rollout.vllm import narrow
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer

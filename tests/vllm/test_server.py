@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from harness.models import load_model
-from harness.paths import ROOT
+from harness.files import ROOT
+from harness.models.loading import load_model
 from harness.rollout import Sampling
 from harness.rollout.server import ServerBackend, ServerProcess
 from harness.rollout.vllm import EngineOptions, VLLMEngine, narrow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.models import load_model
+from harness.models.loading import load_model
 from harness.rollout import Sampling
 from harness.rollout.vllm import InProcessBackend, VLLMEngine
 from harness.rollout.weights import DiskWeights, InProcessWeights, TransferWeights

@@ -1,0 +1,306 @@
+"""Typed configuration: what a method may not touch (Setting), how it is executed, and the scan that finds the methods.
+
+Hydra composes YAML from conf/; `RunConfig.from_hydra` turns the result into these records and refuses unknown keys
+and wrong types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config.identity import model_identity, prompts_identity
+from harness.config.methods import find_methods
+from harness.errors import UserError
+from harness.files import ROOT
+from harness.types import UNTRAINED, Method
+
+CONF_DIR = ROOT / "conf"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that a comparison keeps equal. A method may touch nothing in here; its hash is the comparison's identity."""
+
+    name: str  # of the folder and the tables; not part of the hash
+    student: str  # folder or Hub id
+    teacher: str
+    prompts: str  # .jsonl file or Hub data set
+    prompts_split: str  # of a Hub data set
+    student_revision: str | None
+    teacher_revision: str | None
+    dtype: str  # of both models' weights: float32 | bfloat16 | float64
+    max_prompt_tokens: int  # longer prompts are refused
+    max_new_tokens: int  # student tokens per completion, a teacher prefix not counted
+    min_continuation: int  # teacher tokens that a prefix must leave for the student to write
+    prompts_per_step: int
+    samples_per_prompt: int
+    temperature: float  # 1: otherwise a sample is not one of the student's distribution
+    top_p: float  # 1
+    top_k: int  # size of the direct term's support
+    steps: int  # optimiser updates
+    learning_rate: float
+    lr_schedule: str  # constant | cosine (to 0)
+    warmup_steps: int
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    max_grad_norm: float
+    importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
+    lora_rank: int = (
+        0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
+    )
+    notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
+
+    def __post_init__(self) -> None:
+        if self.temperature != 1 or self.top_p != 1:
+            raise UserError(
+                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, because "
+                "otherwise a sample is not one of the student's own distribution and every estimate is biased; remove it."
+            )
+        allowed = {"lr_schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16", "float64")}
+        for key, values in allowed.items():
+            if getattr(self, key) not in values:
+                raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
+        positive = "max_prompt_tokens max_new_tokens prompts_per_step samples_per_prompt top_k steps learning_rate max_grad_norm"
+        for key in positive.split():
+            if getattr(self, key) <= 0:
+                raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
+        if self.importance_cap is not None and self.importance_cap <= 0:
+            raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
+        if self.lora_rank < 0:
+            raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
+        if self.min_continuation < 1:
+            raise UserError(
+                f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
+            )
+
+    def training_hash(self) -> str:
+        """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
+        content = self.by_value()
+        del content["name"], content["notes"]
+        content["student"] = model_identity(self.student, self.student_revision)
+        content["teacher"] = self.teacher_identity()
+        content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def by_value(self) -> dict[str, Any]:
+        """Every field, as a record has it; importance_cap and lora_rank only where they are used, so that older settings keep their hash."""
+        content = dataclasses.asdict(self)
+        if self.importance_cap is None:
+            del content["importance_cap"]
+        if not self.lora_rank:
+            del content["lora_rank"]
+        return content
+
+    def teacher_identity(self) -> str:
+        """What the hash, and the cache of teacher responses, know of the teacher."""
+        return model_identity(self.teacher, self.teacher_revision)
+
+
+@dataclass(frozen=True)
+class VLLMOptions:
+    """How vLLM is used, in process or as a server; conf/engine/vllm.yaml says more of each."""
+
+    teacher: bool  # the teacher is scored by vLLM too, in an engine of its own; false: by transformers
+    weight_sync: str  # in_process | disk | transfer
+    transfer_backend: str  # nccl | ipc, of weight_sync=transfer
+    kv_cache_gib: float  # of each engine
+    max_sequences: int  # decoded side by side
+    max_logprobs: int  # most that a position may be asked for
+    eager: bool  # no torch.compile, no CUDA graphs
+    sleep: bool  # in process, on a GPU: an engine's memory is freed between two uses
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Of engine=server."""
+
+    url: str | None  # of a server that runs already, with the student; null: one is started on this machine
+    teacher_url: str | None  # likewise, with the teacher
+    start_limit_s: float  # until a server must be ready
+    time_limit_s: float  # for one answer
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash."""
+
+    name: str  # rollout engine: hf | vllm | server
+    device: str  # auto | cpu | cuda
+    threads: int  # torch threads of one run
+    micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
+    save_every: int  # steps between two resumable checkpoints
+    report_to: list[str] = field(
+        default_factory=list
+    )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of kept
+    teacher_device: str | None = (
+        None  # torch's name of the device that the teacher scores on, such as cuda:1 or cpu; None: device
+    )
+    rows_per_batch: int = 512  # completions that transformers decodes side by side: the size of its cache
+    overlap: bool = False  # completions are scored while others are still being written; the same numbers
+    vllm: VLLMOptions | None = None  # of the engines vllm and server
+    server: ServerOptions | None = None  # of the engine server
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes train one run; changes nothing of the result beyond rounding, and is not part of any hash."""
+
+    num_processes: int = 1
+    accelerate_config: str | None = (
+        None  # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What a finished run is scored on."""
+
+    tasks: list[str]
+    samples: dict[str, int]  # per problem, by task; a task that is not named keeps its own number
+    max_new_tokens: dict[str, int]  # per sample, by task; likewise
+    sampling: dict[str, Any]  # by task (`all`: every task): {temperature, top_p, …} in place of the task's own
+    cut_decimals: list[str]  # tasks whose published figures are cut off after two decimals, not rounded
+    data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
+    allow_unsandboxed_code: bool  # run what a model wrote even where no sandbox works; the row then says sandboxed 0
+    dev_task: str | None  # scored during training, for the progress line and the learning curve
+    dev_every: int  # steps
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run."""
+
+    setting: Setting
+    method_name: str  # a file in baselines/, or "student" / "teacher" (evaluated only)
+    method: Method | None  # None for the untrained rows
+    engine: Execution
+    evaluation: EvaluationConfig
+    seed: int
+    results_dir: Path
+    fresh: bool  # True: start again even if there is a finished or unfinished run
+    expect: list[dict[str, Any]]  # facts that the comparison asserts when it is done (harness.results.expectations)
+    reference: str | None = None  # the published table of results/reference/ whose rows these are; not part of any hash
+    dry_run: bool = False  # True: check and print what would be done (harness.planning.dry_run)
+    launch: Launch = field(default_factory=Launch)
+
+    @staticmethod
+    def from_hydra(cfg: DictConfig) -> RunConfig:
+        """Strict conversion; UserError names the key."""
+        raw = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(raw, dict)
+        unknown = set(raw) - {
+            "setting",
+            "method",
+            "engine",
+            "evaluation",
+            "seed",
+            "results_dir",
+            "fresh",
+            "expect",
+            "experiment",
+            "reference",
+            "dry_run",
+            "launch",
+        }
+        if "validate" in unknown:
+            raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
+        if unknown:
+            raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
+        for key, kind in {"fresh": bool, "dry_run": bool, "results_dir": str}.items():
+            if not isinstance(raw[key], kind):
+                raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
+        name = raw["method"]["name"]
+        knobs = {key: value for key, value in raw["method"].items() if key != "name"}
+        return RunConfig(
+            setting=strict(Setting, raw["setting"], "setting"),
+            method_name=name,
+            method=None if name in UNTRAINED else strict(find_methods()[name], knobs, "method"),
+            engine=strict(Execution, raw["engine"], "engine"),
+            evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
+            seed=whole_number("seed", raw["seed"]),
+            results_dir=Path(raw["results_dir"]),
+            fresh=raw["fresh"],
+            expect=raw["expect"] or [],
+            reference=raw["reference"],
+            dry_run=raw["dry_run"],
+            launch=strict(Launch, raw["launch"], "launch"),
+        )
+
+    def comparison_folder(self) -> Path:
+        """results/<setting>-<hash8>"""
+        return self.results_dir / f"{self.setting.name}-{self.setting.training_hash()[:8]}"
+
+    def run_folder(self) -> Path:
+        """results/<setting>-<hash8>/<method>[-<hash8 of changed knobs>]/seed<k>"""
+        changed = self.changed_knobs()
+        suffix = "-" + hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8] if changed else ""
+        return self.comparison_folder() / f"{self.method_name}{suffix}" / f"seed{self.seed}"
+
+    def knobs(self) -> dict[str, Any]:
+        """All knobs of the method."""
+        return {} if self.method is None else dataclasses.asdict(self.method)  # type: ignore[call-overload]
+
+    def changed_knobs(self) -> dict[str, Any]:
+        """The knobs that differ from the method's defaults."""
+        if self.method is None:
+            return {}
+        defaults = dataclasses.asdict(type(self.method)())  # type: ignore[call-overload]
+        return {key: value for key, value in self.knobs().items() if value != defaults[key]}
+
+
+def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
+    """Builds a frozen record from parsed YAML: every field given, no other key, the right types."""
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{where} is {values!r}: it must be a mapping of {', '.join(f.name for f in dataclasses.fields(record))}."
+        )
+    parts = {name: kind for name, kind in _optional_records(record).items() if values.get(name) is not None}
+    nested = {name: strict(kind, values[name], f"{where}.{name}") for name, kind in parts.items()}
+    plain = {key: value for key, value in values.items() if key not in parts}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(record), OmegaConf.create(plain))
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(
+                f"{where}.{missing[0]} is not set; give {where}.{missing[0]}=… on the command line or in the YAML."
+            )
+        return dataclasses.replace(OmegaConf.to_object(merged), **nested)  # type: ignore[type-var]
+    except OmegaConfBaseException as error:
+        first_line = str(error).splitlines()[0]
+        key = error.full_key or getattr(error, "key", None) or ""
+        raise UserError(f"{where}.{key}: {first_line}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _optional_records(record: type) -> dict[str, type]:
+    """The fields that are records of their own or None; OmegaConf cannot merge into a frozen one."""
+    kinds = {name: typing.get_args(hint) for name, hint in typing.get_type_hints(record).items()}
+    return {
+        name: kind
+        for name, options in kinds.items()
+        for kind in options
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
+
+
+def whole_number(key: str, value: Any) -> int:
+    """An integer from YAML or from the command line; UserError names the key."""
+    try:
+        if isinstance(value, bool) or int(value) != float(value):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{key}={value!r}: expected a whole number.") from None

@@ -1,0 +1,72 @@
+"""Every run that a command line asks for, as Hydra composes it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config.settings import CONF_DIR, RunConfig, whole_number
+from harness.errors import UserError
+
+
+def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
+    """Every run that Hydra will make of this command line, in its order."""
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base=None):
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
+            given = parser.parse_overrides(list(arguments))
+            fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+            hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
+            axes = {}
+            if str(hydra_config.mode).endswith("MULTIRUN"):
+                mentioned = {override.get_key_element() for override in given}
+                defaults = [
+                    f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned
+                ]
+                sweeps = [*parser.parse_overrides(defaults), *given]
+                axes = {
+                    o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
+                }
+            seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
+            choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
+            runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+            return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: setting=null
+        raise UserError(one_sentence(error)) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _values(override: Override) -> list[str]:
+    return (
+        list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+    )
+
+
+def one_sentence(error: Exception, command: str = "harness.run") -> str:
+    """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
+    text = str(error)
+    if unknown := re.search(r"Could not override '([^']*)'", text):
+        return (
+            f"unknown key {unknown[1]!r}; `python -m {command} --help` shows the configuration "
+            "(a new entry of a mapping such as evaluation.samples is given with ++key=value)."
+        )
+    if option := re.search(
+        r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
+    ):
+        known = [name for name in option[3].split() if not name.startswith("_")]
+        return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
+    if text.startswith("Config group override must be"):
+        return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""What a person sees: progress, the live view, exit codes."""

@@ -1,0 +1,1 @@
+"""Models as they are stored: loading, the head, the pair, adapters, sizes."""

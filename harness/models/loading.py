@@ -1,0 +1,108 @@
+"""Loading models, and reading log-probs out of them without their logits ever existing as a whole.
+
+Shape legend: B sequences, L tokens of a padded sequence, N token positions, R of them with a divergence weight, H
+hidden width, K top-k, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from harness.errors import UserError
+from harness.files import locate
+from harness.models.head import _check_head
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub id."""
+    with _clear_errors("tokenizer", name):
+        return AutoTokenizer.from_pretrained(locate(name), revision=revision)
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The model configuration of a folder or Hub id."""
+    with _clear_errors("model configuration", name):
+        return AutoConfig.from_pretrained(locate(name), revision=revision)
+
+
+def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """A causal LM on a device, in eval mode with dropout off, checked to have a plain linear head.
+
+    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones.
+    """
+    with _clear_errors("model", name):
+        kind = dtype if dtype == "auto" else getattr(torch, dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=kind)
+        model.to(device)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for key in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout"):
+        if getattr(model.config, key, None):
+            setattr(model.config, key, 0.0)
+    _check_head(model, name)
+    return model.eval()
+
+
+class _clear_errors:
+    """Turns the many ways in which a checkpoint can be missing into one sentence."""
+
+    def __init__(self, what: str, name: str) -> None:
+        self.what, self.name = what, name
+
+    def __enter__(self) -> None:
+        looks_like_path = self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
+        if looks_like_path and not Path(locate(self.name)).is_dir():
+            raise UserError(
+                f"there is no model folder {self.name!r}; give an existing folder or a Hugging Face Hub id."
+            )
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, ValueError)) and not isinstance(error, UserError):
+            folder = Path(locate(self.name))
+            if folder.is_dir() and not (folder / "config.json").is_file():
+                raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Positions that the model was made for; unbounded if it does not say."""
+    return context_length_of(model.config)
+
+
+def context_length_of(config: Any) -> int:
+    """Likewise, from a model configuration."""
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+
+def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every end token of the generation configuration, and the tokenizer's."""
+    return _stop_ids(model.generation_config, tokenizer)
+
+
+def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The same of a model that is not loaded."""
+    try:
+        generation = GenerationConfig.from_pretrained(locate(name), revision=revision or "main")
+    except OSError:  # there is no such file; the model's configuration may say it
+        generation = GenerationConfig.from_model_config(load_config(name, revision))
+    return _stop_ids(generation, tokenizer)
+
+
+def _stop_ids(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    configured = generation.eos_token_id if generation is not None else None
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    return tuple(sorted(i for i in ids if i is not None))

@@ -1,0 +1,112 @@
+"""The size of a model, without loading it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.files import locate
+
+BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of a number
+
+
+_QWEN2_7B = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28}
+
+
+_QWEN2_7B |= {"num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False}
+
+
+_QWEN2_1_5B = {"model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12}
+
+
+_QWEN2_1_5B |= {"num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": False}
+
+
+_QWEN3_1_7B = {"model_type": "qwen3", "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16}
+
+
+_QWEN3_1_7B |= {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 6144}
+
+
+_QWEN3_1_7B |= {"vocab_size": 151936, "tie_word_embeddings": True}
+
+
+_QWEN25_0_5B = {**_QWEN2_1_5B, "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14}
+
+
+_QWEN25_0_5B |= {"intermediate_size": 4864, "tie_word_embeddings": True}
+
+
+_QWEN25_1_5B = {**_QWEN2_1_5B, "tie_word_embeddings": True}
+
+
+_QWEN3_0_6B = {**_QWEN3_1_7B, "hidden_size": 1024, "intermediate_size": 3072}
+
+
+_QWEN3_4B = {**_QWEN3_1_7B, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32}
+
+
+_QWEN3_4B |= {"intermediate_size": 9728}
+
+
+# From the public config.json of the models that conf/setting/ names, so that their cost is known without fetching anything.
+KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _QWEN2_1_5B,
+    "Skywork/Skywork-OR1-Math-7B": _QWEN2_7B,
+    "Skywork/Skywork-OR1-7B": _QWEN2_7B,
+    "lllyx/Qwen3-1.7B-SFT": _QWEN3_1_7B,
+    "Qwen/Qwen3-4B": _QWEN3_4B,
+    "Qwen/Qwen3-1.7B": _QWEN3_1_7B,
+    "Qwen/Qwen3-0.6B": _QWEN3_0_6B,
+    "Qwen/Qwen2.5-1.5B-Instruct": _QWEN25_1_5B,
+    "Qwen/Qwen2.5-0.5B-Instruct": _QWEN25_0_5B,
+}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What an estimate needs to know of a model."""
+
+    parameters: int  # tied weights once
+    cached_numbers: int  # in the key-value cache, per token
+    vocab_size: int
+    hidden: int = 0
+    layers: int = 0
+    intermediate: int = 0
+    attention: int = 0  # heads x head width
+
+
+@functools.lru_cache
+def model_size(name: str, revision: str | None = None) -> ModelSize | None:
+    """The size of a local, cached or known model, without fetching or loading it; None for any other."""
+    config = _config(name, revision)
+    if config is None:
+        return None
+    with torch.device("meta"):  # no memory, no weights
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelSize(
+        parameters,
+        2 * text.num_hidden_layers * text.num_key_value_heads * head_dim,
+        text.vocab_size,
+        text.hidden_size,
+        text.num_hidden_layers,
+        text.intermediate_size,
+        text.num_attention_heads * head_dim,
+    )
+
+
+def _config(name: str, revision: str | None) -> Any:
+    if not Path(locate(name)).is_dir() and name in KNOWN_CONFIGS:
+        return AutoConfig.for_model(**KNOWN_CONFIGS[name])
+    try:
+        return AutoConfig.from_pretrained(locate(name), revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None

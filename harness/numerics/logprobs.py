@@ -1,0 +1,115 @@
+"""From hidden states to log-probs, in chunks: `[tokens, vocabulary]` never exists as a whole. Without gradient; harness.numerics.loss
+has the one with.
+
+Arithmetic is in float32 over weights of any type (float64 if the inputs are), one buffer of logits at a time.
+
+Shape legend: N token positions, H hidden width, V vocabulary, M ids asked for at a position, K top-k.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 2**26  # of fp32 logits at a time; 64 MiB is 110 positions of a 152k vocabulary
+BLOCK_BYTES = 2**26  # of the head in fp32 at a time, where its weights are of another type
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What one pass over the head gives; a field is None unless it was asked for."""
+
+    logprobs: Tensor  # [N, M], of the given ids, under the full softmax
+    entropy: Tensor | None = None  # [N], nats
+    topk_ids: Tensor | None = None  # [N, K], most probable first
+    topk_logprobs: Tensor | None = None  # [N, K]
+
+
+@torch.no_grad()
+def project(
+    hidden: Tensor,
+    head_weight: Tensor,
+    ids: Tensor,
+    *,
+    head_bias: Tensor | None = None,
+    top_k: int = 0,
+    entropy: bool = False,
+    chunk_rows: int | None = None,
+) -> Projection:
+    """Log-probs of `ids` under softmax(hidden @ head_weight.T + head_bias), without gradient. The chunk size changes memory, never the meaning.
+
+    Args:
+        hidden: [N, H]; head_weight: [V, H], already sliced to the shared vocabulary; head_bias: [V] or None.
+        ids: [N, M] long, each in [0, V).
+        top_k: how many of the most probable ids to return; 0 for none.
+        entropy: whether to return the entropy over the whole vocabulary.
+        chunk_rows: positions per chunk; None: as many as CHUNK_BYTES of logits hold.
+    """
+    if hidden.dim() != 2 or ids.dim() != 2 or hidden.shape[0] != ids.shape[0]:
+        raise ValueError(f"expected hidden [N, H] and ids [N, M], got {tuple(hidden.shape)} and {tuple(ids.shape)}")
+    chunk_rows = chunk_rows or rows_per_chunk(len(head_weight), buffers=2 if entropy else 1)
+    pieces = []
+    for start in range(0, max(1, hidden.shape[0]), chunk_rows):
+        rows = slice(start, start + chunk_rows)
+        pieces.append(_project_chunk(logits_of(hidden[rows], head_weight, head_bias), ids[rows], top_k, entropy))
+    logprobs, entropies, topk_ids, topk_logprobs = zip(*pieces, strict=True)
+    return Projection(torch.cat(logprobs), _joined(entropies), _joined(topk_ids), _joined(topk_logprobs))
+
+
+def rows_per_chunk(vocab_size: int, buffers: int = 1) -> int:
+    """How many positions fit into CHUNK_BYTES, if each needs so many fp32 buffers of the vocabulary's width."""
+    return max(1, CHUNK_BYTES // (4 * vocab_size * buffers))
+
+
+def arithmetic_dtype(hidden: Tensor) -> torch.dtype:
+    """float32, or float64 if the hidden states are."""
+    return torch.promote_types(hidden.dtype, torch.float32)
+
+
+def logits_of(hidden: Tensor, head_weight: Tensor, head_bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """hidden @ head_weight.T + head_bias in the arithmetic dtype: [N, V], written to `out` if given."""
+    dtype = arithmetic_dtype(hidden)
+    hidden = hidden.to(dtype)
+    out = hidden.new_empty(len(hidden), len(head_weight)) if out is None else out
+    for block, weight in head_blocks(head_weight, dtype):
+        torch.mm(hidden, weight.T, out=out[:, block])
+    return out if head_bias is None else out.add_(head_bias)
+
+
+def head_blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """The head's rows in `dtype`: itself if it is of that type, else piece by piece, so that no second copy of it exists."""
+    size = len(weight) if weight.dtype == dtype else max(1, BLOCK_BYTES // (weight.shape[1] * dtype.itemsize))
+    for start in range(0, len(weight), size):
+        rows = slice(start, min(start + size, len(weight)))
+        yield rows, weight[rows].to(dtype)
+
+
+def _joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
+    found = [piece for piece in pieces if piece is not None]
+    return torch.cat(found) if found else None
+
+
+def _project_chunk(
+    logits: Tensor, ids: Tensor, top_k: int, entropy: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Uses up `logits`."""
+    logits.sub_(logits.amax(-1, keepdim=True))
+    picked = logits.gather(-1, ids)
+    top = logits.topk(top_k, dim=-1) if top_k else None
+    entropies = None
+    if entropy:
+        weights = logits.exp()
+        total = weights.sum(-1, keepdim=True)
+        # probability 0 times log-probability -inf is 0 here, not NaN
+        weighted = weights.mul_(logits.clamp_min_(torch.finfo(logits.dtype).min))
+        entropies = (total.log() - weighted.sum(-1, keepdim=True) / total)[:, 0]
+    else:
+        total = logits.exp_().sum(-1, keepdim=True)
+    lse = total.log()
+    return (
+        picked - lse,
+        entropies,
+        None if top is None else top.indices,
+        None if top is None else top.values - lse,
+    )

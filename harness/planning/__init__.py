@@ -1,0 +1,1 @@
+"""What a comparison takes and would do, before it is run."""

@@ -1,0 +1,190 @@
+"""`python -m harness.run … dry_run=true`: checks a comparison's configuration and prints what it would do. Fetches nothing, trains nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.config.settings import RunConfig
+from harness.evaluation.loading import task_folders
+from harness.files import locate
+from harness.models.loading import load_tokenizer
+from harness.models.pair import check_pair
+from harness.models.sizes import ModelSize, model_size
+from harness.planning.memory import Memory, training_memory
+from harness.results.flops import training_flops
+from harness.results.record import Counters
+from harness.training.prompts import load_prompts
+from tasks.data import HubSource
+
+GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampling with a cache is slower
+
+
+def show_plan(runs: Sequence[RunConfig]) -> int:
+    """Prints the plan of every comparison among the runs; returns exit code 0. UserError for what is wrong with them."""
+    by_comparison: dict[Path, list[RunConfig]] = {}
+    for run in runs:
+        by_comparison.setdefault(run.comparison_folder(), []).append(run)
+    for comparison in by_comparison.values():
+        print("\n".join(plan_lines(comparison)), end="\n\n")
+    print("dry_run: nothing was fetched, trained or written.")
+    return 0
+
+
+def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
+    """The plan of one comparison."""
+    first, setting = runs[0], runs[0].setting
+    tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
+    folders = task_folders(tasks)
+    missing = made_here(setting.prompts) and not is_file(setting.prompts)
+    lines = [
+        f"Setting {setting.name}: {setting.student} taught by {setting.teacher}, engine {first.engine.name}",
+        *(f"  note: {note}" for note in setting.notes),
+        f"Results: {first.comparison_folder()}" + (" (another hash once the prompts are there)" if missing else ""),
+        *([f"Published rows: {first.reference}"] if first.reference else []),
+        *row_lines(runs),
+        *prompt_lines(first),
+        *step_lines(runs),
+        *cost_lines(runs),
+        "Evaluation: " + (", ".join(f"{task}{samples_of(first, task)}" for task in tasks) or "none"),
+    ]
+    fetched = list(would_fetch(first, folders))
+    return [*lines, "Would fetch: " + ("; ".join(fetched) or "nothing")]
+
+
+def row_lines(runs: Sequence[RunConfig]) -> list[str]:
+    """Which rows, on which seeds."""
+    rows = dict.fromkeys(_label(run) for run in runs)
+    seeds = dict.fromkeys(str(run.seed) for run in runs)
+    trained = [run for run in runs if run.method is not None]
+    return [f"Rows: {', '.join(rows)}", f"Seeds: {', '.join(seeds)}; {len(runs)} runs, {len(trained)} of them trained"]
+
+
+def _label(run: RunConfig) -> str:
+    changed = ", ".join(f"{key}={value}" for key, value in run.changed_knobs().items())
+    return f"{run.method_name} ({changed})" if changed else run.method_name
+
+
+def prompt_lines(run: RunConfig) -> list[str]:
+    """How many prompts, if they and the tokenizer are here; checks them, and the pair, where they are."""
+    setting = run.setting
+    both = Path(locate(setting.student)).is_dir() and Path(locate(setting.teacher)).is_dir()
+    if both:
+        check_pair(run)
+    if not is_file(setting.prompts):
+        where = "not there yet: see python -m harness.prepare" if made_here(setting.prompts) else "on the Hub"
+        return [f"Prompts: {setting.prompts}, {where}"]
+    if not Path(locate(setting.student)).is_dir():
+        return [f"Prompts: {setting.prompts}"]
+    tokenizer = load_tokenizer(setting.student, setting.student_revision)
+    prompts = load_prompts(
+        setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
+    )
+    return [f"Prompts: {len(prompts):,} of {setting.prompts}"]
+
+
+def is_file(source: str) -> bool:
+    """Whether the prompts are a local file."""
+    return Path(locate(source)).is_file()
+
+
+def made_here(source: str) -> bool:
+    """Whether the prompts are to be a file, which no Hub has."""
+    return source.endswith((".jsonl", ".json"))
+
+
+def step_lines(runs: Sequence[RunConfig]) -> list[str]:
+    """Tokens of a step, of a run and of the comparison; at most, since completions may end early."""
+    setting = runs[0].setting
+    tokens = setting.prompts_per_step * setting.samples_per_prompt * setting.max_new_tokens
+    trained = sum(run.method is not None for run in runs)
+    lines = [
+        f"Step: {setting.prompts_per_step} prompts x {setting.samples_per_prompt} samples x {setting.max_new_tokens:,} tokens = "
+        f"at most {tokens:,} completion tokens",
+        f"Run: {setting.steps} steps, at most {tokens * setting.steps:,} tokens; all {trained}: {tokens * setting.steps * trained:,}",
+    ]
+    if guided := dict.fromkeys(_label(run) for run in runs if run.method and run.method.needs_teacher_responses()):
+        most = setting.steps * setting.prompts_per_step
+        lines.append(
+            f"Teacher responses, made once for all seeds: one for each of at most {most:,} prompts a seed ({', '.join(guided)})"
+        )
+    return lines
+
+
+def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
+    """Memory and floating-point operations, where the models' sizes are known."""
+    setting = runs[0].setting
+    sizes = [
+        model_size(setting.student, setting.student_revision),
+        model_size(setting.teacher, setting.teacher_revision),
+    ]
+    if sizes[0] is None or sizes[1] is None:
+        unknown = setting.student if sizes[0] is None else setting.teacher
+        return [f"Memory and work: not known before {unknown} has been fetched"]
+    student, teacher = sizes[0], sizes[1]
+    guided = any(run.method is not None and run.method.needs_teacher_responses() for run in runs)
+    flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
+    trained = sum(run.method is not None for run in runs)
+    work = f"Work: at most {flops:.2g} FLOP a run, {flops * trained:.2g} in all (prompts and attention not counted)"
+    if setting.dtype == "bfloat16":
+        work += f"; {flops * trained / GPU_FLOPS / 3600:,.0f} GPU hours at {GPU_FLOPS / 1e12:.0f} TFLOP/s"
+    return [_memory_line(memory_of(runs[0], student, teacher, guided), student, teacher), work]
+
+
+def most_tokens(run: RunConfig) -> Counters:
+    """The counters of a run whose every completion is written by the student and has full length."""
+    setting = run.setting
+    tokens = setting.steps * setting.prompts_per_step * setting.samples_per_prompt * setting.max_new_tokens
+    return Counters(steps=setting.steps, student_tokens=tokens, scored_tokens=tokens)
+
+
+def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, guided: bool) -> Memory:
+    """The memory of one run; a teacher's prefix may be as long as a completion."""
+    setting = run.setting
+    tokens = setting.max_prompt_tokens + setting.max_new_tokens * (2 if guided else 1)
+    sequences = setting.prompts_per_step * setting.samples_per_prompt
+    return training_memory(student, teacher, setting.dtype, sequences, tokens)
+
+
+def _memory_line(memory: Memory, student: ModelSize, teacher: ModelSize) -> str:
+    def gib(count: int) -> str:
+        return f"{count / 2**30:,.1f}"
+
+    return (
+        f"Memory of a run, GiB: weights {gib(memory.weights)} ({student.parameters:,} + {teacher.parameters:,} parameters), gradients "
+        f"{gib(memory.gradients)}, AdamW {gib(memory.moments)}, cache at most {gib(memory.cache)}, logits {gib(memory.logits)}; "
+        f"together {gib(memory.total)}, activations not counted"
+    )
+
+
+def samples_of(run: RunConfig, task: str) -> str:
+    """` x32`, where the configuration says how many samples a problem gets."""
+    return f" x{run.evaluation.samples[task]}" if task in run.evaluation.samples else ""
+
+
+def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
+    """Everything that is not on this machine, as Hub ids with their revision."""
+    setting = run.setting
+    for name, revision in ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision)):
+        if not Path(locate(name)).is_dir():
+            yield f"model {name}@{revision or 'main'}"
+    if not is_file(setting.prompts) and not made_here(setting.prompts):
+        yield f"data {setting.prompts} ({setting.prompts_split})"
+    if run.evaluation.data_dir is None:
+        yield from dict.fromkeys(source for folder in folders.values() for source in hub_sources(folder))
+
+
+def hub_sources(folder: str) -> list[str]:
+    """The Hub data sets that a task's folder names, with their revision; none where its data lie beside it."""
+    sources: list[str] = []
+    for module in ("data", "problems"):
+        try:
+            names = vars(importlib.import_module(f"tasks.{folder}.{module}"))
+        except ModuleNotFoundError:
+            continue
+        found = [value for value in names.values() if isinstance(value, HubSource)]
+        sources += [f"data {source.id}@{source.revision or 'main'}" for source in found[:1]]
+        if not found and "HUB_ID" in names:
+            sources.append(f"data {names['HUB_ID']}@{names.get('HUB_REVISION') or 'main'}")
+    return sources

@@ -1,0 +1,173 @@
+"""What a run takes on some hardware: memory, seconds and disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from harness.config.settings import CONF_DIR, RunConfig, Setting, strict
+from harness.errors import UserError
+from harness.models.sizes import BYTES, ModelSize, model_size
+from harness.planning.memory import Peak, Work, predict
+
+JSON_BYTES_PER_TOKEN = 7  # of a cached teacher response
+
+
+RESUMABLE = 2  # checkpoints that are kept while a run trains
+
+
+LORA_SHARE = 0.02  # of the parameters, about, that adapters of rank 32 are
+
+
+CHANGES = {  # what to give when a phase does not fit
+    "rollout": "a smaller engine.rows_per_batch, or engine=vllm",
+    "scoring": "the teacher elsewhere: engine.teacher_device=…, or engine=server",
+    "update": "a smaller engine.micro_batch_prompts, or engine.gradient_checkpointing=true",
+    "optimiser": "launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts weights, gradients and moments over the ranks",
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a plan needs to know of the machines, per rank."""
+
+    ranks: int
+    memory_gib: float
+    flops: float  # per second, of the models' number type
+    bytes_per_s: float  # of the rank's memory
+    link_bytes_per_s: float  # between ranks, one way
+    compute_share: float  # of flops that training and scoring reach
+    bandwidth_share: float  # of bytes_per_s that decoding reaches
+
+
+def load_hardware(name: str) -> Hardware:
+    """A file of conf/hardware/ by name."""
+    path = CONF_DIR / "hardware" / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise UserError(f"hardware={name!r}: must be one of {', '.join(known)}.")
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    return strict(Hardware, {str(key): value for key, value in values.items()}, "hardware")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """One step, by phase: the floor at the hardware's peak, and what is expected."""
+
+    floor: dict[str, float]
+    expected: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Expected, one phase after the other."""
+        return sum(self.expected.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run on some hardware."""
+
+    ranks: int
+    memory: Peak
+    seconds: Seconds
+    tokens: int  # of a step, all ranks, at most
+    disk: int  # bytes, while it trains
+
+
+def is_sharded(run: RunConfig) -> bool:
+    """Whether the configuration cuts the student over the ranks (FSDP, ZeRO)."""
+    if run.launch.accelerate_config is None:
+        return False
+    path = Path(run.launch.accelerate_config)
+    if not path.is_file():
+        raise UserError(f"launch.accelerate_config={str(path)!r}: there is no such file.")
+    return str(OmegaConf.select(OmegaConf.load(path), "distributed_type")) in ("FSDP", "DEEPSPEED")
+
+
+def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
+    """One rank's share of a step of this run; `completion` in place of the longest that is possible."""
+    setting = run.setting
+    guided = run.method is not None and run.method.needs_teacher_responses()
+    sequences = math.ceil(setting.prompts_per_step / ranks) * setting.samples_per_prompt
+    return Work(
+        sequences=sequences,
+        rows=min(sequences, run.engine.rows_per_batch),
+        prompt=setting.max_prompt_tokens,
+        completion=completion or setting.max_new_tokens * (2 if guided else 1),
+        micro_sequences=run.engine.micro_batch_prompts * setting.samples_per_prompt,
+        dtype=setting.dtype,
+        shards=ranks if is_sharded(run) else 1,
+        checkpointing=run.engine.gradient_checkpointing,
+        trainable=LORA_SHARE if setting.lora_rank else 1.0,
+    )
+
+
+def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None) -> Plan:
+    """The plan of one run; UserError where a model's size is not known here."""
+    student, teacher = sizes_of(run.setting)
+    work = work_of(run, hardware.ranks, completion)
+    seconds = seconds_of(work, student, teacher, hardware)
+    elsewhere = run.engine.teacher_device is not None or run.engine.name != "hf"
+    size = BYTES[run.setting.dtype] * student.parameters
+    return Plan(
+        ranks=hardware.ranks,
+        memory=predict(student, teacher, work, teacher_here=not elsewhere),
+        seconds=seconds,
+        tokens=hardware.ranks * work.sequences * run.setting.max_new_tokens,
+        disk=size * (1 + RESUMABLE * 3),  # a checkpoint to go on from has AdamW's two moments
+    )
+
+
+def sizes_of(setting: Setting) -> tuple[ModelSize, ModelSize]:
+    """Student's and teacher's."""
+    found = []
+    for name, revision in ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision)):
+        size = model_size(name, revision)
+        if size is None:
+            raise UserError(f"the size of {name!r} is not known before it has been fetched; give a local folder.")
+        found.append(size)
+    return found[0], found[1]
+
+
+def seconds_of(work: Work, student: ModelSize, teacher: ModelSize, hardware: Hardware) -> Seconds:
+    """A step of one rank; with several, what they tell each other counts as a phase."""
+    size = BYTES[work.dtype]
+    batches = math.ceil(work.sequences / work.rows)
+    own = work.sequences * work.completion
+    cached = work.sequences * (work.completion * work.prompt + work.completion**2 / 2)  # positions read, over all steps
+    read = batches * work.completion * size * student.parameters + cached * size * student.cached_numbers
+    decode = {"bytes": read / hardware.bytes_per_s, "flops": 2 * student.parameters * own / hardware.flops}
+    scored = work.sequences * work.length
+    passes = 4 if work.checkpointing else 3  # forward passes that an update is worth
+    scoring = _forward_flops(teacher, scored, work.length) / hardware.flops
+    update = passes * _forward_flops(student, scored, work.length) / hardware.flops
+    optimiser = 7 * size * student.parameters * work.trainable / work.shards / hardware.bytes_per_s
+    floor = {"rollout": max(decode.values()), "scoring": scoring, "update": update + optimiser}
+    expected = {
+        "rollout": max(decode["bytes"] / hardware.bandwidth_share, decode["flops"] / hardware.compute_share),
+        "scoring": scoring / hardware.compute_share,
+        "update": update / hardware.compute_share + optimiser / hardware.bandwidth_share,
+    }
+    if hardware.ranks > 1:
+        rounds = 2.0  # an all-reduce sends every gradient twice
+        if work.shards > 1:
+            rounds = 3.0 * math.ceil(
+                work.sequences / work.micro_sequences
+            )  # gather, gather again, scatter; each micro-batch
+        sent = rounds * size * student.parameters * work.trainable / hardware.link_bytes_per_s
+        floor["communication"] = expected["communication"] = sent
+    return Seconds(floor, expected)
+
+
+def _forward_flops(model: ModelSize, tokens: int, length: int) -> float:
+    """Two per parameter and token, and attention's part that grows with the length."""
+    return 2.0 * model.parameters * tokens + 2.0 * model.layers * model.attention * length * tokens
+
+
+def gib(count: float) -> str:
+    """Bytes in GiB."""
+    return f"{count / 2**30:,.1f}"

@@ -1,0 +1,141 @@
+"""Peak memory of one rank, phase by phase: what is added to the loaded models while a run trains.
+
+    resident    gradients are freed after every update; AdamW's moments stay (they do not exist in the first rollout)
+    rollout     the cache at full length and its copy while it grows, the logits of one decoded position
+    scoring     one padded forward of the teacher, the hidden states that are kept, one chunk of logits
+    update      a micro-batch's activations, one chunk of logits, the head's gradient in float32, all gradients
+    optimiser   all gradients, and temporaries of the largest weight
+
+Derived from the code (harness.rollout.hf, harness.scoring.hf, harness.numerics.loss) and the layers of a Qwen model; three constants are
+fitted on measured CPU runs (tests/measure/plan_memory.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.models.sizes import BYTES, ModelSize
+from harness.numerics.logprobs import CHUNK_BYTES
+from harness.rollout.hf import ROWS_PER_BATCH
+from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
+
+ACTIVATIONS_HIDDEN = (
+    12  # numbers kept for the backward pass per token and layer, in hidden widths (two norms, attention, residuals)
+)
+ACTIVATIONS_INTERMEDIATE = 4  # likewise, in intermediate widths (gate, up, their product, the activation)
+DECODE_BYTES = 29  # per row and token of the vocabulary, while one is drawn: float32 logits, log-softmax, softmax, float64 sums, a mask
+FORWARD_WIDTHS = 2  # of a layer's activations, alive in a forward pass without gradient
+
+# Those with the smallest largest error on ten CPU runs, where the allocator keeps what was freed (tests/measure/plan_memory.py).
+BASE_BYTES = 24 * 2**20  # of the Trainer, its buffers and the rollouts as Python objects
+WEIGHTS_FACTOR = 1.06  # of gradients and moments
+ACTIVATION_FACTOR = 1.38  # of activations
+
+
+@dataclass(frozen=True)
+class Work:
+    """One rank's share of a step."""
+
+    sequences: int  # of the step, on this rank
+    rows: int  # decoded side by side
+    prompt: int  # tokens
+    completion: int  # tokens, at most, a prefix included
+    micro_sequences: int  # in one forward and backward pass
+    dtype: str
+    shards: int = 1  # ranks over which the student's weights, gradients and moments are cut; 1: whole on each
+    checkpointing: bool = False
+    trainable: float = 1.0  # share of the student's parameters that is trained
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of one rank: what stays, and what each phase adds to it."""
+
+    weights: int
+    moments: int
+    phases: dict[str, int]
+
+    @property
+    def binding(self) -> str:
+        """The phase with the peak."""
+        return max(self.phases, key=self.phases.__getitem__)
+
+    @property
+    def extra(self) -> int:
+        """Above the loaded models."""
+        return self.moments + self.phases[self.binding]
+
+    @property
+    def total(self) -> int:
+        """With the models."""
+        return self.weights + self.extra
+
+
+def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bool = True) -> Peak:
+    """The peak of a rank whose engine and scorers are transformers in the process of the trainer."""
+    size, grad_size = BYTES[work.dtype], max(4, BYTES[work.dtype])
+    trained = int(student.parameters * work.trainable)
+    head = student.vocab_size * student.hidden
+    position = max(4, size) * student.vocab_size  # bytes of one position's logits
+    chunk = min(CHUNK_BYTES, position * work.micro_sequences * work.completion)
+    gradients = int(WEIGHTS_FACTOR * size * trained / work.shards)
+    whole = size * student.parameters if work.shards > 1 else 0  # gathered while it samples
+    cache = size * student.cached_numbers * work.rows * work.length
+    rollout = cache + cache // max(1, student.layers) + DECODE_BYTES * work.rows * student.vocab_size + whole
+    forward_tokens = min(TOKENS_PER_FORWARD, work.sequences * work.length)
+    widths = _layer_numbers(teacher) * FORWARD_WIDTHS
+    kept = min(KEPT_HIDDEN_BYTES, size * teacher.hidden * work.sequences * work.completion)
+    read = min(CHUNK_BYTES, position * work.sequences * work.completion)
+    scoring = size * widths * forward_tokens // 4 + kept + read + whole
+    tokens = work.micro_sequences * work.length
+    if work.checkpointing:
+        activations = size * tokens * (student.layers * student.hidden + _layer_numbers(student))
+    else:
+        activations = size * tokens * student.layers * _layer_numbers(student)
+    head_gradient = int(WEIGHTS_FACTOR * grad_size * head) if work.trainable == 1 else 0
+    update = int(ACTIVATION_FACTOR * activations) + chunk + head_gradient + gradients
+    optimiser = gradients + int(WEIGHTS_FACTOR * 2 * size * head / work.shards)
+    phases = {"rollout": rollout, "scoring": scoring, "update": update, "optimiser": optimiser}
+    return Peak(
+        weights=size * (student.parameters // work.shards + (teacher.parameters if teacher_here else 0)),
+        moments=2 * gradients,
+        phases={name: value + BASE_BYTES for name, value in phases.items()},
+    )
+
+
+def _layer_numbers(model: ModelSize) -> int:
+    """Numbers that a layer keeps of one token for the backward pass."""
+    return ACTIVATIONS_HIDDEN * max(model.hidden, model.attention) + ACTIVATIONS_INTERMEDIATE * model.intermediate
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one run with everything in one process. Activations are not counted."""
+
+    weights: int  # student and teacher
+    gradients: int  # of the student
+    moments: int  # AdamW's two, in the weights' type
+    cache: int  # keys and values of the completions that are written side by side, at full length
+    logits: int  # one chunk in fp32, which its gradient takes over
+
+    @property
+    def total(self) -> int:
+        """All of them together, as if none were freed before the next is needed."""
+        return self.weights + self.gradients + self.moments + self.cache + self.logits
+
+
+def training_memory(student: ModelSize, teacher: ModelSize, dtype: str, sequences: int, tokens: int) -> Memory:
+    """The memory of a run whose step has this many sequences of at most `tokens` tokens, prompt included."""
+    size = BYTES[dtype]
+    return Memory(
+        weights=size * (student.parameters + teacher.parameters),
+        gradients=size * student.parameters,
+        moments=2 * size * student.parameters,
+        cache=size * student.cached_numbers * min(sequences, ROWS_PER_BATCH) * tokens,
+        logits=CHUNK_BYTES,
+    )

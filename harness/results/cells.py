@@ -1,0 +1,166 @@
+"""Finished runs by regime, learning rate and schedule: the cells of a map, and who leads in one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.results.collect import check_comparable, load_records
+from harness.results.flops import run_flops
+from harness.results.leaderboard import ALPHA, BASELINE
+from harness.results.record import Evaluation, RunRecord
+from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
+from harness.types import UNTRAINED
+
+EQUAL_COST = (
+    1.02  # a method costs as much as OPD up to this factor: samples of different policies differ in length a little
+)
+
+
+Cell = tuple[str, str, float]  # regime, schedule of the learning rate, learning rate
+
+
+Replicate = tuple[str, int]  # student and seed
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The replicates of one method in a cell."""
+
+    label: str
+    steps: int
+    evaluations: Mapping[Replicate, Evaluation]
+    training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
+    student_tokens: float  # mean over replicates
+    flops: float | None  # likewise; None where that of a run is not known
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who leads among some runs, and who cannot be told from the leader."""
+
+    intervals: Mapping[str, Interval]  # by label
+    leader: str
+    rivals: tuple[str, ...]  # difference to the leader not resolved (all pairs, Holm, 5 %); none: the leader wins
+
+
+def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
+    """All completed runs that were evaluated on the task, by cell. UserError for runs that must not stand in one cell."""
+    records: dict[tuple[Cell, int], list[RunRecord]] = {}
+    for folder in folders:
+        for record in load_records(folder):
+            if record.method not in UNTRAINED and record.status == "completed":
+                records.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
+    cells: dict[Cell, list[Runs]] = {}
+    for (cell, steps), found in sorted(records.items()):
+        check_comparable(found)
+        by_label: dict[str, list[RunRecord]] = {}
+        for record in found:
+            by_label.setdefault(record.label, []).append(record)
+        cells.setdefault(cell, []).extend(runs_of(label, steps, group, task) for label, group in by_label.items())
+    if not cells:
+        raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
+    return cells
+
+
+def of_common_methods(cells: Mapping[Cell, Sequence[Runs]]) -> dict[Cell, list[Runs]]:
+    """Only the methods that every cell of a regime has, so that a cell in which more was run does not have more candidates."""
+    labels = {
+        regime: set.intersection(*({r.label for r in runs} for cell, runs in cells.items() if cell[0] == regime))
+        for regime in {cell[0] for cell in cells}
+    }
+    return {cell: [r for r in runs if r.label in labels[cell[0]]] for cell, runs in cells.items()}
+
+
+def cell_of(record: RunRecord) -> Cell:
+    """A regime is named by its student's folder, which is called alike in every replicate."""
+    setting = record.setting
+    return Path(setting["student"]).name, setting["lr_schedule"], float(setting["learning_rate"])
+
+
+def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> Runs:
+    """The replicates of one method in a cell, from their records."""
+    evaluations: dict[Replicate, Evaluation] = {}
+    training: dict[Replicate, Mapping[str, float]] = {}
+    for record in records:
+        replicate = (record.setting["student"], record.seed)
+        scored = [evaluation for evaluation in record.evaluations if evaluation.task == task]
+        if len(scored) != 1:
+            raise UserError(
+                f"{label} seed {record.seed} has {len(scored)} evaluations on {task}; publish one protocol."
+            )
+        if replicate in evaluations:
+            raise UserError(f"{label} of student {replicate[0]} and seed {record.seed} is there twice; give it once.")
+        evaluations[replicate], training[replicate] = scored[0], record.training
+    tokens = float(np.mean([record.counters.student_tokens for record in records]))
+    flops = [found for found in map(run_flops, records) if found is not None]
+    known = len(flops) == len(records)
+    return Runs(label, steps, evaluations, training, tokens, float(np.mean(flops)) if known else None)
+
+
+def matrix(runs: Runs, replicates: Sequence[Replicate]) -> np.ndarray:
+    """[S, I]: the share of successes of each problem, for the given replicates."""
+    return np.array([np.array(runs.evaluations[r].correct) / runs.evaluations[r].samples for r in replicates])
+
+
+def judge(candidates: Sequence[Runs]) -> Verdict:
+    """The verdict among runs with different labels; a difference counts as resolved over two or more shared replicates."""
+    protocols = {e.protocol_hash for runs in candidates for e in runs.evaluations.values()}
+    if len(protocols) > 1:
+        raise UserError(
+            f"runs were evaluated under different protocols, {' and '.join(sorted(protocols))}; evaluate them alike."
+        )
+    intervals = {runs.label: mean_interval(matrix(runs, sorted(runs.evaluations))) for runs in candidates}
+    leader = max(sorted(intervals), key=lambda label: intervals[label].estimate)
+    pairs: list[tuple[str, str]] = []
+    p_values: list[float] = []
+    for a, b in combinations(sorted(candidates, key=lambda runs: runs.label), 2):
+        shared = sorted(set(a.evaluations) & set(b.evaluations))
+        if len(shared) > 1:
+            pairs.append((a.label, b.label))
+            p_values.append(paired_difference(matrix(a, shared), matrix(b, shared)).p_value)
+    resolved = {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p <= ALPHA}
+    others = sorted(set(intervals) - {leader}, key=lambda label: -intervals[label].estimate)
+    rivals = tuple(x for x in others if (x, leader) not in resolved and (leader, x) not in resolved)
+    return Verdict(intervals, leader, rivals)
+
+
+def at_equal_steps(runs: Sequence[Runs]) -> list[Runs]:
+    """The runs of the number of steps that most methods have; the smaller one of two."""
+    counts = Counter(r.steps for r in runs)
+    steps = min(counts, key=lambda n: (-counts[n], n))
+    return [r for r in runs if r.steps == steps]
+
+
+def at_equal_cost(runs: Sequence[Runs], cost: Callable[[Runs], float | None]) -> list[Runs]:
+    """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
+
+    So a method that gets by with less is judged by what it has, unless runs of more steps are among the folders; and a
+    method that costs more has no place, unless runs of fewer steps are.
+    """
+    budget = next((cost(r) for r in at_equal_steps(runs) if r.label == BASELINE), None)
+    if budget is None:
+        return []
+    chosen: dict[str, Runs] = {}
+    for r in sorted(runs, key=lambda r: r.steps):
+        spent = cost(r)
+        if spent is not None and spent <= EQUAL_COST * budget:
+            chosen[r.label] = r
+    return list(chosen.values())
+
+
+def differences_to_opd(table: Mapping[str, Runs]) -> dict[str, tuple[float, bool]]:
+    """Of a cell's runs by label: mean difference to OPD's on the replicates that both have, two or more, and whether it is resolved."""
+    differences: dict[str, Difference] = {}
+    for label, runs in table.items():
+        shared = sorted(set(runs.evaluations) & set(table[BASELINE].evaluations)) if BASELINE in table else []
+        if label != BASELINE and len(shared) > 1:
+            differences[label] = paired_difference(matrix(runs, shared), matrix(table[BASELINE], shared))
+    adjusted = holm([difference.p_value for difference in differences.values()])
+    return {label: (d.estimate, p <= ALPHA) for (label, d), p in zip(differences.items(), adjusted, strict=True)}

@@ -1,0 +1,137 @@
+"""The README.md of a checkpoint: what it is, how it scored and how to make it again, as a card of the Hugging Face Hub.
+
+The checkpoint folder is then ready for the Hub's own library: `AutoModelForCausalLM.from_pretrained(folder).push_to_hub(name)`,
+or `hf upload NAME folder`, which takes the card along.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from harness.files import locate, write_text
+from harness.results.record import Evaluation, RunRecord
+from harness.results.render import format_interval
+from harness.results.statistics import mean_interval, pass_at_k
+
+CARD = "README.md"
+_PLAIN = re.compile(r"[\w./:+-]+")  # values that Hydra and a shell take without quotes
+
+
+def write_card(folder: Path, record: RunRecord) -> None:
+    """Writes `checkpoint/README.md` of a completed run where it is absent or not current; untrained rows have no checkpoint."""
+    checkpoint = folder / "checkpoint"
+    if record.status != "completed" or not checkpoint.is_dir():
+        return
+    content, path = str(build_card(record)), checkpoint / CARD
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_text(path, content)
+
+
+def build_card(record: RunRecord) -> ModelCard:
+    """The card of a run; a pure function of its record."""
+    setting = record.setting
+    hub = {key: str(setting[key]) for key in ("student", "prompts") if _is_hub_id(str(setting[key]))}
+    data = ModelCardData(
+        model_name=_name(record),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["on-policy-distillation", record.method],
+        base_model=hub.get("student"),
+        datasets=[hub["prompts"]] if "prompts" in hub else None,
+        eval_results=[_eval_result(evaluation) for evaluation in record.evaluations] or None,
+    )
+    body = "\n\n".join([f"# {_name(record)}", _summary(record), _scores(record), _settings(record), _again(record)])
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def _is_hub_id(name: str) -> bool:
+    """Not a path; a card may name models and data sets of the Hub only."""
+    return not Path(locate(name)).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def _name(record: RunRecord) -> str:
+    return f"{record.setting['name']}, {record.label}, seed {record.seed}"
+
+
+def _eval_result(evaluation: Evaluation) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=evaluation.task,
+        dataset_name=evaluation.task,
+        metric_type="accuracy",
+        metric_name=f"avg@{evaluation.samples}, %",
+        metric_value=round(100 * evaluation.score, 2),
+    )
+
+
+def _summary(record: RunRecord) -> str:
+    setting = record.setting
+    return (
+        f"`{setting['student']}`, distilled on its own samples from `{setting['teacher']}` by the method `{record.method}`: "
+        f"{record.counters.steps} steps of {setting['prompts_per_step']} prompts × {setting['samples_per_prompt']} samples, "
+        f"seed {record.seed}. One checkpoint of one seed: it says little about the method."
+    )
+
+
+def _scores(record: RunRecord) -> str:
+    if not record.evaluations:
+        return "## Scores\n\nNot evaluated."
+    lines = [
+        "## Scores",
+        "",
+        "In %, with the 95 % interval over problems, for this checkpoint only.",
+        "",
+        "| task | problems × samples | accuracy | pass@k | maj@k | truncated | protocol |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for e in record.evaluations:
+        accuracy = format_interval(mean_interval([[count / e.samples for count in e.correct]]))
+        passed = format_interval(mean_interval(pass_at_k([e.correct], e.samples, e.samples))) if e.samples > 1 else "–"
+        voted = format_interval(mean_interval([e.majority])) if e.majority is not None and e.samples > 1 else "–"
+        cells = [e.task, f"{e.problems} × {e.samples}", accuracy, passed, voted, f"{100 * e.truncated_frac:.1f}"]
+        lines.append(f"| {' | '.join(cells)} | `{e.protocol_hash[:12]}` |".replace("†", ""))
+    return "\n".join(lines)
+
+
+def _settings(record: RunRecord) -> str:
+    provenance = record.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
+    dirty = ", with local changes" if provenance.get("dirty") else ""
+    rows = {
+        **{f"method.{key}": value for key, value in record.knobs.items()},
+        **{f"setting.{key}": value for key, value in record.setting.items()},
+        "training hash": record.training_hash,
+        "engine": record.engine,
+        "commit": f"{provenance.get('commit') or 'unknown'}{dirty}",
+        "versions": versions or "unknown",
+        "hardware": provenance.get("hardware", "unknown"),
+    }
+    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
+    return "\n".join(["## How it was made", "", "| | |", "| --- | --- |", *lines])
+
+
+def _again(record: RunRecord) -> str:
+    """Everything by value: a YAML of the same name may have changed since."""
+    tasks = ",".join(dict.fromkeys(evaluation.task for evaluation in record.evaluations))
+    overrides = [
+        f"method={record.method}",
+        *(_override(f"method.{key}", value) for key, value in record.changed_knobs.items()),
+        "setting=custom",
+        *(_override(f"setting.{key}", value) for key, value in record.setting.items() if key != "notes"),  # words only
+        f"'evaluation.tasks=[{tasks}]'",
+        f"seed={record.seed}",
+        "hydra.mode=RUN",
+    ]
+    command = " \\\n    ".join(["python -m harness.run", *overrides])
+    return f"## Again\n\n```bash\n{command}\n```"
+
+
+def _override(key: str, value: Any) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if _PLAIN.fullmatch(text):
+        return f"{key}={text}"
+    return f"\"{key}='{text}'\""

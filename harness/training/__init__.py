@@ -1,0 +1,1 @@
+"""One run: the trainer, its step, its records, its ranks."""

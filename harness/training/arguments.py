@@ -1,0 +1,43 @@
+"""What of a Setting and its execution transformers.Trainer is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from harness.config.settings import Execution, Setting
+from harness.training import ranks
+
+
+def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
+    """The Setting in the Trainer's words."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=setting.steps,
+        per_device_train_batch_size=execution.micro_batch_prompts,
+        gradient_accumulation_steps=setting.prompts_per_step // (execution.micro_batch_prompts * ranks.count()),
+        learning_rate=setting.learning_rate,
+        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": "cosine"}[setting.lr_schedule],
+        warmup_steps=setting.warmup_steps,
+        weight_decay=setting.weight_decay,
+        adam_beta1=setting.adam_beta1,
+        adam_beta2=setting.adam_beta2,
+        max_grad_norm=setting.max_grad_norm,
+        optim="adamw_torch",
+        gradient_checkpointing=execution.gradient_checkpointing,
+        bf16=False,
+        use_cpu=execution.device == "cpu" or not torch.cuda.is_available(),
+        seed=seed,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=execution.save_every,
+        save_total_limit=2,
+        report_to=list(execution.report_to),
+        run_name="/".join(folder.parts[-4:-1]),  # <setting>-<hash8>/<method>/seed<k>, in a tracker's list of runs
+        disable_tqdm=True,
+    )

@@ -1,0 +1,106 @@
+"""Teacher text for methods that need it: one cached response per training prompt, made once for all methods and seeds.
+
+The cache is keyed by a fingerprint of the teacher, the prompts and the sampling; it is filled in pieces, so that a
+killed build goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from harness.console.progress import MakeBar, terminal_bar
+from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.seeds import seed_of
+from harness.training.prompts import Prompt
+from harness.types import Method
+
+REQUESTS_PER_PIECE = 512  # responses between two writes to disk
+
+
+@dataclass(frozen=True)
+class TeacherResponses:
+    """Cached responses by prompt id, end token included where the teacher wrote one."""
+
+    completion_ids: dict[str, tuple[int, ...]]
+    stop_ids: tuple[int, ...]
+
+    def text_of(self, prompt: Prompt) -> tuple[int, ...]:
+        """The response without its end token: what a prefix may be cut from."""
+        ids = self.completion_ids[prompt.prompt_id]
+        return ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+
+
+def fingerprint(teacher: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:
+    """16 hex digits that change with the teacher, any prompt's tokens or the sampling."""
+    digest = hashlib.sha256(json.dumps([teacher, repr(sampling)]).encode())
+    for prompt in prompts:
+        digest.update(json.dumps([prompt.prompt_id, prompt.ids]).encode())
+    return digest.hexdigest()[:16]
+
+
+def load_or_make_responses(
+    folder: Path,
+    teacher: str,
+    engine: RolloutEngine,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    needed: Sequence[int],
+    make_bar: MakeBar = terminal_bar,
+) -> TeacherResponses:
+    """Temperature-1 responses for the prompts with the indices `needed`: from the cache, or made and added to it.
+
+    A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several processes at once.
+    """
+    path = folder / f"responses-{fingerprint(teacher, prompts, sampling)}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        found = _read(path)
+        missing = [prompts[i] for i in sorted(set(needed)) if prompts[i].prompt_id not in found]
+        if missing:
+            with path.open("a") as sink, make_bar("teacher responses", len(missing), "responses") as bar:
+                for start in range(0, len(missing), REQUESTS_PER_PIECE):
+                    piece = missing[start : start + REQUESTS_PER_PIECE]
+                    requests = [
+                        RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id)) for p in piece
+                    ]
+                    for rollout in engine.generate(requests, sampling):
+                        row = {"prompt_id": rollout.prompt_id, "ids": rollout.completion_ids}
+                        sink.write(json.dumps(row) + "\n")
+                        found[rollout.prompt_id] = rollout.completion_ids
+                    sink.flush()
+                    bar.advance(len(piece))
+    return TeacherResponses(found, sampling.stop_ids)
+
+
+def _read(path: Path) -> dict[str, tuple[int, ...]]:
+    """The cached responses by prompt id; a last line that a crash cut in half is dropped from the file."""
+    if not path.exists():
+        return {}
+    whole = path.read_bytes()
+    complete = whole[: whole.rfind(b"\n") + 1]
+    if complete != whole:
+        path.write_bytes(complete)
+    rows = [json.loads(line) for line in complete.splitlines()]
+    return {row["prompt_id"]: tuple(row["ids"]) for row in rows}
+
+
+def choose_prefixes(
+    method: Method, responses: Sequence[Sequence[int]], progress: float, uniforms: Tensor, min_continuation: int
+) -> list[tuple[int, ...]]:
+    """The teacher prefix of each prompt: the method says how long, the Setting how much the student must be left to write.
+
+    Args: responses, P teacher texts without end token; progress in [0, 1]; uniforms [P] in [0, 1).
+    """
+    lengths = torch.tensor([len(ids) for ids in responses], dtype=torch.long)
+    wanted = method.prefix_lengths(progress, lengths, uniforms)
+    longest = (lengths - min_continuation).clamp_min(0)
+    cut = torch.minimum(wanted.clamp_min(0), longest)
+    return [tuple(ids[:n]) for ids, n in zip(responses, cut.tolist(), strict=True)]

@@ -1,0 +1,46 @@
+"""The pair of models of a run, loaded and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.config.settings import RunConfig
+from harness.engines.checks import device_of, scores_by_vllm
+from harness.models.adapters import add_lora
+from harness.models.loading import load_model, load_tokenizer, stop_ids_of
+from harness.models.pair import check_pair
+
+
+@dataclass(frozen=True)
+class Models:
+    """The pair, checked to share a vocabulary."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None  # None: it is scored by vLLM, which loads it itself
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: tuple[int, ...]
+    vocab_size: int
+    adapters: Any = None  # peft's view of the student, with setting.lora_rank
+
+
+def load_models(config: RunConfig) -> Models:
+    """Student and teacher on the run's device."""
+    setting = config.setting
+    vocab_size = check_pair(config)
+    tokenizer = load_tokenizer(setting.student, setting.student_revision)
+    student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
+    teacher = None
+    if not scores_by_vllm(config.engine):
+        teacher_device = config.engine.teacher_device or device_of(config)
+        teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
+        teacher.requires_grad_(False)
+    if (
+        setting.dtype == "bfloat16"
+    ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
+        torch.set_float32_matmul_precision("high")
+    adapters = add_lora(student, setting.lora_rank) if setting.lora_rank else None
+    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size, adapters)

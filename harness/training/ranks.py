@@ -1,0 +1,138 @@
+"""Several processes that train one model: what they tell each other, and how they are started.
+
+Every rank writes and scores the completions of its own prompts. Log-probs and rollouts are gathered (numbers per token,
+never logits), every rank computes the same credit on the same global step, and keeps its own rows of it. Random draws have
+no rank among their coordinates, so the number of ranks changes nothing but rounding, and a run saved on N goes on on M.
+
+Started by `launch.num_processes=N` (harness.training.rank_program is the program of a rank then), or by `accelerate launch … -m harness.run …`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import distributed as dist
+from torch import nn
+
+from harness.scoring.pieces import join_signals
+from harness.types import TokenSignal
+
+if TYPE_CHECKING:
+    from harness.config.settings import RunConfig
+
+T = TypeVar("T")
+JOB_FILE = "ranks.pickle"  # in the run's folder while the ranks are at work
+ERROR_FILE = "rank{}.log"  # the traceback of a rank that failed
+
+
+def count() -> int:
+    """How many ranks train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def index() -> int:
+    """Which of them this process is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def from_main(value: T) -> T:
+    """The value that rank 0 gave, on every rank."""
+    if count() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_rows(values: Sequence[T], rows: Sequence[int]) -> list[T]:
+    """Everybody's values, ordered by their global row; `rows` are those of this rank's values."""
+    if count() == 1:
+        return list(values)
+    found = dict(pair for piece in _gather(list(zip(rows, values, strict=True))) for pair in piece)
+    return [found[row] for row in sorted(found)]
+
+
+def gather_signal(signal: TokenSignal, rows: Sequence[int], shape: tuple[int, int]) -> TokenSignal:
+    """Everybody's signal as one of `shape` [B, T], padded with 0; `rows` are the global rows of this rank's."""
+    if count() == 1:
+        return signal
+    return join_signals(_gather((list(rows), signal)), shape)
+
+
+def combined(values: Mapping[str, float], largest: Sequence[str]) -> dict[str, float]:
+    """Sums over the ranks, of the keys in `largest` the largest value. Every rank must give the same keys."""
+    pieces = [values] if count() == 1 else _gather(dict(values))
+    return {key: (max if key in largest else sum)(piece[key] for piece in pieces) for key in values}
+
+
+def _gather(value: T) -> list[T]:
+    everybody: list[Any] = [None] * count()
+    dist.all_gather_object(everybody, value)
+    return everybody
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, a model sharded by FSDP2 has all its weights on every rank, so that each may sample and score at its own pace.
+
+    A model that is not sharded is left alone. Costs one gather, and the memory of the whole weights.
+    """
+    from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if parts and not hasattr(model, "begin"):  # FSDP2 takes the module that runs first for the root of the tree
+        model.begin = lambda: None  # type: ignore[assignment]
+        register_fsdp_forward_method(model, "begin")
+        model.begin()  # type: ignore[operator]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not parts[0], recurse=False)  # FSDP2's own default: the root stays
+            part.reshard()
+
+
+def start(device: str) -> None:
+    """Joins the process group that the launcher describes in the environment, if there is one with several ranks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def launch(config: RunConfig, folder: Path) -> None:
+    """Trains a run on `launch.num_processes` ranks and waits for them; RuntimeError with the first failed rank's reason."""
+    job = folder / JOB_FILE
+    job.write_bytes(pickle.dumps((config, folder)))
+    processes = config.launch.num_processes
+    for i in range(processes):
+        (folder / ERROR_FILE.format(i)).unlink(missing_ok=True)
+    if config.launch.accelerate_config is None:
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    else:
+        command = ["-m", "accelerate.commands.launch", f"--config_file={config.launch.accelerate_config}"]
+        command += [f"--num_processes={processes}"]
+    environment = {"OMP_NUM_THREADS": str(config.engine.threads), **os.environ}
+    done = subprocess.run(
+        [sys.executable, *command, "-m", "harness.training.rank_program", str(job)], env=environment, check=False
+    )
+    job.unlink()
+    if done.returncode:
+        logs = [folder / ERROR_FILE.format(i) for i in range(processes)]
+        told = [path for path in sorted(logs, key=_written_at) if path.exists()]
+        reason = told[0].read_text().strip().splitlines()[-1] if told else f"exit code {done.returncode}"
+        raise RuntimeError(f"{told[0].stem if told else 'a rank'}: {reason}")
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0

@@ -1,0 +1,393 @@
+"""DistillationTrainer: one training step, readable from top to bottom.
+
+`get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches;
+`compute_loss` turns one micro-batch
+into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices) is
+transformers.Trainer's. No method is named here.
+
+Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
+a divergence weight, K support ids.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+
+from harness.config.settings import Execution, Setting
+from harness.divergences import topk_forward_kl
+from harness.models.head import bind_token_forward
+from harness.numerics.credit import Coefficients, compute_coefficients, importance_ratios
+from harness.numerics.loss import TeacherRows
+from harness.results.provenance import peak_memory_bytes
+from harness.results.samples import CreditSample, credit_sample
+from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.rollout.weights import WeightSync
+from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
+from harness.scoring.pieces import EagerScoring
+from harness.seeds import generator_of, seed_of
+from harness.training import ranks
+from harness.training.arguments import training_arguments
+from harness.training.guidance import TeacherResponses, choose_prefixes
+from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
+from harness.training.prompts import Prompt, prompt_order
+from harness.training.trackers import place_logs
+from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
+
+PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
+LOSS_TERMS = ("policy", "divergence", "imitation")
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """The parts that a step is made with; engines and scorers are interchangeable."""
+
+    student: PreTrainedModel
+    engine: RolloutEngine  # samples from the student's current weights
+    student_scorer: Scorer
+    teacher_scorer: Scorer
+    prompts: Sequence[Prompt]
+    responses: TeacherResponses | None  # None unless the method needs teacher text
+    stop_ids: tuple[int, ...]
+    vocab_size: int  # shared by both models
+    weights: WeightSync  # brings the student's weights into the engine
+    engine_is_trainer: bool = True  # the engine samples from the trainer's own tensors: its log-probs are the trainer's
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step before it is cut into micro-batches."""
+
+    rollouts: list[Rollout]
+    batch: TokenBatch
+    coefficients: Coefficients
+    divergence: Divergence
+    support: Support
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where the direct term is evaluated: all R rows of the step with a divergence weight, row-major."""
+
+    ids: Tensor  # [R, K]
+    logprobs: Tensor  # [R, K], the teacher's
+    dense: TeacherRows | None = None  # the whole vocabulary instead, from R hidden states of the teacher
+
+    def part(self, rows: slice) -> Support:
+        """Some of the R rows."""
+        dense = None if self.dense is None else replace(self.dense, hidden=self.dense.hidden[rows])
+        return Support(self.ids[rows], self.logprobs[rows], dense)
+
+
+class Positions(Dataset):
+    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on however many ranks."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class DistillationTrainer(Trainer):
+    """Trains `machinery.student` by one method under one Setting."""
+
+    loss_is_scaled_for_ga = True  # compute_loss returns shares of the step's loss: micro-batches add up
+
+    def __init__(
+        self,
+        machinery: Machinery,
+        method: Method,
+        setting: Setting,
+        execution: Execution,
+        seed: int,
+        folder: Path,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.machinery, self.method, self.setting, self.run_seed = machinery, method, setting, seed
+        self.metrics: dict[str, float] = {}  # of the current step; the recorder reads them when the step is logged
+        self.sample: CreditSample | None = None  # of the current step; likewise
+        self.overlap = execution.overlap
+        self._eager: EagerScoring | None = None  # of the step whose completions are being written
+        bind_token_forward(machinery.student, machinery.vocab_size)
+        positions = Positions(setting.steps * setting.prompts_per_step)
+        self.order = prompt_order(len(machinery.prompts), seed, len(positions))
+        arguments = training_arguments(setting, execution, seed, folder)
+        super().__init__(
+            machinery.student, arguments, data_collator=_as_is, train_dataset=positions, callbacks=callbacks
+        )
+        if self.args.world_size != ranks.count():
+            raise RuntimeError(f"the Trainer sees {self.args.world_size} processes, there are {ranks.count()}")
+        place_logs(self.callback_handler.callbacks, folder.parent)
+        self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """One optimiser step: prompts in, micro-batches with finished credit out."""
+        micro_positions, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not micro_positions:
+            return [], None
+        started, self._weights_s = time.perf_counter(), 0.0
+        slots = [position % self.setting.prompts_per_step for batch in micro_positions for position in batch]
+        progress = self.state.global_step / self.setting.steps
+        with torch.no_grad(), ranks.whole_weights(self.model_wrapped):
+            rollouts = self.write_completions(slots, progress)
+            rolled_out = time.perf_counter()
+            per_prompt = len(rollouts) // len(slots)  # 1 where somebody else than the student wrote
+            rows = [slot * per_prompt + sample for slot in slots for sample in range(per_prompt)]
+            step = self.assign_credit(rollouts, progress, rows)
+        scored = time.perf_counter()
+        self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
+        self.metrics["time/weights_s"] = self._weights_s  # a part of the rollout's
+        self._update_started = scored
+        return micro_batches(step, [len(batch) * per_prompt for batch in micro_positions]), None
+
+    def write_completions(self, slots: Sequence[int], progress: float) -> list[Rollout]:
+        """The completions of some of the step's prompts, `samples_per_prompt` for each, prompt by prompt.
+
+        `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share, all of them on one rank.
+        """
+        step, seed, responses = self.state.global_step, self.run_seed, self.machinery.responses
+        first = step * self.setting.prompts_per_step
+        everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
+        writer = self.method.completions(progress, generator_of("writer", seed, step).random())
+        if writer != "student":
+            return [_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots]
+        prefixes: list[tuple[int, ...]] = [()] * len(everyone)
+        if responses is not None:
+            draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
+            texts = [responses.text_of(prompt) for prompt in everyone]
+            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
+        requests = [
+            RolloutRequest(
+                everyone[slot].prompt_id,
+                everyone[slot].ids,
+                seed_of("sampling", seed, step, slot, sample),
+                sample,
+                prefixes[slot],
+            )
+            for slot in slots
+            for sample in range(self.setting.samples_per_prompt)
+        ]
+        pushing = time.perf_counter()
+        self.machinery.weights.push(step)
+        self._weights_s = time.perf_counter() - pushing
+        sampling = training_sampling(self.setting, self.machinery.stop_ids)
+        if self.overlap:
+            request = self._teacher_request(progress)
+            self._eager = EagerScoring(self.machinery.teacher_scorer, request, len(requests))
+        finished = self._eager.finished if self._eager is not None else None
+        rollouts = self.machinery.engine.generate(requests, sampling, finished=finished)
+        stale = [r.policy_version for r in rollouts if r.policy_version != step]
+        if stale:
+            raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
+        return rollouts
+
+    def assign_credit(self, rollouts: list[Rollout], progress: float, rows: Sequence[int]) -> Step:
+        """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight.
+
+        `rows` are the completions' places in the step. Credit is computed on the whole step; the answer holds these rows only.
+        """
+        dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
+        request = self.method.request(progress)
+        completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
+        scored: Scored
+        if self._eager is not None:
+            scored, self._eager = self._eager.result(), None
+        else:
+            scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
+        everyone = ranks.gather_rows(rollouts, rows)
+        batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
+        shape = (len(everyone), batch.labels.shape[1])
+        teacher = ranks.gather_signal(scored.signal, rows, shape)
+        student = self._student_signal(completions, batch, request, scored.signal, rows)
+        credit = self.method.credit(batch, teacher, student, progress)
+        coefficients = compute_coefficients(credit, batch)
+        self.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        if not self.machinery.engine_is_trainer:
+            self.metrics |= mismatch_metrics(batch, student)
+        if (cap := self.setting.importance_cap) is not None:
+            ratios = importance_ratios(batch, student.logprobs, cap)
+            coefficients = replace(coefficients, policy=coefficients.policy * ratios)
+            self.metrics |= ratio_metrics(batch, ratios, cap)
+        self.sample = credit_sample(everyone, teacher, student, credit)
+        width = scored.signal.logprobs.shape[1]  # of this rank's longest completion
+        own = _cut(coefficients, rows, width)
+        support = self._support(scored, own.divergence > 0, request)
+        divergence = credit.divergence or topk_forward_kl
+        return Step(rollouts, _cut(batch, rows, width), own, divergence, support)
+
+    def _teacher_request(self, progress: float) -> ScoreRequest:
+        request = self.method.request(progress)
+        top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
+        return ScoreRequest(top_k, request.teacher_entropy)
+
+    def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
+        samples = self.setting.samples_per_prompt
+        step = self.state.global_step
+        return [generator_of("credit", self.run_seed, step, row // samples, row % samples) for row in range(rows)]
+
+    def _student_signal(
+        self,
+        completions: list[Completion],
+        batch: TokenBatch,
+        request: SignalRequest,
+        own_teacher: TokenSignal,
+        rows: Sequence[int],
+    ) -> TokenSignal:
+        """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples are taken over; the
+        rest is scored if asked for."""
+        own = self.machinery.engine_is_trainer
+        needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
+        if own and not needs_scoring:
+            return TokenSignal(batch.rollout_logprobs)
+        at_ids = own_teacher.topk_ids if request.student_at_topk else None
+        asked = ScoreRequest(0, request.student_entropy, at_ids)
+        scored = self.machinery.student_scorer.score(completions, asked).signal
+        shape = (batch.labels.shape[0], batch.labels.shape[1])
+        signal = ranks.gather_signal(scored, rows, shape)
+        if not own:
+            return signal
+        return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
+
+    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:
+        signal = scored.signal
+        if request.full_vocabulary and isinstance(scored, WholeScored):
+            count = int(mask.sum())
+            nothing = torch.zeros(count, 0)
+            return Support(nothing.long(), nothing, scored.whole(mask))
+        if signal.topk_ids is not None and signal.topk_logprobs is not None and not request.full_vocabulary:
+            return Support(signal.topk_ids[mask], signal.topk_logprobs[mask])
+        top_k = self.machinery.vocab_size if request.full_vocabulary else self.setting.top_k
+        return Support(*scored.support(mask, top_k))
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """One micro-batch's share of the step's loss. The forward returns it, never logits (harness.models.head)."""
+        loss, terms = model(**inputs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
+        for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
+            self.metrics[f"loss/{name}"] = self.metrics.get(f"loss/{name}", 0.0) + value
+        return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's own log; the step's metrics are complete now, and trackers (`report_to`) get them too."""
+        if "grad_norm" in logs:
+            self._finish_step()
+            if self.args.report_to:
+                logs = {**self.metrics, **logs}
+        super().log(logs, start_time)
+
+    def _finish_step(self) -> None:
+        """A step's loss is its micro-batches' shares added up, over all ranks; the slowest rank's seconds and the largest memory count."""
+        own = {f"loss/{name}": self.metrics[f"loss/{name}"] for name in LOSS_TERMS}
+        own |= {key: value for key, value in self.metrics.items() if key.startswith("time/")}
+        own |= {"time/update_s": time.perf_counter() - self._update_started, "memory/peak_bytes": peak_memory_bytes()}
+        largest = [key for key in own if not key.startswith("loss/")]
+        self.metrics |= ranks.combined(own, largest)
+        self.metrics = {"loss": sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS), **self.metrics}
+
+
+def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
+    """Some rows, and the first positions, of a record of [B, T] tensors."""
+    return type(record)(**{name: value[rows, :width] for name, value in vars(record).items()})
+
+
+def _as_is(indices: list[Any]) -> Any:
+    return indices  # prompts are looked up and padded when the step is made
+
+
+def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
+    """How training completions are drawn; the teacher's cached responses are drawn the same way."""
+    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, 0, stop_ids)
+
+
+def token_batch(
+    rollouts: Sequence[Rollout], uniforms: Sequence[np.random.Generator], dtype: torch.dtype = torch.float32
+) -> TokenBatch:
+    """Pads the completions to one [B, T] step."""
+    width = max(len(r.completion_ids) for r in rollouts)
+
+    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
+
+    position = torch.arange(width)
+    lengths = torch.tensor([len(r.completion_ids) for r in rollouts])[:, None]
+    prefixes = torch.tensor([r.prefix_len for r in rollouts])[:, None]
+    valid = position < lengths
+    return TokenBatch(
+        labels=padded([r.completion_ids for r in rollouts], torch.long),
+        on_policy_mask=valid & (position >= prefixes),
+        prefix_mask=valid & (position < prefixes),
+        rollout_logprobs=padded([r.logprobs for r in rollouts], dtype),
+        uniforms=padded(
+            [g.random(len(r.completion_ids)).tolist() for g, r in zip(uniforms, rollouts, strict=True)], torch.float32
+        ),
+    )
+
+
+def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Cuts the step into micro-batches of the given numbers of sequences, and each to its valid tokens only."""
+    has_support = step.coefficients.divergence > 0
+    support_counts = has_support.sum(1).tolist()
+    batches, first, first_support = [], 0, 0
+    for size in sizes:
+        rows = slice(first, first + size)
+        supports = sum(support_counts[rows])
+        batches.append(_micro_batch(step, rows, slice(first_support, first_support + supports)))
+        first, first_support = first + size, first_support + supports
+    return batches
+
+
+def _micro_batch(step: Step, rows: slice, support: slice) -> dict[str, Any]:
+    """The arguments of the bound forward (harness.models.head): the fields of loss.Targets, and where they are."""
+    rollouts = step.rollouts[rows]
+    width = max(len(r.prompt_ids) + len(r.completion_ids) for r in rollouts)
+    sequences = [[*r.prompt_ids, *r.completion_ids] for r in rollouts]
+    coefficients = [c[rows] for c in vars(step.coefficients).values()]
+    used = torch.stack([c != 0 for c in coefficients]).any(0)  # other tokens are in no term of the loss
+    sequence, position = used.nonzero(as_tuple=True)  # [N] each, row-major
+    prompt_lengths = torch.tensor([len(r.prompt_ids) for r in rollouts])
+    policy, divergence_weights, imitation = [c[used] for c in coefficients]
+    part = step.support.part(support)
+    return {
+        "input_ids": torch.tensor([s + [0] * (width - len(s)) for s in sequences]),
+        "rows": sequence * width + prompt_lengths[sequence] + position - 1,  # the state that predicts the token
+        "token_ids": step.batch.labels[rows][used],
+        "policy": policy,
+        "imitation": imitation,
+        "support_rows": (divergence_weights > 0).nonzero()[:, 0],
+        "divergence_weights": divergence_weights[divergence_weights > 0],
+        "divergence": step.divergence,
+        "support_ids": part.ids,
+        "teacher_logprobs": part.logprobs,
+        "dense": part.dense,
+    }
+
+
+def _as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None, stop_ids: tuple[int, ...]) -> Rollout:
+    """A completion that somebody else wrote, whole, its end token included."""
+    ids = prompt.reference_ids if writer == "reference" else responses and responses.completion_ids[prompt.prompt_id]
+    if not ids:
+        raise RuntimeError(f"prompt {prompt.prompt_id!r} has no {writer} response")
+    stop = "stop" if ids[-1] in stop_ids else "length"
+    return Rollout(prompt.ids, tuple(ids), len(ids), (0.0,) * len(ids), 0, stop, prompt.prompt_id, 0)  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""What a model must be, and what its bound forward returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from harness.errors import UserError
+from harness.models.head import bind_token_forward
+from harness.models.loading import load_model, stop_ids_of
+from harness.models.pair import shared_vocab_size
+from harness.tiny.language import build_tokenizer
+
+
+def targets(tokens: list[int], support_rows: list[int], support_ids: list[list[int]]) -> dict[str, Any]:
+    """Targets with advantage 1 everywhere, and a divergence of weight 1 whose value is −Σ (log π_S)² over the support."""
+    ones = torch.ones(len(tokens), dtype=torch.float64)
+    ids = torch.tensor(support_ids, dtype=torch.long).reshape(len(support_rows), 3 if support_rows else 0)
+    return {
+        "token_ids": torch.tensor(tokens),
+        "policy": ones,
+        "imitation": 0 * ones,
+        "support_rows": torch.tensor(support_rows, dtype=torch.long),
+        "divergence_weights": ones[: len(support_rows)],
+        "divergence": lambda teacher, student: -(student**2).sum(-1),
+        "support_ids": ids,
+        "teacher_logprobs": torch.zeros(ids.shape, dtype=torch.float64),
+    }
+
+
+def test_bound_forward_gives_the_loss_with_gradient(random_pair: Path) -> None:
+    """Against log_softmax of the plain model's logits, values and gradients."""
+    plain, bound = (load_model(str(random_pair / "student"), dtype="float64") for _ in range(2))
+    bind_token_forward(bound, 64)
+    ids = torch.tensor([[2, 5, 9, 4], [2, 7, 3, 0]])
+    rows, tokens = torch.tensor([1, 2, 4, 5]), [9, 4, 7, 3]
+    given = targets(tokens, [1, 3], [[1, 2, 3], [60, 4, 9]])
+    loss, terms = bound(ids, rows, **given)
+    truth = plain(ids).logits.flatten(0, 1).log_softmax(-1)[rows]
+    support = truth[given["support_rows"]].gather(-1, given["support_ids"])
+    expected = torch.stack([-truth[range(4), tokens].sum(), -(support**2).sum(), truth.new_zeros(())])
+    torch.testing.assert_close(terms, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss, expected.sum(), rtol=0, atol=1e-12)
+    loss.backward()
+    expected.sum().backward()
+    for (name, a), b in zip(bound.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=name)
+    assert list(bound.state_dict()) == list(plain.state_dict())  # names, and so checkpoints, stay the model's own
+
+
+def test_right_padding_changes_nothing(random_pair: Path) -> None:
+    model = load_model(str(random_pair / "student"), dtype="float64")
+    bind_token_forward(model, 64)
+    rows, given = torch.tensor([1, 2]), targets([9, 4], [], [])
+    short, _ = model(torch.tensor([[2, 5, 9, 4]]), rows, **given)
+    padded, terms = model(torch.tensor([[2, 5, 9, 4, 0, 0, 0]]), rows, **given)
+    torch.testing.assert_close(short, padded, rtol=0, atol=1e-12)
+    assert terms[1:].tolist() == [0, 0]
+
+
+def test_a_transformed_head_is_refused(tmp_path: Path) -> None:
+    """Gemma 2 caps its logits: log-probs from hidden states would be silently wrong."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=1.0,
+        initializer_range=1.0,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    with pytest.raises(UserError, match="soft cap"):
+        load_model(str(tmp_path / "gemma"))
+
+
+def test_heads_of_different_size_share_the_smaller(random_pair: Path) -> None:
+    tokenizer, config = build_tokenizer(), load_model(str(random_pair / "student")).config
+    larger = type(config)(**{**config.to_dict(), "vocab_size": 80})
+    assert shared_vocab_size((tokenizer, larger), (tokenizer, config), 8) == 64
+    with pytest.raises(UserError, match="top_k=65"):
+        shared_vocab_size((tokenizer, larger), (tokenizer, config), 65)
+
+
+def test_end_tokens_come_from_both_places(random_pair: Path) -> None:
+    model = load_model(str(random_pair / "student"))
+    model.generation_config.eos_token_id = [1, 5]
+    assert stop_ids_of(model, build_tokenizer()) == (1, 5)

@@ -1,0 +1,126 @@
+"""A dry run checks everything, prints the plan, and touches neither network nor disk; its arithmetic by hand."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness.config.methods import register_methods
+from harness.console.commands import exit_code_of
+from harness.files import ROOT
+from harness.models.sizes import ModelSize, model_size
+from harness.planning.memory import Memory, training_memory
+from harness.results.flops import training_flops
+from harness.results.record import Counters
+from harness.run import compare
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_methods()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run opened a socket")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+def test_the_papers_setting(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert compare(["experiment=table_qwen3_multi", "dry_run=true", f"results_dir={tmp_path / 'results'}"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "stands in for the paper's Qwen3-Nemotron-4B",
+        "21 runs, 15 of them trained",
+        "at most 4,145,152 completion tokens",  # 128 x 4 x 8,096
+        "at most 829,030,400 tokens; all 15: 12,435,456,000",  # x 200; x 15
+        "1,720,574,976 + 4,022,468,096 parameters",
+        "model lllyx/Qwen3-1.7B-SFT@main",
+        "model Qwen/Qwen3-4B@1cfa9a7208912126459214e8b04321603b3df60c",
+        "data HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        "data livecodebench/code_generation_lite@",
+        "data/openthoughts3_multi.jsonl, not there yet",
+    ):
+        assert part in text, part
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tiny_setting_fetches_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert compare(["method=opd,tropd", "seed=0,1", "dry_run=true", f"results_dir={tmp_path / 'results'}"]) == 0
+    text = capsys.readouterr().out
+    assert "Prompts: 4,096 of harness/tiny/prompts.jsonl" in text
+    assert "4 runs, 4 of them trained" in text
+    assert "Would fetch: nothing" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("evaluation.tasks=[aime99]", "Unknown task 'aime99'"),
+        ("engine.micro_batch_prompts=5", "engine.micro_batch_prompts=5 does not divide"),
+        ("setting.top_k=100", "setting.top_k=100 is larger than the shared vocabulary"),
+        ("setting.stepz=3", "unknown key 'setting.stepz'"),
+        ("setting=null", "are chosen by a name"),
+    ],
+)
+def test_bad_input(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(lambda: compare(["hydra.mode=RUN", "dry_run=true", argument])) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # embedding 151936·1536; a layer: q 1536² + 1536, k and v 2·(1536·256 + 256), o 1536², 3·1536·8960, norms 2·1536; norm; head
+        (
+            "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+            2 * 151936 * 1536 + 28 * (2 * 1536**2 + 1536 + 2 * (1536 * 256 + 256) + 3 * 1536 * 8960 + 2 * 1536) + 1536,
+        ),
+        ("Skywork/Skywork-OR1-Math-7B", 7_615_616_512),  # the model card of its base, DeepSeek-R1-Distill-Qwen-7B
+        # no biases; q and k have a norm of 128 each; the head is the embedding
+        (
+            "Qwen/Qwen3-4B",
+            151936 * 2560 + 36 * (2 * 2560 * 4096 + 2 * 2560 * 1024 + 2 * 128 + 3 * 2560 * 9728 + 2 * 2560) + 2560,
+        ),
+        ("harness/tiny/checkpoints/student", 78_272),
+    ],
+)
+def test_sizes(name: str, parameters: int) -> None:
+    size = model_size(name)
+    assert size is not None
+    assert size.parameters == parameters
+
+
+def test_an_unknown_model_has_no_size() -> None:
+    assert model_size("nobody/nothing") is None
+
+
+def test_the_cache_of_a_token() -> None:
+    size = model_size("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
+    assert size is not None
+    assert size.cached_numbers == 2 * 28 * 2 * 128  # keys and values, layers, heads, width
+
+
+def test_operations_by_hand() -> None:
+    """Student 10, teacher 100 parameters: 2·10·3 written + 2·100·2 written by the teacher + (2·100 + 6·10)·5 scored = 1,760."""
+    assert training_flops(10, 100, Counters(student_tokens=3, teacher_tokens=2, scored_tokens=5)) == 60 + 400 + 1300
+
+
+def test_memory_by_hand() -> None:
+    student, teacher = ModelSize(10, 4, 50), ModelSize(100, 8, 60)
+    memory = training_memory(student, teacher, "bfloat16", sequences=3, tokens=7)
+    assert memory == Memory(weights=220, gradients=20, moments=40, cache=2 * 4 * 3 * 7, logits=2**26)
+    assert training_memory(student, teacher, "float32", 1000, 1).cache == 4 * 4 * 512  # no more than 512 side by side
+    assert memory.total == 220 + 20 + 40 + 168 + 2**26
+
+
+def test_every_model_of_a_setting_has_a_size() -> None:
+    for path in (ROOT / "conf" / "setting").glob("[!_]*.yaml"):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key in ("student", "teacher") and "???" not in value:
+                assert model_size(value.split("#")[0].strip()) is not None, line
