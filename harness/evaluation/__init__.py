@@ -1,5 +1,1 @@
 """Evaluation of a model on the tasks of `tasks/`. lm-eval frames tasks and scores; it is imported at the first use."""
-
-from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
-
-__all__ = ["TaskResult", "evaluate", "protocol_hashes"]

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
 from harness.errors import UserError
-from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
+from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import TaskOptions, task_folders
+from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
+from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.files import write_text
 from harness.models.loading import context_length_of, load_config, stored_stop_ids
 from harness.results.record import RunRecord
-from harness.rollout import RolloutEngine
 from harness.sandbox import ALLOW_UNSANDBOXED
 
 if TYPE_CHECKING:
@@ -35,19 +36,21 @@ ROW_FILES = ("items.jsonl", "texts.jsonl")
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A model that is ready to be scored."""
+class CheckpointScoring:
+    """A checkpoint that is to be scored: where its rows go, and whom to tell."""
 
-    engine: RolloutEngine
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int  # positions of the model
-    stop_ids: tuple[int, ...]
+    folder: Path
+    identity: str  # of the weights (harness.config.identity): whose samples the journal's are
+    open_model: Callable[[], AbstractContextManager[EvaluatedModel]]  # entered only if a task is missing
+    begins: Callable[[str], None] = lambda task: None  # called with a task's name before it is scored
+    done: Callable[[RunRecord], None] = lambda record: None  # called with the record after every task
+    quiet: bool = True  # no progress bars
 
 
-def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokenizerBase) -> Evaluated:
+def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokenizerBase) -> EvaluatedModel:
     """A stored model behind an opened engine, whichever it is."""
     length = context_length_of(load_config(source.name, source.revision))
-    return Evaluated(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
+    return EvaluatedModel(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
 
 
 def check_options(evaluation: EvaluationConfig) -> None:
@@ -57,70 +60,41 @@ def check_options(evaluation: EvaluationConfig) -> None:
         TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, task))
 
 
-def protocol_of(evaluation: EvaluationConfig, task: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The protocol hash of a task in this configuration; reads the task's data, runs no model."""
+def load_configured(
+    evaluation: EvaluationConfig, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, LoadedTask]:
+    """The tasks as the configuration wants each of them. Reads their data, runs no model."""
+    loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
-        options = _task_options(evaluation, task)
-        return protocol_hashes([task], tokenizer, data_dir=evaluation.data_dir, **options)[task]
+        for name in dict.fromkeys(names):
+            options = TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, name))
+            loaded |= load_tasks([name], tokenizer, options)
+    return loaded
 
 
 def score(
-    evaluation: EvaluationConfig,
-    task: str,
-    model: Evaluated,
-    run_seed: int,
-    *,
-    quiet: bool = True,
-    journal: SampleJournal | None = None,
-) -> TaskResult:
-    """The outcome of one task; `run_seed` is that of the run that made the model."""
+    evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], model: EvaluatedModel, drawing: Drawing
+) -> list[TaskResult]:
+    """The outcome of loaded tasks, under the configuration's permission to run code."""
     with _unsandboxed(evaluation):
-        (result,) = evaluate(
-            model.engine,
-            model.tokenizer,
-            [task],
-            run_seed=run_seed,
-            max_length=model.max_length,
-            data_dir=evaluation.data_dir,
-            stop_ids=model.stop_ids,
-            quiet=quiet,
-            journal=journal,
-            **_task_options(evaluation, task),
-        )
-    return result
+        return evaluate(model, tasks, drawing)
 
 
 def evaluate_missing(
-    record: RunRecord,
-    folder: Path,
-    evaluation: EvaluationConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    identity: str,
-    load: Callable[[], Evaluated],
-    *,
-    quiet: bool = True,
-    begins: Callable[[str], None] = lambda task: None,
-    done: Callable[[RunRecord], None] = lambda record: None,
+    record: RunRecord, evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], checkpoint: CheckpointScoring
 ) -> RunRecord:
-    """Scores a checkpoint on every task of the configuration that its record lacks, and returns the record with them.
-
-    Args:
-        folder: where the rows go.
-        identity: of the weights (harness.config.settings.model_identity): whose samples the journal's are.
-        load: makes the model ready; called only if a task is missing.
-        quiet: no progress bars.
-        begins: called with a task's name before it is scored. done: called with the record after every task.
-    """
+    """Scores a checkpoint on every task that its record lacks, and returns the record with them."""
     have = {(entry.task, entry.protocol_hash) for entry in record.evaluations}
-    missing = [task for task in evaluation.tasks if (task, protocol_of(evaluation, task, tokenizer)) not in have]
+    missing = {name: task for name, task in tasks.items() if (name, task.protocol_hash) not in have}
     if not missing:
         return record
-    model = load()
-    with SampleJournal(folder / JOURNAL, identity) as journal:
-        for task in missing:
-            begins(task)
+    folder, identity = checkpoint.folder, checkpoint.identity
+    with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity) as journal:
+        drawing = Drawing(record.seed, journal, checkpoint.quiet)
+        for name, task in missing.items():
+            checkpoint.begins(name)
             started = time.perf_counter()
-            result = score(evaluation, task, model, record.seed, quiet=quiet, journal=journal)
+            (result,) = score(evaluation, {name: task}, model, drawing)
             _write_rows(folder, result)
             _write_lm_eval(folder, result, identity)
             seconds = record.counters.evaluation_s + time.perf_counter() - started
@@ -129,7 +103,7 @@ def evaluate_missing(
                 evaluations=(*record.evaluations, result.evaluation),
                 counters=dataclasses.replace(record.counters, evaluation_s=seconds),
             )
-            done(record)
+            checkpoint.done(record)
     return record
 
 

@@ -12,18 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.evaluation.journal import SampleJournal
-from harness.evaluation.loading import TASKS_DIR, LoadedTask, TaskOptions, load_tasks, unobtrusive_lm_eval
+from harness.evaluation.loading import LoadedTask, unobtrusive_lm_eval
+from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.results.record import Evaluation, ItemRow
-from harness.rollout import Progress, RolloutEngine
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from harness.evaluation.lm import EngineLM
 
 
@@ -43,39 +39,12 @@ class TaskResult:
 
 
 def evaluate(
-    engine: RolloutEngine,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: Sequence[str],
-    *,
-    run_seed: int,
-    max_length: int,
-    samples: int | None = None,
-    data_dir: str | None = None,
-    limit: int | None = None,
-    generation: Mapping[str, Any] | None = None,
-    stop_ids: Sequence[int] | None = None,
-    quiet: bool = False,
-    progress: Progress | None = None,
-    journal: SampleJournal | None = None,
-    keep_private_texts: bool = False,
-    tasks_dir: Path = TASKS_DIR,
+    model: EvaluatedModel, tasks: Mapping[str, LoadedTask], drawing: Drawing, keep_private_texts: bool = False
 ) -> list[TaskResult]:
-    """Evaluates the engine's model on `tasks`, in their order.
+    """Evaluates a model on loaded tasks (harness.evaluation.loading), in their order.
 
-    Args:
-        run_seed: the seed of the run that made the model; with task, problem and repeat it decides every sample. The
-            method is no coordinate, so that methods are compared on the same random numbers.
-        max_length: positions of the model. A completion may fill what the prompt leaves; a prompt is never shortened.
-        samples: per problem; None: as many as each task's file says.
-        data_dir: folder with `<task>/test.jsonl` for the tasks whose data are not beside them.
-        limit: the first problems only, for trying things out.
-        generation: replaces entries of every task's generation_kwargs, e.g. {"max_gen_toks": 512}. Like samples and
-            limit it is part of the protocol hash.
-        stop_ids: end tokens; None: the tokenizer's.
-        quiet: no progress bars. progress: called with the number of tokens written since the last call.
-        journal: samples that are in it are not generated again, and finished ones are added to it.
-        keep_private_texts: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end
-            up in training data. A response repeats its question.
+    `keep_private_texts`: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end up in
+    training data. A response repeats its question.
     """
     if not tasks:
         return []
@@ -83,49 +52,20 @@ def evaluate(
 
     from harness.evaluation.lm import EngineLM
 
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
-    loaded = load_tasks(tasks, tokenizer, options)
-    lm = EngineLM(
-        engine,
-        tokenizer,
-        run_seed=run_seed,
-        max_length=max_length,
-        stop_ids=stop_ids,
-        quiet=quiet,
-        progress=progress,
-        journal=journal,
-    )
+    lm = EngineLM(model, drawing)
+    some = {name: task.documents for name, task in tasks.items() if task.documents is not None}
     with unobtrusive_lm_eval():
         results = run_lm_eval(
             lm=lm,
-            task_dict={"tasks": {name: task.task for name, task in loaded.items()}},
-            samples=None if limit is None else {name: _first(task, limit) for name, task in loaded.items()},
+            task_dict={"tasks": {name: loaded.task for name, loaded in tasks.items()}},
+            samples=some or None,
             bootstrap_iters=0,
             log_samples=True,
-            apply_chat_template=tokenizer.chat_template is not None,
+            apply_chat_template=model.tokenizer.chat_template is not None,
             fewshot_as_multiturn=True,
         )
     assert results is not None  # None on ranks other than 0; there is one rank
-    return [_task_result(name, loaded[name], results, lm, keep_private_texts) for name in tasks]
-
-
-def protocol_hashes(
-    tasks: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    samples: int | None = None,
-    data_dir: str | None = None,
-    limit: int | None = None,
-    generation: Mapping[str, Any] | None = None,
-    tasks_dir: Path = TASKS_DIR,
-) -> dict[str, str]:
-    """The protocol hash of every task, as `evaluate` would write it, without running a model."""
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
-    return {name: task.protocol_hash for name, task in load_tasks(tasks, tokenizer, options).items()}
-
-
-def _first(loaded: LoadedTask, problems: int) -> list[int]:
-    """The documents of the first problems."""
-    return list(range(min(problems * loaded.documents_per_problem, len(loaded.task.eval_docs))))
+    return [_task_result(name, loaded, results, lm, keep_private_texts) for name, loaded in tasks.items()]
 
 
 def _task_result(

@@ -17,12 +17,11 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
-from harness.evaluation.journal import SampleJournal
 from harness.evaluation.loading import GENERATION_KEYS
-from harness.rollout import Progress, RolloutEngine, RolloutRequest, Sampling
+from harness.evaluation.model import Drawing, EvaluatedModel
+from harness.rollout import Progress, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.types import Rollout
 
@@ -53,49 +52,21 @@ class _Planned:
 class EngineLM(LM):
     """Answers lm-eval's generation requests with a RolloutEngine."""
 
-    def __init__(
-        self,
-        engine: RolloutEngine,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        run_seed: int,
-        max_length: int,
-        stop_ids: Sequence[int] | None = None,
-        quiet: bool = False,
-        progress: Progress | None = None,
-        journal: SampleJournal | None = None,
-    ) -> None:
-        """
-        Args:
-            run_seed: the seed of the run that made the model; a coordinate of every sample's seed.
-            max_length: positions of the model, prompt and completion together.
-            stop_ids: end tokens; default: the tokenizer's.
-            quiet: no progress bar (nor is there one where stderr is not a terminal).
-            progress: also called with the number of tokens written since the last call.
-            journal: samples that are in it are not generated again, and finished ones are added to it.
-        """
+    def __init__(self, model: EvaluatedModel, drawing: Drawing) -> None:
         super().__init__()
-        self._engine = engine
-        self._tokenizer = tokenizer
-        self._run_seed = run_seed
-        self._max_length = max_length
-        default_stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        self._stop_ids = tuple(default_stop if stop_ids is None else stop_ids)
-        self._quiet = quiet or not sys.stderr.isatty()
-        self._progress = progress
-        self._journal = journal
-        self.samples: dict[tuple[str, int], list[Sample]] = defaultdict(
-            list
-        )  # by (task, document), in the order of the repeats
+        self._model, self._drawing = model, drawing
+        self._quiet = drawing.quiet or not sys.stderr.isatty()
+        # by (task, document), in the order of the repeats
+        self.samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
 
     @property
     def tokenizer_name(self) -> str:
         """Names lm-eval's cache of requests, which the harness does not use."""
-        return str(self._tokenizer.name_or_path).replace("/", "__")
+        return str(self._model.tokenizer.name_or_path).replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Renders the conversation as the model's own prompt text."""
-        rendered = self._tokenizer.apply_chat_template(
+        rendered = self._model.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
@@ -118,21 +89,23 @@ class EngineLM(LM):
         """The completion of every plan: from the journal, or else from the engine."""
         own = [dataclasses.replace(sampling, max_new_tokens=plan.limit) for plan in planned]
         found = {}
-        if self._journal is not None:
-            stored = [self._journal.find(plan.request, limited) for plan, limited in zip(planned, own, strict=True)]
+        if self._drawing.journal is not None:
+            stored = [
+                self._drawing.journal.find(plan.request, limited) for plan, limited in zip(planned, own, strict=True)
+            ]
             found = {index: rollout for index, rollout in enumerate(stored) if rollout is not None}
             bar.update(sum(planned[index].limit for index in found))
         wanted = [index for index in range(len(planned)) if index not in found]
 
         def finished(position: int, rollout: Rollout) -> None:
-            if self._journal is not None:
-                self._journal.add(planned[wanted[position]].request, own[wanted[position]], rollout)
+            if self._drawing.journal is not None:
+                self._drawing.journal.add(planned[wanted[position]].request, own[wanted[position]], rollout)
 
         if wanted:
             # one call for all, so that they share batches: the engine's limit is the longest of theirs
             longest = dataclasses.replace(sampling, max_new_tokens=max(planned[index].limit for index in wanted))
             requests = [planned[index].request for index in wanted]
-            drawn = self._engine.generate(requests, longest, self._reporter(bar), finished)
+            drawn = self._model.engine.generate(requests, longest, self._reporter(bar), finished)
             found |= dict(zip(wanted, drawn, strict=True))
         return [found[index] for index in range(len(planned))]
 
@@ -154,7 +127,7 @@ class EngineLM(LM):
                 RolloutRequest(
                     prompt_id=item,
                     prompt_ids=prompts[prompt],
-                    seed=seed_of("evaluation", self._run_seed, *key, drawn[key]),
+                    seed=seed_of("evaluation", self._drawing.run_seed, *key, drawn[key]),
                     sample_index=repeat_of(instance.doc, drawn[key]),
                 ),
                 limit=min(sampling.max_new_tokens, self._room(len(prompts[prompt]), item)),
@@ -167,14 +140,16 @@ class EngineLM(LM):
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         """Ids of the prompt. A chat template writes its own special tokens: none is added to what it rendered."""
-        return tuple(self._tokenizer.encode(prompt, add_special_tokens=self._tokenizer.chat_template is None))
+        return tuple(
+            self._model.tokenizer.encode(prompt, add_special_tokens=self._model.tokenizer.chat_template is None)
+        )
 
     def _room(self, prompt_tokens: int, item: str) -> int:
         """Positions that the prompt leaves for the completion."""
-        room = self._max_length - prompt_tokens
+        room = self._model.max_length - prompt_tokens
         if room < 1:
             raise UserError(
-                f"The prompt of {item} has {prompt_tokens} tokens and leaves no room in the model's {self._max_length} "
+                f"The prompt of {item} has {prompt_tokens} tokens and leaves no room in the model's {self._model.max_length} "
                 "positions; prompts are never shortened, so evaluate this task with a model of a longer context."
             )
         return room
@@ -191,7 +166,7 @@ class EngineLM(LM):
             temperature=temperature if kwargs.get("do_sample", temperature > 0) else 0.0,
             top_p=float(kwargs.get("top_p", 1.0)),
             top_k=max(int(kwargs.get("top_k", 0)), 0),
-            stop_ids=self._stop_ids,
+            stop_ids=self._model.stop_ids,
         )
 
     def _read(self, plan: _Planned, rollout: Rollout) -> tuple[str, Sample]:
@@ -202,9 +177,9 @@ class EngineLM(LM):
         ids = list(rollout.completion_ids[: plan.limit])
         tokens = len(ids)
         stop_reason: str = rollout.stop_reason if tokens == len(rollout.completion_ids) else "length"
-        if ids and ids[-1] in self._stop_ids:
+        if ids and ids[-1] in self._model.stop_ids:
             ids = ids[:-1]
-        text = str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        text = str(self._model.tokenizer.decode(ids, skip_special_tokens=False))
         cuts = [at for stop in plan.until if stop and (at := text.find(stop)) >= 0]
         if cuts:
             text, stop_reason = text[: min(cuts)], "stop"
@@ -228,8 +203,8 @@ class EngineLM(LM):
     def _reporter(self, bar: tqdm) -> Progress:
         def report(tokens: int) -> None:
             bar.update(tokens)
-            if self._progress is not None:
-                self._progress(tokens)
+            if self._drawing.progress is not None:
+                self._drawing.progress(tokens)
 
         return report
 

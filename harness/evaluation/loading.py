@@ -42,6 +42,14 @@ class LoadedTask:
     samples: int  # per problem
     documents_per_problem: int = 1  # more where every repeat of a problem has a prompt of its own (REPEAT_DOCUMENTS)
     private: bool = False  # its texts are not written down (metadata `keep_texts_private`)
+    limit: int | None = None  # the first problems only
+
+    @property
+    def documents(self) -> list[int] | None:
+        """The documents that are evaluated; None: all."""
+        if self.limit is None:
+            return None
+        return list(range(min(self.limit * self.documents_per_problem, len(self.task.eval_docs))))
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,14 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
         "chat_template": tokenizer.chat_template,
     }
     samples = documents if REPEAT_DOCUMENTS in metadata else int(config.get("repeats", 1))
-    return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("keep_texts_private", False)))
+    return LoadedTask(
+        task,
+        _digest(protocol),
+        samples,
+        documents_per_problem=documents,
+        private=bool(metadata.get("keep_texts_private", False)),
+        limit=options.limit,
+    )
 
 
 def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str, str]:

@@ -7,8 +7,8 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,15 @@ from harness.config.settings import EvaluationConfig, Execution, strict, whole_n
 from harness.engines.checks import check_engine_options, device_name
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
-from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, protocol_of
+from harness.evaluation.checkpoint import (
+    CheckpointScoring,
+    check_rows,
+    evaluate_missing,
+    evaluated_source,
+    load_configured,
+)
+from harness.evaluation.loading import LoadedTask
+from harness.evaluation.model import EvaluatedModel
 from harness.files import check_writable, locate
 from harness.models.loading import load_config, load_tokenizer
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
@@ -88,7 +96,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     """
     run = _own_run(config)
     folder = run or _folder_of(config)
-    protocols = {task: protocol_of(config.evaluation, task, _tokenizer(config)) for task in config.evaluation.tasks}
+    tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))
     check_writable(folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -98,11 +106,11 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
                     f"{folder} was made with engine={record.engine}, and a row has one engine: give engine={record.engine}."
                 )
             check_rows(folder)
-            record = _score(config, folder, record)
+            record = _score(config, folder, record, tasks)
     except Timeout:
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
-    asked = [entry for entry in record.evaluations if protocols.get(entry.task) == entry.protocol_hash]
-    return folder, record, sorted(asked, key=lambda entry: config.evaluation.tasks.index(entry.task))
+    found = {(entry.task, entry.protocol_hash): entry for entry in record.evaluations}
+    return folder, record, [found[name, task.protocol_hash] for name, task in tasks.items()]
 
 
 def _own_run(config: EvaluateConfig) -> Path | None:
@@ -164,9 +172,8 @@ def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
     )
 
 
-def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord:
+def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mapping[str, LoadedTask]) -> RunRecord:
     path = folder / "record.json"
-    identity = model_identity(config.checkpoint, config.revision)
     torch.set_num_threads(config.engine.threads)
     reset_peak_memory()
 
@@ -175,14 +182,14 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
         newest = latest.evaluations[-1]
         print(f"{newest.task}: {100 * newest.score:.2f} %, {newest.problems} x {newest.samples}", file=sys.stderr)
 
-    with ExitStack() as stack:
-
-        def load() -> Evaluated:
-            return stack.enter_context(load_checkpoint(config, folder))
-
-        scored = evaluate_missing(
-            record, folder, config.evaluation, _tokenizer(config), identity, load, quiet=False, done=done
-        )
+    checkpoint = CheckpointScoring(
+        folder=folder,
+        identity=model_identity(config.checkpoint, config.revision),
+        open_model=lambda: load_checkpoint(config, folder),
+        done=done,
+        quiet=False,
+    )
+    scored = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     if scored is not record or record.status == "started":
         counters = scored.counters
         if not counters.steps:  # otherwise it is the training's
@@ -193,7 +200,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
 
 
 @contextmanager
-def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[Evaluated]:
+def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[EvaluatedModel]:
     """The checkpoint behind the engine of the configuration; a server's log goes to the folder."""
     vocab_size = load_config(config.checkpoint, config.revision).get_text_config().vocab_size
     source = Source(config.checkpoint, config.revision, config.dtype)

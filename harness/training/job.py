@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import traceback
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,18 @@ from harness.config.identity import model_identity
 from harness.config.settings import RunConfig
 from harness.console.progress import RunProgress
 from harness.engines.checks import device_of
-from harness.engines.opening import Opened, Source, open_engine, open_hf
+from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
-from harness.evaluation.checkpoint import Evaluated, evaluate_missing, evaluated_source, score
-from harness.models.loading import context_length, load_tokenizer
+from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
+from harness.evaluation.model import EvaluatedModel
+from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.results.record import CURVE, Counters, RunRecord, load_record, write_record
-from harness.rollout.weights import CheckedWeights
-from harness.scoring.hf import HFScorer
+from harness.results.record import Counters, RunRecord, load_record, write_record
 from harness.training import ranks
-from harness.training.guidance import load_or_make_responses
-from harness.training.loaded import Models, load_models
-from harness.training.prompts import load_prompts, prompt_order
-from harness.training.recorder import StepRecorder, complete_checkpoint, read_metrics
-from harness.training.self_check import check_engine, check_served, report_difference
-from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
-
-CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
+from harness.training.recorder import read_metrics
+from harness.training.train import train
 
 
 def run_job(config: RunConfig) -> RunRecord:
@@ -89,114 +82,6 @@ def _agree_to_train(config: RunConfig, needed: bool) -> bool:
     return ranks.from_main(needed) if config.method is not None else False
 
 
-def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
-    """Trains from the last complete checkpoint (or the start) and leaves `checkpoint/`."""
-    progress.phase("loading")
-    models = load_models(config)
-    with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
-        _train(config, folder, progress, models, student, teacher)
-
-
-def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
-    setting = config.setting
-    source = Source(setting.student, setting.student_revision, setting.dtype)
-    return open_engine(config.engine, source, models.vocab_size, folder, model=models.student)
-
-
-def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
-    if models.teacher is not None:
-        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch)
-    setting = config.setting
-    source = Source(setting.teacher, setting.teacher_revision, setting.dtype)
-    return open_engine(config.engine, source, models.vocab_size, folder, role="teacher")
-
-
-def _train(
-    config: RunConfig, folder: Path, progress: RunProgress, models: Models, student: Opened, teacher: Opened
-) -> None:
-    assert config.method is not None and student.weights is not None
-    setting = config.setting
-    prompts = load_prompts(
-        setting.prompts, models.tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
-    )
-    responses = None
-    if config.method.needs_teacher_responses():
-        sampling = training_sampling(setting, models.stop_ids)
-        cache = config.results_dir / CACHE_FOLDER
-        needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
-        identity = setting.teacher_identity()
-        responses = load_or_make_responses(cache, identity, teacher.engine, prompts, sampling, needed, progress.bar)
-    weights = student.weights
-    if student.backend is not None:
-        check_served(student.backend, models, setting.dtype)
-        weights = CheckedWeights(
-            weights, lambda version: report_difference(machinery, setting.dtype, f"at version {version}")
-        )
-    machinery = Machinery(
-        student=models.student,
-        engine=student.engine,
-        student_scorer=HFScorer(models.student, models.vocab_size),
-        teacher_scorer=teacher.scorer,
-        prompts=prompts,
-        responses=responses,
-        stop_ids=models.stop_ids,
-        vocab_size=models.vocab_size,
-        weights=weights,
-        engine_is_trainer=student.backend is None,
-    )
-    if machinery.engine_is_trainer:
-        check_engine(machinery, setting.dtype)
-    recorder = StepRecorder(
-        folder,
-        progress,
-        lambda: _development_scores(config, models, machinery, trainer.state.global_step),
-        config.evaluation.dev_every,
-        lambda ids: str(models.tokenizer.decode(list(ids))),
-    )
-    trainer = DistillationTrainer(
-        machinery,
-        config.method,
-        setting,
-        config.engine,
-        config.seed,
-        folder / "trainer",
-        [recorder] if ranks.index() == 0 else [],
-    )
-    recorder.attach(trainer)
-    resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
-    if ranks.index() == 0:
-        recorder.start_from(resume_from)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    _save_final(models, trainer, folder)
-
-
-def _save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> None:
-    """Writes `checkpoint/` under a temporary name, renames it, and only then drops the resumable checkpoints."""
-    temporary = folder / "checkpoint.tmp"
-    if ranks.index() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(temporary))  # gathers the shards: all ranks take part
-        (temporary / "training_args.bin").unlink(missing_ok=True)
-    elif ranks.index() == 0:
-        whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
-        whole.save_pretrained(temporary)
-    if ranks.index() == 0:
-        models.tokenizer.save_pretrained(temporary)
-        os.replace(temporary, folder / "checkpoint")
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
-
-
-def _development_scores(config: RunConfig, models: Models, machinery: Machinery, step: int) -> dict[str, float]:
-    task = config.evaluation.dev_task
-    if task is None:
-        return {}
-    machinery.weights.push(step)
-    length = context_length(models.student)
-    evaluated = Evaluated(machinery.engine, models.tokenizer, length, models.stop_ids)
-    return {f"{CURVE}{task}": score(config.evaluation, task, evaluated, config.seed).evaluation.score}
-
-
 def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
     """Scores the run on every task of the configuration that its record lacks; trains nothing."""
     setting = config.setting
@@ -206,24 +91,22 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     }
     name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
+    source = Source(name, revision, setting.dtype)
 
-    with ExitStack() as stack:
+    @contextmanager
+    def open_model() -> Iterator[EvaluatedModel]:
+        with open_engine(config.engine, source, check_pair(config), folder) as opened:
+            yield evaluated_source(opened, source, tokenizer)
 
-        def load() -> Evaluated:
-            source = Source(name, revision, setting.dtype)
-            opened = stack.enter_context(open_engine(config.engine, source, check_pair(config), folder))
-            return evaluated_source(opened, source, tokenizer)
-
-        evaluated = evaluate_missing(
-            record,
-            folder,
-            config.evaluation,
-            tokenizer,
-            model_identity(name, revision),
-            load,
-            begins=lambda task: progress.phase(f"evaluating {task}"),
-            done=lambda record: write_record(folder / "record.json", record),
-        )
+    checkpoint = CheckpointScoring(
+        folder=folder,
+        identity=model_identity(name, revision),
+        open_model=open_model,
+        begins=lambda task: progress.phase(f"evaluating {task}"),
+        done=lambda record: write_record(folder / "record.json", record),
+    )
+    tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
+    evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else _now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
 

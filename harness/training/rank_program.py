@@ -21,7 +21,7 @@ def follow(runs: Sequence[RunConfig]) -> None:
     """What a rank other than 0 does under `accelerate launch -m harness.run`: trains with rank 0, which does all the rest."""
     from harness.console.progress import RunProgress
     from harness.engines.checks import device_of
-    from harness.training.job import train
+    from harness.training.train import train
 
     for run in runs:
         start(device_of(run))
@@ -35,7 +35,7 @@ def main() -> None:
     from harness.console.commands import quiet_libraries
     from harness.console.progress import RunProgress
     from harness.engines.checks import device_of
-    from harness.training.job import train
+    from harness.training.train import train
 
     quiet_libraries()
     config, folder = pickle.loads(Path(sys.argv[1]).read_bytes())

@@ -11,19 +11,26 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.console.progress import RunProgress
-from harness.results.samples import SAMPLES_FILE, Decode, is_sampled, sample_row
-
-if TYPE_CHECKING:
-    from harness.training.trainer import DistillationTrainer
+from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, sample_row
 
 MARKER = "complete"
 METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass
+class StepLog:
+    """What is known of the step that is being made: the trainer writes it, the recorder reads it when the step is logged."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    sample: CreditSample | None = None
+    update_started: float = 0.0  # when the credit was ready, on the clock of time.perf_counter
 
 
 class StepRecorder(TrainerCallback):
@@ -32,31 +39,19 @@ class StepRecorder(TrainerCallback):
     def __init__(
         self,
         folder: Path,
+        log: StepLog,
         progress: RunProgress,
-        development_scores: Callable[[], dict[str, float]],
+        development_scores: Callable[[int], dict[str, float]],
         every: int,
         decode: Decode,
     ) -> None:
         self.path = folder / METRICS_FILE
         self.samples_path = folder / SAMPLES_FILE
+        self.log = log
         self.progress = progress
-        self.development_scores = development_scores
+        self.development_scores = development_scores  # of the weights after a step
         self.every = every  # steps between two development scores
         self.decode = decode  # token ids to text
-        self._trainer: DistillationTrainer | None = None
-
-    def attach(self, trainer: DistillationTrainer) -> None:
-        """The trainer whose step metrics are recorded."""
-        self._trainer = trainer
-
-    def start_from(self, checkpoint: Path | None) -> None:
-        """Cuts off the rows that the checkpoint does not know of."""
-        step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-        for path in (self.path, self.samples_path):
-            rows = [row for row in _read_rows(path) if row["step"] <= step]
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(temporary, path)
 
     def on_log(
         self,
@@ -67,16 +62,16 @@ class StepRecorder(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Called once after every optimiser step, before a checkpoint is saved."""
-        if logs is None or "grad_norm" not in logs or self._trainer is None:
+        if logs is None or "grad_norm" not in logs:
             return  # the summary at the end of training
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
-        row |= self._trainer.metrics
+        row |= self.log.metrics
         if step % self.every == 0 or step == state.max_steps:
-            row |= self.development_scores()
+            row |= self.development_scores(step)
         _append(self.path, row)
-        if self._trainer.sample is not None and is_sampled(step, state.max_steps):
-            _append(self.samples_path, sample_row(step, self._trainer.sample, self.decode))
+        if self.log.sample is not None and is_sampled(step, state.max_steps):
+            _append(self.samples_path, sample_row(step, self.log.sample, self.decode))
         self.progress.step(step, row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -95,6 +90,17 @@ def complete_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def cut_rows(folder: Path, checkpoint: Path | None) -> None:
+    """Cuts off the rows in the run's folder that the checkpoint does not know of."""
+    step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    for name in (METRICS_FILE, SAMPLES_FILE):
+        path = folder / name
+        rows = [row for row in _read_rows(path) if row["step"] <= step]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(temporary, path)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

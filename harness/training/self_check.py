@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import torch
 
 from harness.errors import UserError
-from harness.rollout import RolloutRequest, Sampling
+from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.vllm import Backend
 from harness.rollout.worker import vocabulary_digest
-from harness.scoring import Completion, ScoreRequest
+from harness.scoring import Completion, Scorer, ScoreRequest
 from harness.seeds import seed_of
 from harness.training.loaded import Models
-from harness.training.trainer import Machinery
+from harness.training.prompts import Prompt
 
-MISMATCH_LIMIT = {
-    "float64": 1e-6,
-    "float32": 1e-3,
-    "bfloat16": 0.5,
-}  # nats; engine against trainer on one fixed sequence
+# Engine against trainer on one fixed sequence, nats, by the type of the weights.
+MISMATCH_LIMIT = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.5}
+WRITTEN_TOKENS = 16  # of the fixed sequence
 
 
-def check_engine(machinery: Machinery, dtype: str) -> float:
-    """Start-up self-check: engine and trainer score one fixed sequence; returns the largest difference in log-prob, nats."""
-    prompt = machinery.prompts[0]
-    request = RolloutRequest(prompt.prompt_id, prompt.ids, seed_of("self_check"))
-    rollout = machinery.engine.generate([request], Sampling(max_new_tokens=16))[0]
-    scored = machinery.student_scorer.score([Completion(rollout.prompt_ids, rollout.completion_ids)], ScoreRequest())
-    difference = (scored.signal.logprobs[0] - torch.tensor(rollout.logprobs)).abs().max().item()
-    if not difference <= MISMATCH_LIMIT[dtype]:
-        raise RuntimeError(
-            f"rollout engine and trainer disagree by {difference:.3g} nats on one sequence, the limit is {MISMATCH_LIMIT[dtype]}"
+@dataclass(frozen=True)
+class SelfCheck:
+    """One fixed sequence, written by the engine and scored by the trainer."""
+
+    engine: RolloutEngine
+    scorer: Scorer  # the trainer's, of the same model
+    prompt: Prompt
+    dtype: str
+
+    def difference(self) -> float:
+        """The largest difference in log-prob, nats; RuntimeError where it is beyond the limit."""
+        request = RolloutRequest(self.prompt.prompt_id, self.prompt.ids, seed_of("self_check"))
+        rollout = self.engine.generate([request], Sampling(max_new_tokens=WRITTEN_TOKENS))[0]
+        scored = self.scorer.score([Completion(rollout.prompt_ids, rollout.completion_ids)], ScoreRequest())
+        difference = (scored.signal.logprobs[0] - torch.tensor(rollout.logprobs)).abs().max().item()
+        limit = MISMATCH_LIMIT[self.dtype]
+        if not difference <= limit:
+            raise RuntimeError(
+                f"rollout engine and trainer disagree by {difference:.3g} nats on one sequence, the limit is {limit}"
+            )
+        return difference
+
+    def report(self, version: int) -> None:
+        """The check after weights were pushed, said on stderr."""
+        print(
+            f"self-check at version {version}: engine and trainer differ by at most {self.difference():.2g} nats on one "
+            f"sequence (limit {MISMATCH_LIMIT[self.dtype]})",
+            file=sys.stderr,
         )
-    return difference
-
-
-def report_difference(machinery: Machinery, dtype: str, when: str) -> None:
-    difference = check_engine(machinery, dtype)
-    print(
-        f"self-check {when}: engine and trainer differ by at most {difference:.2g} nats on one sequence (limit {MISMATCH_LIMIT[dtype]})",
-        file=sys.stderr,
-    )
 
 
 def check_served(backend: Backend, models: Models, dtype: str) -> None:

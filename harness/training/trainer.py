@@ -1,9 +1,8 @@
 """DistillationTrainer: one training step, readable from top to bottom.
 
-`get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches;
-`compute_loss` turns one micro-batch
-into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices) is
-transformers.Trainer's. No method is named here.
+`get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches; `compute_loss`
+turns one micro-batch into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices)
+is transformers.Trainer's. No method is named here.
 
 Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
 a divergence weight, K support ids.
@@ -23,13 +22,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
-from harness.config.settings import Execution, Setting
+from harness.config.settings import RunConfig, Setting
 from harness.divergences import topk_forward_kl
 from harness.models.head import bind_token_forward
 from harness.numerics.credit import Coefficients, compute_coefficients, importance_ratios
 from harness.numerics.loss import TeacherRows
 from harness.results.provenance import peak_memory_bytes
-from harness.results.samples import CreditSample, credit_sample
+from harness.results.samples import credit_sample
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.weights import WeightSync
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
@@ -40,8 +39,9 @@ from harness.training.arguments import training_arguments
 from harness.training.guidance import TeacherResponses, choose_prefixes
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
+from harness.training.recorder import StepLog
 from harness.training.trackers import place_logs
-from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
+from harness.types import Divergence, Rollout, SignalRequest, TokenBatch, TokenSignal
 
 PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
 LOSS_TERMS = ("policy", "divergence", "imitation")
@@ -61,6 +61,15 @@ class Machinery:
     vocab_size: int  # shared by both models
     weights: WeightSync  # brings the student's weights into the engine
     engine_is_trainer: bool = True  # the engine samples from the trainer's own tensors: its log-probs are the trainer's
+
+
+@dataclass(frozen=True)
+class Written:
+    """The completions of a step's prompts, and what else came of writing them."""
+
+    rollouts: list[Rollout]
+    weights_s: float = 0.0  # seconds that the engine took for the student's weights
+    scoring: EagerScoring | None = None  # by the teacher, begun while they were written; None: not begun
 
 
 @dataclass(frozen=True)
@@ -107,24 +116,16 @@ class DistillationTrainer(Trainer):
     loss_is_scaled_for_ga = True  # compute_loss returns shares of the step's loss: micro-batches add up
 
     def __init__(
-        self,
-        machinery: Machinery,
-        method: Method,
-        setting: Setting,
-        execution: Execution,
-        seed: int,
-        folder: Path,
-        callbacks: list[TrainerCallback],
+        self, machinery: Machinery, config: RunConfig, folder: Path, log: StepLog, callbacks: list[TrainerCallback]
     ) -> None:
-        self.machinery, self.method, self.setting, self.run_seed = machinery, method, setting, seed
-        self.metrics: dict[str, float] = {}  # of the current step; the recorder reads them when the step is logged
-        self.sample: CreditSample | None = None  # of the current step; likewise
-        self.overlap = execution.overlap
-        self._eager: EagerScoring | None = None  # of the step whose completions are being written
+        assert config.method is not None  # untrained rows come here never
+        self.machinery, self.method, self.setting, self.run_seed = machinery, config.method, config.setting, config.seed
+        self.step_log = log
+        self.overlap = config.engine.overlap
         bind_token_forward(machinery.student, machinery.vocab_size)
-        positions = Positions(setting.steps * setting.prompts_per_step)
-        self.order = prompt_order(len(machinery.prompts), seed, len(positions))
-        arguments = training_arguments(setting, execution, seed, folder)
+        positions = Positions(self.setting.steps * self.setting.prompts_per_step)
+        self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
+        arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
         super().__init__(
             machinery.student, arguments, data_collator=_as_is, train_dataset=positions, callbacks=callbacks
         )
@@ -140,22 +141,24 @@ class DistillationTrainer(Trainer):
         micro_positions, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not micro_positions:
             return [], None
-        started, self._weights_s = time.perf_counter(), 0.0
+        started = time.perf_counter()
         slots = [position % self.setting.prompts_per_step for batch in micro_positions for position in batch]
         progress = self.state.global_step / self.setting.steps
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped):
-            rollouts = self.write_completions(slots, progress)
+            written = self.write_completions(slots, progress)
             rolled_out = time.perf_counter()
-            per_prompt = len(rollouts) // len(slots)  # 1 where somebody else than the student wrote
+            per_prompt = len(written.rollouts) // len(slots)  # 1 where somebody else than the student wrote
             rows = [slot * per_prompt + sample for slot in slots for sample in range(per_prompt)]
-            step = self.assign_credit(rollouts, progress, rows)
-        scored = time.perf_counter()
-        self.metrics |= {"time/rollout_s": rolled_out - started, "time/scoring_s": scored - rolled_out}
-        self.metrics["time/weights_s"] = self._weights_s  # a part of the rollout's
-        self._update_started = scored
+            step = self.assign_credit(written, progress, rows)
+        scored = self.step_log.update_started = time.perf_counter()
+        self.step_log.metrics |= {
+            "time/rollout_s": rolled_out - started,
+            "time/scoring_s": scored - rolled_out,
+            "time/weights_s": written.weights_s,  # a part of the rollout's
+        }
         return micro_batches(step, [len(batch) * per_prompt for batch in micro_positions]), None
 
-    def write_completions(self, slots: Sequence[int], progress: float) -> list[Rollout]:
+    def write_completions(self, slots: Sequence[int], progress: float) -> Written:
         """The completions of some of the step's prompts, `samples_per_prompt` for each, prompt by prompt.
 
         `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share, all of them on one rank.
@@ -165,7 +168,7 @@ class DistillationTrainer(Trainer):
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.completions(progress, generator_of("writer", seed, step).random())
         if writer != "student":
-            return [_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots]
+            return Written([_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
@@ -173,40 +176,41 @@ class DistillationTrainer(Trainer):
             prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
         requests = [
             RolloutRequest(
-                everyone[slot].prompt_id,
-                everyone[slot].ids,
-                seed_of("sampling", seed, step, slot, sample),
-                sample,
-                prefixes[slot],
+                prompt_id=everyone[slot].prompt_id,
+                prompt_ids=everyone[slot].ids,
+                seed=seed_of("sampling", seed, step, slot, sample),
+                sample_index=sample,
+                prefix_ids=prefixes[slot],
             )
             for slot in slots
             for sample in range(self.setting.samples_per_prompt)
         ]
         pushing = time.perf_counter()
         self.machinery.weights.push(step)
-        self._weights_s = time.perf_counter() - pushing
+        weights_s = time.perf_counter() - pushing
         sampling = training_sampling(self.setting, self.machinery.stop_ids)
+        scoring = None
         if self.overlap:
-            request = self._teacher_request(progress)
-            self._eager = EagerScoring(self.machinery.teacher_scorer, request, len(requests))
-        finished = self._eager.finished if self._eager is not None else None
+            scoring = EagerScoring(self.machinery.teacher_scorer, self._teacher_request(progress), len(requests))
+        finished = scoring.finished if scoring is not None else None
         rollouts = self.machinery.engine.generate(requests, sampling, finished=finished)
         stale = [r.policy_version for r in rollouts if r.policy_version != step]
         if stale:
             raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
-        return rollouts
+        return Written(rollouts, weights_s, scoring)
 
-    def assign_credit(self, rollouts: list[Rollout], progress: float, rows: Sequence[int]) -> Step:
+    def assign_credit(self, written: Written, progress: float, rows: Sequence[int]) -> Step:
         """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight.
 
         `rows` are the completions' places in the step. Credit is computed on the whole step; the answer holds these rows only.
         """
         dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
         request = self.method.request(progress)
+        rollouts = written.rollouts
         completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
         scored: Scored
-        if self._eager is not None:
-            scored, self._eager = self._eager.result(), None
+        if written.scoring is not None:
+            scored = written.scoring.result()
         else:
             scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
         everyone = ranks.gather_rows(rollouts, rows)
@@ -216,14 +220,15 @@ class DistillationTrainer(Trainer):
         student = self._student_signal(completions, batch, request, scored.signal, rows)
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
-        self.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        log = self.step_log
+        log.metrics = step_metrics(everyone, batch, teacher, student, credit)
         if not self.machinery.engine_is_trainer:
-            self.metrics |= mismatch_metrics(batch, student)
+            log.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
-            self.metrics |= ratio_metrics(batch, ratios, cap)
-        self.sample = credit_sample(everyone, teacher, student, credit)
+            log.metrics |= ratio_metrics(batch, ratios, cap)
+        log.sample = credit_sample(everyone, teacher, student, credit)
         width = scored.signal.logprobs.shape[1]  # of this rank's longest completion
         own = _cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
@@ -286,7 +291,7 @@ class DistillationTrainer(Trainer):
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
         for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
-            self.metrics[f"loss/{name}"] = self.metrics.get(f"loss/{name}", 0.0) + value
+            self.step_log.metrics[f"loss/{name}"] = self.step_log.metrics.get(f"loss/{name}", 0.0) + value
         return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -294,17 +299,18 @@ class DistillationTrainer(Trainer):
         if "grad_norm" in logs:
             self._finish_step()
             if self.args.report_to:
-                logs = {**self.metrics, **logs}
+                logs = {**self.step_log.metrics, **logs}
         super().log(logs, start_time)
 
     def _finish_step(self) -> None:
         """A step's loss is its micro-batches' shares added up, over all ranks; the slowest rank's seconds and the largest memory count."""
-        own = {f"loss/{name}": self.metrics[f"loss/{name}"] for name in LOSS_TERMS}
-        own |= {key: value for key, value in self.metrics.items() if key.startswith("time/")}
-        own |= {"time/update_s": time.perf_counter() - self._update_started, "memory/peak_bytes": peak_memory_bytes()}
+        log = self.step_log
+        own = {f"loss/{name}": log.metrics[f"loss/{name}"] for name in LOSS_TERMS}
+        own |= {key: value for key, value in log.metrics.items() if key.startswith("time/")}
+        own |= {"time/update_s": time.perf_counter() - log.update_started, "memory/peak_bytes": peak_memory_bytes()}
         largest = [key for key in own if not key.startswith("loss/")]
-        self.metrics |= ranks.combined(own, largest)
-        self.metrics = {"loss": sum(self.metrics[f"loss/{name}"] for name in LOSS_TERMS), **self.metrics}
+        log.metrics |= ranks.combined(own, largest)
+        log.metrics = {"loss": sum(log.metrics[f"loss/{name}"] for name in LOSS_TERMS), **log.metrics}
 
 
 def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:

@@ -22,6 +22,7 @@ from harness.training import ranks
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import load_models
 from harness.training.prompts import load_prompts
+from harness.training.recorder import StepLog
 from harness.training.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
 
 
@@ -39,17 +40,17 @@ def trainer_for(config, folder: Path) -> DistillationTrainer:
     fully_shard(models.student)
     engine = HFEngine(models.student, models.vocab_size)
     machinery = Machinery(
-        models.student,
-        engine,
-        HFScorer(models.student, models.vocab_size),
-        HFScorer(models.teacher, models.vocab_size),
-        prompts,
-        responses,
-        models.stop_ids,
-        models.vocab_size,
-        LiveWeights(engine),
+        student=models.student,
+        engine=engine,
+        student_scorer=HFScorer(models.student, models.vocab_size),
+        teacher_scorer=HFScorer(models.teacher, models.vocab_size),
+        prompts=prompts,
+        responses=responses,
+        stop_ids=models.stop_ids,
+        vocab_size=models.vocab_size,
+        weights=LiveWeights(engine),
     )
-    return DistillationTrainer(machinery, config.method, setting, config.engine, config.seed, folder / "trainer", [])
+    return DistillationTrainer(machinery, config, folder / "trainer", StepLog(), [])
 
 
 def is_sharded(model: torch.nn.Module) -> bool:

@@ -10,7 +10,7 @@ from torch import distributed as dist
 
 from harness.console.progress import RunProgress
 from harness.training import ranks
-from harness.training.job import train
+from harness.training.train import train
 
 
 def stop_after(step: str) -> None:

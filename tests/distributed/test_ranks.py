@@ -23,8 +23,8 @@ from harness.config.settings import EvaluationConfig, Execution, Launch, RunConf
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
 from harness.training import ranks
-from harness.training.job import train
 from harness.training.recorder import read_metrics
+from harness.training.train import train
 from harness.types import TokenSignal
 
 STEPS = 3

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.evaluation import evaluate
 from harness.evaluation.loading import TASKS_DIR
 from harness.rollout.scripted import ScriptedEngine
+from tests.evaluation.scoring import scored
 
 DATA, PARITY = os.environ.get("BENCHMARK_DATA"), os.environ.get("PARITY_DATA")
 PROTOCOLS = Path(__file__).parents[2] / "conf" / "evaluation"
@@ -38,7 +38,7 @@ def test_all_correct_responses_give_100_on_each_math_set(tokenizer, task, proble
         )
 
     settings = {"run_seed": 0, "max_length": 16384, "data_dir": DATA}
-    (result,) = evaluate(ScriptedEngine(answer, tokenizer), tokenizer, [task], **settings)
+    (result,) = scored(ScriptedEngine(answer, tokenizer), tokenizer, [task], **settings)
     row = result.evaluation
     assert (row.problems, row.samples, len(result.items)) == (problems, samples, problems * samples)
     assert row.score == 1.0 and set(row.correct) == {samples}
@@ -50,7 +50,7 @@ def test_all_correct_letters_give_100_on_mmlu_redux(tokenizer):
     golds = {f"mmlu_redux/{doc['id']}": doc["answer"] for doc in documents("mmlu_redux", tokenizer)}
     engine = ScriptedEngine(lambda request: f"Answer: {golds[request.prompt_id]}", tokenizer)
     settings = {"run_seed": 0, "max_length": 65536, "data_dir": DATA}
-    (result,) = evaluate(engine, tokenizer, ["mmlu_redux"], **settings)
+    (result,) = scored(engine, tokenizer, ["mmlu_redux"], **settings)
     assert result.evaluation.score == 1.0 and result.evaluation.problems == 5330
 
 
@@ -61,7 +61,7 @@ def test_stored_responses_to_ifbench_give_the_official_total(tokenizer):
     responses = {f"ifbench/{row['key']}": row["response"] for row in stored}
     engine = ScriptedEngine(lambda request: responses.get(request.prompt_id, ""), tokenizer)
     settings = {"run_seed": 0, "max_length": 65536, "data_dir": DATA}
-    (result,) = evaluate(engine, tokenizer, ["ifbench"], **settings)
+    (result,) = scored(engine, tokenizer, ["ifbench"], **settings)
     assert (result.evaluation.problems, sum(result.evaluation.correct)) == (
         294,
         sum(all(row["loose"]) for row in stored),

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.evaluation import evaluate, protocol_hashes
 from harness.rollout.scripted import ScriptedEngine
 from tasks.data import read_rows
+from tests.evaluation.scoring import protocol_hashes, scored
 
 from .conftest import AIME_LAYOUT
 
@@ -27,7 +27,7 @@ def boxed(answer: str) -> str:
 
 def run_aime(engine, tokenizer, **kwargs):
     settings = {"run_seed": 0, "max_length": 2048, "samples": 3, "data_dir": str(AIME_LAYOUT), **kwargs}
-    (result,) = evaluate(engine, tokenizer, ["aime24"], **settings)
+    (result,) = scored(engine, tokenizer, ["aime24"], **settings)
     return result
 
 
@@ -73,7 +73,7 @@ def test_every_sample_counts_on_its_own(tokenizer):
 def test_the_seed_is_a_coordinate_of_the_samples_and_what_else_is_evaluated_is_not(tokenizer):
     def seeds(run_seed: int, tasks: list[str]) -> dict:
         engine = ScriptedEngine(lambda r: "", tokenizer)
-        evaluate(engine, tokenizer, tasks, run_seed=run_seed, max_length=2048, samples=2, data_dir=str(AIME_LAYOUT))
+        scored(engine, tokenizer, tasks, run_seed=run_seed, max_length=2048, samples=2, data_dir=str(AIME_LAYOUT))
         return {(r.prompt_id, r.sample_index): r.seed for r in engine.requests if r.prompt_id.startswith("aime24")}
 
     alone = seeds(0, ["aime24"])
@@ -84,7 +84,7 @@ def test_the_seed_is_a_coordinate_of_the_samples_and_what_else_is_evaluated_is_n
 
 def test_arithmetic_is_found_with_its_data_and_can_be_limited(tokenizer):
     engine = ScriptedEngine(lambda r: "so \\boxed{ 8 } .", tokenizer)
-    dev, test = evaluate(engine, tokenizer, ["arithmetic_dev", "arithmetic"], run_seed=0, max_length=2048, limit=5)
+    dev, test = scored(engine, tokenizer, ["arithmetic_dev", "arithmetic"], run_seed=0, max_length=2048, limit=5)
     assert (dev.evaluation.samples, test.evaluation.samples) == (1, 4)
     assert (dev.evaluation.problems, test.evaluation.problems) == (5, 5)
     assert dev.items[0].item_id != test.items[0].item_id
@@ -114,7 +114,7 @@ def test_lm_eval_is_imported_at_the_first_use():
 def test_bad_input_is_one_sentence(tokenizer, tmp_path):
     engine = ScriptedEngine(lambda r: "", tokenizer)
     with pytest.raises(UserError, match=r"Unknown task 'aime42'; known: .*aime24.*arithmetic"):
-        evaluate(engine, tokenizer, ["aime42"], run_seed=0, max_length=2048)
+        scored(engine, tokenizer, ["aime42"], run_seed=0, max_length=2048)
     with pytest.raises(UserError, match=r"data folder .*nowhere does not exist.*contains aime24/test.jsonl"):
         run_aime(engine, tokenizer, data_dir=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"aime24/test.jsonl does not exist; evaluation.data_dir"):
@@ -130,7 +130,7 @@ def test_bad_input_is_one_sentence(tokenizer, tmp_path):
         run_aime(engine, tokenizer, generation={"min_p": 0.1})
     with pytest.raises(UserError, match="different task names"):
         protocol_hashes(["aime24", "aime24"], tokenizer)
-    assert evaluate(engine, tokenizer, [], run_seed=0, max_length=2048) == []
+    assert scored(engine, tokenizer, [], run_seed=0, max_length=2048) == []
 
 
 @pytest.mark.skipif(REAL_DATA is None, reason="BENCHMARK_DATA does not name a folder with the real aime24/test.jsonl")

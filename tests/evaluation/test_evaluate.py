@@ -9,7 +9,7 @@ import pytest
 
 from harness.evaluate import main
 from harness.evaluation import standalone
-from harness.evaluation.checkpoint import Evaluated
+from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.validation import cut_percent, repeat_standard_error
 from harness.leaderboard import main as leaderboard
 from harness.results.record import load_record
@@ -145,7 +145,7 @@ def test_replayed_answers_give_the_published_total(tmp_path, monkeypatch, capsys
     @contextlib.contextmanager
     def load(config, folder):
         tokenizer = make_tokenizer()
-        yield Evaluated(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
+        yield EvaluatedModel(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
 
     monkeypatch.setattr(standalone, "load_checkpoint", load)
     claim = "{evaluation:tropd_paper,tasks:[aime25],table:figure1,row:Qwen3-1.7B,revision:null,checkpoint:'%s'}"

@@ -8,8 +8,10 @@ from lm_eval.api.instance import Instance
 from harness.errors import UserError
 from harness.evaluation.journal import SampleJournal, read_journal
 from harness.evaluation.lm import EngineLM
+from harness.evaluation.model import Drawing
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.scripted import ScriptedEngine
+from tests.evaluation.scoring import model_of
 
 REQUEST = RolloutRequest("p", prompt_ids=(1, 2), seed=5)
 SAMPLING = Sampling(4, stop_ids=(9,))
@@ -83,7 +85,7 @@ def test_an_interrupted_evaluation_generates_the_rest_only(tmp_path, tokenizer):
     def run(script):
         engine = ScriptedEngine(script, tokenizer)
         with SampleJournal(tmp_path / "j.jsonl", "m") as journal:
-            lm = EngineLM(engine, tokenizer, run_seed=0, max_length=60, quiet=True, journal=journal)
+            lm = EngineLM(model_of(engine, tokenizer, 60), Drawing(run_seed=0, journal=journal))
             return engine, lm, lm.generate_until(requests)
 
     def text(request):

@@ -5,10 +5,12 @@ from lm_eval.api.instance import Instance
 
 from harness.errors import UserError
 from harness.evaluation.lm import EngineLM
+from harness.evaluation.model import Drawing
 from harness.rollout.scripted import ScriptedEngine
 from harness.seeds import seed_of
 
 from .conftest import make_tokenizer
+from .scoring import model_of
 
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "max_gen_toks": 50, "until": []}
 
@@ -20,7 +22,7 @@ def instance(prompt="<s><|user|>2+2<|end|><|assistant|>", doc_id=3, repeats=1, *
 
 def lm_of(tokenizer, script="four", max_length=200, **kwargs) -> tuple[EngineLM, ScriptedEngine]:
     engine = ScriptedEngine(script if callable(script) else lambda r: script, tokenizer)
-    return EngineLM(engine, tokenizer, run_seed=11, max_length=max_length, quiet=True, **kwargs), engine
+    return EngineLM(model_of(engine, tokenizer, max_length), Drawing(run_seed=11, **kwargs)), engine
 
 
 def test_one_instance_k_times_gives_k_samples_with_their_own_seeds(tokenizer):

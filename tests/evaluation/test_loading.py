@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from harness.evaluation import evaluate, protocol_hashes
 from harness.evaluation.loading import TASKS_DIR
 from harness.rollout.scripted import ScriptedEngine
+from tests.evaluation.scoring import protocol_hashes, scored
 
 from .conftest import AIME_LAYOUT, TEMPLATE, make_tokenizer
 
@@ -36,7 +36,7 @@ def test_it_is_a_sha256_and_the_same_with_and_without_a_model(tokenizer):
     assert len(digest) == 64 and int(digest, 16)
     for seed in (0, 1):
         engine = ScriptedEngine(lambda r: "", tokenizer)
-        (result,) = evaluate(
+        (result,) = scored(
             engine, tokenizer, ["aime24"], run_seed=seed, max_length=2048, samples=2, data_dir=str(AIME_LAYOUT)
         )
         assert result.evaluation.protocol_hash == digest == result.items[0].protocol_hash

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from harness.evaluation import evaluate, protocol_hashes
 from harness.rollout.scripted import ScriptedEngine
+from tests.evaluation.scoring import protocol_hashes, scored
 
 COLUMNS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3", "Record ID"]
 ROWS = [("Unit of force?", "newton", "joule", "watt", "pascal"), ("Legs of an ant?", "6", "8", "4", "10")]
@@ -38,7 +38,7 @@ def run(tokenizer, folder, wanted, **kwargs):
     student = Student(tokenizer, wanted)
     engine = ScriptedEngine(student, tokenizer)
     settings = {"run_seed": 0, "max_length": 4096, "data_dir": folder, **kwargs}
-    (result,) = evaluate(engine, tokenizer, ["gpqa_diamond"], **settings)
+    (result,) = scored(engine, tokenizer, ["gpqa_diamond"], **settings)
     return result, student, engine
 
 

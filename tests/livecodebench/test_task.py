@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UserError
-from harness.evaluation import evaluate, protocol_hashes
 from harness.rollout.scripted import ScriptedEngine
 from harness.sandbox import Sandbox
 from tasks.livecodebench_v6 import task as task_module
 from tasks.livecodebench_v6.prompts import prompt
+from tests.evaluation.scoring import protocol_hashes, scored
 
 MAX_LENGTH = 8192
 
@@ -19,7 +19,7 @@ def fenced(code: str) -> str:
 
 
 def run(engine, tokenizer, data_dir, name="livecodebench_v6", **options):
-    (result,) = evaluate(engine, tokenizer, [name], run_seed=0, max_length=MAX_LENGTH, data_dir=data_dir, **options)
+    (result,) = scored(engine, tokenizer, [name], run_seed=0, max_length=MAX_LENGTH, data_dir=data_dir, **options)
     return result
 
 

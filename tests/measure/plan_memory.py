@@ -92,7 +92,7 @@ def run_one(shape: tuple[int, ...]) -> None:
     from baselines.opd import OPD
     from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
     from harness.console.progress import RunProgress
-    from harness.training import job
+    from harness.training import train as training
     from harness.training.recorder import StepRecorder
 
     torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def run_one(shape: tuple[int, ...]) -> None:
                 loaded = _resident("VmRSS")
                 Path("/proc/self/clear_refs").write_text("5")
 
-        job.StepRecorder = Watched  # type: ignore[misc]
+        training.StepRecorder = Watched  # type: ignore[misc]
         numbers = (run["completion"], 1, run["prompts"], 1, 1.0, 1.0, 8, 2, 1e-5, "constant", 0, 0.0, 0.9, 0.999, 1.0)
         paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
         config = RunConfig(
@@ -132,7 +132,7 @@ def run_one(shape: tuple[int, ...]) -> None:
             [],
         )
         (root / "run").mkdir()
-        job.train(config, root / "run", RunProgress(None, 2))
+        training.train(config, root / "run", RunProgress(None, 2))
         print("EXTRA", _resident("VmHWM") - loaded)
 
 

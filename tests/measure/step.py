@@ -121,7 +121,7 @@ def run_harness(root: Path, method: str) -> None:
     from harness.config.methods import find_methods
     from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
     from harness.console.progress import RunProgress
-    from harness.training import job
+    from harness.training import train as training
     from harness.training.recorder import StepRecorder
 
     pace = Pace()
@@ -133,7 +133,7 @@ def run_harness(root: Path, method: str) -> None:
         def on_step_end(self, *arguments, **keywords):
             pace.end_of_step()
 
-    job.StepRecorder = Paced  # type: ignore[misc]
+    training.StepRecorder = Paced  # type: ignore[misc]
     knobs = {"tropd": {"prefix_schedule": "none"}, "gkd": {"student_share": 1.0}}.get(method, {})
     values = {
         "name": "step",
@@ -174,7 +174,7 @@ def run_harness(root: Path, method: str) -> None:
     )
     folder = root / method
     folder.mkdir()
-    job.train(config, folder, RunProgress(None, 1000))
+    training.train(config, folder, RunProgress(None, 1000))
 
 
 def run_trl(root: Path, system: str) -> None:

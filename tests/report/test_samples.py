@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.console.progress import RunProgress
 from harness.report.source import read_rows
 from harness.report.tokens import build_steps
 from harness.results.samples import credit_sample, is_sampled, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
 from harness.training.checks import check_leftovers
-from harness.training.recorder import StepRecorder, read_samples
+from harness.training.recorder import cut_rows, read_samples
 from harness.types import Rollout, TokenCredit, TokenSignal
 from tests.report.folders import sample_rows
 
@@ -63,12 +62,11 @@ def test_character_of_several_tokens_belongs_to_the_last() -> None:
 
 
 def test_resumed_run_cuts_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
-    recorder = StepRecorder(tmp_path, RunProgress(tmp_path / "progress.json", 9), dict, 1, lambda ids: "")
     text = "".join(json.dumps(row) + "\n" for row in sample_rows([1, 4, 8], ["a", "b"]))
     (tmp_path / "samples.jsonl").write_text(text + '{"step": 9, "tok')  # killed while it wrote
-    recorder.start_from(tmp_path / "checkpoint-4")
+    cut_rows(tmp_path, tmp_path / "checkpoint-4")
     assert [row["step"] for row in read_samples(tmp_path)] == [1, 4]
-    recorder.start_from(None)
+    cut_rows(tmp_path, None)
     assert read_samples(tmp_path) == []
 
 

@@ -19,7 +19,7 @@ from harness.models.loading import load_tokenizer, stop_ids_of
 from harness.rollout.hf import HFEngine
 from harness.rollout.worker import vocabulary_digest
 from harness.scoring.hf import HFScorer
-from harness.training import job
+from harness.training import train as training
 from harness.training.self_check import MISMATCH_LIMIT
 from tests.training.test_step import STEPS, config_for, run
 
@@ -45,7 +45,7 @@ class CopiedWeights:
 def other_engine(monkeypatch):
     """Puts the copy where the configuration asks for vLLM; `served` is what it says of itself, `weights` the last CopiedWeights."""
     state: dict[str, Any] = {"noise": 0.0, "served": {}}
-    original = job.open_engine
+    original = training.open_engine
 
     @contextlib.contextmanager
     def opened(execution, source, vocab_size, folder, *, model, role="student"):
@@ -69,7 +69,7 @@ def other_engine(monkeypatch):
 
         yield Opened(engine, HFScorer(engine.model, vocab_size), state["weights"], Backend())  # type: ignore[arg-type]
 
-    monkeypatch.setattr(job, "open_engine", opened)
+    monkeypatch.setattr(training, "open_engine", opened)
     return state
 
 

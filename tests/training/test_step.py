@@ -22,9 +22,9 @@ from harness.console.progress import RunProgress
 from harness.models.loading import load_model
 from harness.rollout.hf import HFEngine
 from harness.scoring.hf import HFScorer
-from harness.training.job import train
 from harness.training.loaded import load_models
 from harness.training.recorder import read_metrics
+from harness.training.train import train
 from harness.training.trainer import DistillationTrainer
 from harness.types import Method, SignalRequest, TokenCredit
 
@@ -172,9 +172,9 @@ def test_first_steps_are_equal_across_methods(random_pair: Path, tmp_path: Path,
     seen: dict[str, list[Any]] = {}
     original = DistillationTrainer.assign_credit
 
-    def spy(self, rollouts, progress, rows):
-        step = original(self, rollouts, progress, rows)
-        seen.setdefault(type(self.method).__name__, []).append((rollouts, step.batch))
+    def spy(self, written, progress, rows):
+        step = original(self, written, progress, rows)
+        seen.setdefault(type(self.method).__name__, []).append((written.rollouts, step.batch))
         return step
 
     monkeypatch.setattr(DistillationTrainer, "assign_credit", spy)
@@ -196,7 +196,7 @@ def test_policy_loss_is_the_written_sum(random_pair: Path, tmp_path: Path, monke
     monkeypatch.setattr(
         DistillationTrainer,
         "assign_credit",
-        lambda self, rollouts, *rest: captured.append(rollouts) or original(self, rollouts, *rest),
+        lambda self, written, *rest: captured.append(written.rollouts) or original(self, written, *rest),
     )
     _, rows = run(config_for(random_pair, tmp_path, OPD()), tmp_path / "run")
     models = {name: load_model(str(random_pair / name)).double() for name in ("student", "teacher")}
@@ -219,7 +219,7 @@ def test_prefixes_are_spliced_and_masked(random_pair: Path, tmp_path: Path, monk
     monkeypatch.setattr(
         DistillationTrainer,
         "assign_credit",
-        lambda self, rollouts, *rest: captured.append((self, rollouts)) or original(self, rollouts, *rest),
+        lambda self, written, *rest: captured.append((self, written.rollouts)) or original(self, written, *rest),
     )
     _, rows = run(config_for(random_pair, tmp_path, TrOPD(), samples_per_prompt=2), tmp_path / "run")
     trainer, rollouts = captured[0]
@@ -365,7 +365,7 @@ def test_the_teacher_may_be_on_another_device(random_pair: Path, tmp_path: Path,
         loaded.append((Path(name).name, device))
         return load_model(name, revision, dtype, "cpu")
 
-    monkeypatch.setattr(loading_of_models, "load_model", watched)
+    monkeypatch.setattr("harness.training.loaded.load_model", watched)
     config = config_for(random_pair, tmp_path, TrOPD())
     load_models(dataclasses.replace(config, engine=dataclasses.replace(config.engine, teacher_device="cuda:1")))
     assert loaded == [("student", "cpu"), ("teacher", "cuda:1")]
