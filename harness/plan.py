@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.settings import RunConfig, Setting, strict
+from harness.config.settings import RunConfig, Setting
 from harness.config.sweep import planned_runs
 from harness.console.commands import exit_code_of, register_methods_or_exit
 from harness.errors import UserError
@@ -84,7 +84,7 @@ def beside(folder: Path, arguments: Sequence[str], hardware: Hardware) -> int:
     if not record.counters.steps:
         raise UserError(f"{folder} has trained nothing.")
     (first, *_) = planned_runs([*arguments, "method=opd", "seed=0"])
-    run = replace(first, setting=strict(Setting, record.setting, "setting"), method_name=record.method)
+    run = replace(first, setting=Setting.of_record(record.setting), method_name=record.method)
     counters = record.counters
     steps, per_step = counters.steps, run.setting.prompts_per_step * run.setting.samples_per_prompt
     made = make_plan(run, hardware, completion=max(1, round(counters.scored_tokens / steps / per_step)))

@@ -25,6 +25,14 @@ from harness.files import ROOT
 from harness.types import UNTRAINED, Method
 
 CONF_DIR = ROOT / "conf"
+# What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of another
+# recipe are in no table together with these.
+RECIPE = {
+    "optimiser": "AdamW on float32 weights (masters of narrower ones), epsilon 1e-8",
+    "no_weight_decay": "biases and norms",
+    "warmup": "update k of W at k/W of the rate",
+    "credit_logprobs": "of the trainer's scoring pass in bfloat16 and with another engine, else of the sampling pass",
+}
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,17 @@ class Setting:
 
     def by_value(self) -> dict[str, Any]:
         """Every field, as a record has it; importance_cap and lora_rank only where they are used, so that older settings keep their hash."""
-        content = dataclasses.asdict(self)
+        content = {**dataclasses.asdict(self), "recipe": RECIPE}
         if self.importance_cap is None:
             del content["importance_cap"]
         if not self.lora_rank:
             del content["lora_rank"]
         return content
+
+    @staticmethod
+    def of_record(content: Mapping[str, Any]) -> Setting:
+        """The Setting that a record holds by value; UserError where it is another version's."""
+        return strict(Setting, {key: value for key, value in content.items() if key != "recipe"}, "setting")
 
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""

@@ -121,7 +121,11 @@ def _again(record: RunRecord) -> str:
         f"method={record.method}",
         *(_override(f"method.{key}", value) for key, value in record.changed_knobs.items()),
         "setting=custom",
-        *(_override(f"setting.{key}", value) for key, value in record.setting.items() if key != "notes"),  # words only
+        *(
+            _override(f"setting.{key}", value)
+            for key, value in record.setting.items()
+            if key not in ("notes", "recipe")
+        ),  # words only
         f"'evaluation.tasks=[{tasks}]'",
         f"seed={record.seed}",
         "hydra.mode=RUN",

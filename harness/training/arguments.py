@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,6 +10,20 @@ from transformers import TrainingArguments
 
 from harness.config.settings import Execution, Setting
 from harness.training import ranks
+
+
+def rate_share(setting: Setting, step: int) -> float:
+    """The share of the learning rate that update `step`, counted from 0, is made with.
+
+    Warm-up rises linearly from 1/W at the first of W updates to 1 at the last; a rate of 0 at the first, as the libraries have it,
+    would be an update lost. The cosine then falls from 1 towards 0, which it would reach one step after the last.
+    """
+    if step < setting.warmup_steps:
+        return (step + 1) / setting.warmup_steps
+    if setting.lr_schedule == "constant":
+        return 1.0
+    done = (step - setting.warmup_steps) / max(1, setting.steps - setting.warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
@@ -19,8 +34,6 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         per_device_train_batch_size=execution.micro_batch_prompts,
         gradient_accumulation_steps=setting.prompts_per_step // (execution.micro_batch_prompts * ranks.count()),
         learning_rate=setting.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": "cosine"}[setting.lr_schedule],
-        warmup_steps=setting.warmup_steps,
         weight_decay=setting.weight_decay,
         adam_beta1=setting.adam_beta1,
         adam_beta2=setting.adam_beta2,

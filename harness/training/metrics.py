@@ -49,7 +49,10 @@ def step_metrics(
 
 
 def mismatch_metrics(batch: TokenBatch, student: TokenSignal) -> dict[str, float]:
-    """|log π_engine − log π_trainer| on the student's own tokens, nats: how far the engine is from what is trained."""
+    """|log π_engine − log π_trainer| on the student's own tokens, nats: how far the engine is from what is trained.
+
+    Exactly 0 where the engine's log-probs are taken over (trainer.Machinery.engine_is_trainer).
+    """
     own = batch.on_policy_mask
     if not own.any():
         return {}

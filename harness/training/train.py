@@ -28,6 +28,7 @@ from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
 
 CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
+WIDE = ("float32", "float64")  # types in which two passes of the same weights agree to rounding
 
 
 def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
@@ -89,7 +90,7 @@ def make_machinery(
         stop_ids=models.stop_ids,
         vocab_size=models.vocab_size,
         weights=weights,
-        engine_is_trainer=student.backend is None,
+        engine_is_trainer=student.backend is None and setting.dtype in WIDE,
     )
 
 

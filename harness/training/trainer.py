@@ -1,8 +1,8 @@
 """DistillationTrainer: one training step, readable from top to bottom.
 
 `get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches; `compute_loss`
-turns one micro-batch into a loss. Everything else (optimiser, schedule, clipping, accumulation, checkpoints, resume, devices)
-is transformers.Trainer's. No method is named here.
+turns one micro-batch into a loss; `create_scheduler` is the Setting's schedule. Everything else (optimiser, clipping,
+accumulation, checkpoints, resume, devices) is transformers.Trainer's. No method is named here.
 
 Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
 a divergence weight, K support ids.
@@ -10,6 +10,7 @@ a divergence weight, K support ids.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
@@ -35,8 +37,9 @@ from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScore
 from harness.scoring.pieces import EagerScoring
 from harness.seeds import generator_of, seed_of
 from harness.training import ranks
-from harness.training.arguments import training_arguments
+from harness.training.arguments import rate_share, training_arguments
 from harness.training.guidance import TeacherResponses, choose_prefixes
+from harness.training.masters import MasterAdamW, needs_masters
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.recorder import StepLog
@@ -60,7 +63,9 @@ class Machinery:
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
     weights: WeightSync  # brings the student's weights into the engine
-    engine_is_trainer: bool = True  # the engine samples from the trainer's own tensors: its log-probs are the trainer's
+    # The engine samples from the trainer's own tensors by the same arithmetic: its log-probs are the trainer's to rounding. Not in
+    # bfloat16, where a pass over a cache and one over whole sequences differ by some hundredths of a nat.
+    engine_is_trainer: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,16 @@ class DistillationTrainer(Trainer):
         positions = Positions(self.setting.steps * self.setting.prompts_per_step)
         self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
         arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
+        optimizer = None  # the Trainer's own AdamW; sharded weights are float32 already (conf/accelerate/fsdp2.yaml)
+        if needs_masters(machinery.student.parameters()):
+            optimizer = (MasterAdamW, Trainer.get_optimizer_cls_and_kwargs(arguments)[1])
         super().__init__(
-            machinery.student, arguments, data_collator=_as_is, train_dataset=positions, callbacks=callbacks
+            machinery.student,
+            arguments,
+            data_collator=_as_is,
+            train_dataset=positions,
+            callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer,
         )
         if self.args.world_size != ranks.count():
             raise RuntimeError(f"the Trainer sees {self.args.world_size} processes, there are {ranks.count()}")
@@ -222,8 +235,7 @@ class DistillationTrainer(Trainer):
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
         log.metrics = step_metrics(everyone, batch, teacher, student, credit)
-        if not self.machinery.engine_is_trainer:
-            log.metrics |= mismatch_metrics(batch, student)
+        log.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
@@ -293,6 +305,15 @@ class DistillationTrainer(Trainer):
         for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
             self.step_log.metrics[f"loss/{name}"] = self.step_log.metrics.get(f"loss/{name}", 0.0) + value
         return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """The Setting's learning rate, step by step (arguments.rate_share)."""
+        if self.lr_scheduler is None:
+            share = functools.partial(rate_share, self.setting)
+            made = optimizer or self.optimizer
+            assert made is not None  # create_optimizer comes first
+            self.lr_scheduler = LambdaLR(made, share)
+        return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's own log; the step's metrics are complete now, and trackers (`report_to`) get them too."""

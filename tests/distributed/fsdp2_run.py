@@ -83,7 +83,9 @@ def run(config, folder: Path) -> None:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), setting.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        losses = ranks.combined({key: value for key, value in trainer.step_log.metrics.items() if key.startswith("loss/")}, [])
+        losses = ranks.combined(
+            {key: value for key, value in trainer.step_log.metrics.items() if key.startswith("loss/")}, []
+        )
         rows_of_steps.append({**trainer.step_log.metrics, **losses, "grad_norm": norm.full_tensor().item()})
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     if ranks.index() == 0:
