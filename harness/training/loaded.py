@@ -13,6 +13,7 @@ from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.models.pair import check_pair
+from harness.training.ranks import shards
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ def load_models(config: RunConfig) -> Models:
     setting = config.setting
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
+    # Sharded weights are the optimiser's own, so float32; what is gathered to compute with is narrower (trainer.compute_in).
+    kept = "float32" if shards() and setting.dtype == "bfloat16" else setting.dtype
+    student = load_model(setting.student, setting.student_revision, kept, device_of(config))
     teacher = None
     if not scores_by_vllm(config.engine):
         teacher_device = config.engine.teacher_device or device_of(config)

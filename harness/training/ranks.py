@@ -110,6 +110,11 @@ def start(device: str) -> None:
         PartialState(cpu=device == "cpu")
 
 
+def shards() -> bool:
+    """Whether FSDP cuts the student's weights over the ranks; `accelerate launch` says so in the environment."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+
+
 def launch(config: RunConfig, folder: Path) -> None:
     """Trains a run on `launch.num_processes` ranks and waits for them; RuntimeError with the first failed rank's reason."""
     job = folder / JOB_FILE

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 
 from harness.config.settings import RunConfig
@@ -45,7 +46,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
             callbacks.append(make_recorder(config, models, machinery, log, folder, progress))
         trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        save_final(models, trainer, folder)
+        save_final(models, trainer, folder, getattr(torch, config.setting.dtype))
 
 
 def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -142,14 +143,17 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
     return scores
 
 
-def save_final(models: Models, trainer: DistillationTrainer, folder: Path) -> None:
-    """Writes `checkpoint/` under a temporary name, renames it, and only then drops the resumable checkpoints."""
+def save_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype: torch.dtype) -> None:
+    """Writes `checkpoint/` in `dtype` under a temporary name, renames it, and only then drops the resumable checkpoints."""
     temporary = folder / "checkpoint.tmp"
     if ranks.index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(temporary))  # gathers the shards: all ranks take part
-        (temporary / "training_args.bin").unlink(missing_ok=True)
+        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all ranks take part
+        if ranks.index() == 0:
+            models.student.save_pretrained(temporary, state_dict={name: w.to(dtype) for name, w in gathered.items()})
+            models.student.config.dtype = dtype  # saving has written that of the shards
+            models.student.config.save_pretrained(temporary)
     elif ranks.index() == 0:
         whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
         whole.save_pretrained(temporary)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
@@ -144,6 +145,8 @@ class DistillationTrainer(Trainer):
         )
         if self.args.world_size != ranks.count():
             raise RuntimeError(f"the Trainer sees {self.args.world_size} processes, there are {ranks.count()}")
+        if self.is_fsdp_enabled:
+            compute_in(getattr(torch, self.setting.dtype), self.accelerator.state.fsdp_plugin)
         place_logs(self.callback_handler.callbacks, folder.parent)
         self.remove_callback(PrinterCallback)  # the recorder writes metrics.jsonl instead
 
@@ -332,6 +335,12 @@ class DistillationTrainer(Trainer):
         largest = [key for key in own if not key.startswith("loss/")]
         log.metrics |= ranks.combined(own, largest)
         log.metrics = {"loss": sum(log.metrics[f"loss/{name}"] for name in LOSS_TERMS), **log.metrics}
+
+
+def compute_in(dtype: torch.dtype, fsdp_plugin: Any) -> None:
+    """FSDP2 gathers weights in `dtype`, whatever its shards are kept in; gradients are summed in float32, the loss stays as it is."""
+    reduced = torch.promote_types(dtype, torch.float32)
+    fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)
 
 
 def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
