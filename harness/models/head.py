@@ -6,37 +6,21 @@ vocabulary."""
 from __future__ import annotations
 
 import types
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from harness.errors import UserError
-from harness.numerics.logprobs import Projection, project
+from harness.models.transform import transform_of
+from harness.numerics.logprobs import Head
 from harness.numerics.loss import Targets, head_loss
-
-HEAD_CHECK_TOLERANCE = (
-    1e-3  # nats; float32 rounding of a correct head is far below, any transformation of the logits far above
-)
-
-
-@dataclass(frozen=True)
-class Head:
-    """A model's output projection, sliced to the shared vocabulary."""
-
-    weight: Tensor  # [V, H]
-    bias: Tensor | None  # [V]
 
 
 def head_of(model: PreTrainedModel, vocab_size: int) -> Head:
-    """The first `vocab_size` rows of the output projection."""
+    """The first `vocab_size` rows of the output projection, and what the model does to the logits."""
     projection = model.get_output_embeddings()
     bias = getattr(projection, "bias", None)
-    return Head(projection.weight[:vocab_size], None if bias is None else bias[:vocab_size])
+    return Head(projection.weight[:vocab_size], None if bias is None else bias[:vocab_size], transform_of(model))
 
 
 def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Any:
@@ -50,6 +34,7 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
     The head is thus read inside the (possibly FSDP- or DDP-wrapped) forward, while class and parameter names stay
     the model's own.
     """
+    transform = transform_of(model)  # looked for in the model's own forward
 
     def token_forward(self: PreTrainedModel, input_ids: Tensor, rows: Tensor, **targets: Any) -> tuple[Tensor, Tensor]:
         """The loss with gradient, and its three terms without.
@@ -61,26 +46,6 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
         hidden = hidden_states(self, input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[rows]
         projection = self.get_output_embeddings()
         bias = getattr(projection, "bias", None)
-        return head_loss(hidden, projection.weight, bias, vocab_size, Targets(**targets))
+        return head_loss(hidden, projection.weight, bias, vocab_size, Targets(**targets), transform=transform)
 
     model.forward = types.MethodType(token_forward, model)
-
-
-@torch.no_grad()
-def _check_head(model: PreTrainedModel, name: str) -> None:
-    """Refuses models whose logits are not a plain linear map of the last hidden state (soft caps, scales): log-probs would be silently wrong."""
-    if model.base_model is model or model.get_output_embeddings() is None:
-        raise UserError(
-            f"{name!r} is not a causal LM with a backbone and a linear head; this model class is not supported."
-        )
-    ids = torch.arange(4).remainder(model.config.get_text_config().vocab_size)[None].to(model.device)
-    expected = model(input_ids=ids).logits[0].float().log_softmax(-1)
-    hidden = hidden_states(model, ids, use_cache=False).last_hidden_state[0]
-    head = head_of(model, expected.shape[-1])
-    every_id = torch.arange(expected.shape[-1], device=model.device).expand(len(hidden), -1)
-    found: Projection = project(hidden, head.weight, every_id, head_bias=head.bias)
-    tolerance = 0.5 if model.dtype == torch.bfloat16 else HEAD_CHECK_TOLERANCE
-    if not (found.logprobs - expected).abs().max() <= tolerance:
-        raise UserError(
-            f"{name!r} transforms its logits after the head (a soft cap or a scale); this model class is not supported."
-        )

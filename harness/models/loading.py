@@ -22,7 +22,7 @@ from transformers import (
 
 from harness.errors import UserError
 from harness.files import locate
-from harness.models.head import _check_head
+from harness.models.transform import transform_of
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -52,8 +52,8 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     for key in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout"):
         if getattr(model.config, key, None):
             setattr(model.config, key, 0.0)
-    _check_head(model, name)
-    return model.eval()
+    transform_of(model.eval(), name)
+    return model
 
 
 class _clear_errors:

@@ -17,6 +17,46 @@ BLOCK_BYTES = 2**26  # of the head in fp32 at a time, where its weights are of a
 
 
 @dataclass(frozen=True)
+class LogitsTransform:
+    """What some classes do to their logits after the projection: z -> cap·tanh(scale·z / cap), or scale·z without a cap.
+
+    Caps: Gemma 2 (arXiv 2408.00118, 2.2), RecurrentGemma; scales: Cohere, Granite, muP heads such as MiniCPM3's.
+    """
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def apply_(self, logits: Tensor) -> Tensor:
+        """Transforms in place, and returns, logits of any shape; nothing is computed where nothing is to be done."""
+        if self.scale != 1:
+            logits.mul_(self.scale)
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    def slope(self, transformed: Tensor) -> Tensor | float:
+        """The derivative, from the transformed logits y: scale·(1 − (y / cap)²), a number where it is the same everywhere."""
+        if self.cap is None:
+            return self.scale
+        return (transformed / self.cap).square_().neg_().add_(1).mul_(self.scale)
+
+    @property
+    def buffers(self) -> int:
+        """How many more buffers of the logits' size the gradient takes."""
+        return 0 if self.cap is None else 1
+
+
+IDENTITY = LogitsTransform()
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's output projection, sliced to the shared vocabulary."""
+
+    weight: Tensor  # [V, H]
+    bias: Tensor | None = None  # [V]
+    transform: LogitsTransform = IDENTITY
+
+
+@dataclass(frozen=True)
 class Projection:
     """What one pass over the head gives; a field is None unless it was asked for."""
 
@@ -29,18 +69,17 @@ class Projection:
 @torch.no_grad()
 def project(
     hidden: Tensor,
-    head_weight: Tensor,
+    head: Head,
     ids: Tensor,
     *,
-    head_bias: Tensor | None = None,
     top_k: int = 0,
     entropy: bool = False,
     chunk_rows: int | None = None,
 ) -> Projection:
-    """Log-probs of `ids` under softmax(hidden @ head_weight.T + head_bias), without gradient. The chunk size changes memory, never the meaning.
+    """Log-probs of `ids` under the softmax of the head's logits, without gradient. The chunk size changes memory, never the meaning.
 
     Args:
-        hidden: [N, H]; head_weight: [V, H], already sliced to the shared vocabulary; head_bias: [V] or None.
+        hidden: [N, H]; head: of V rows, already sliced to the shared vocabulary.
         ids: [N, M] long, each in [0, V).
         top_k: how many of the most probable ids to return; 0 for none.
         entropy: whether to return the entropy over the whole vocabulary.
@@ -48,11 +87,12 @@ def project(
     """
     if hidden.dim() != 2 or ids.dim() != 2 or hidden.shape[0] != ids.shape[0]:
         raise ValueError(f"expected hidden [N, H] and ids [N, M], got {tuple(hidden.shape)} and {tuple(ids.shape)}")
-    chunk_rows = chunk_rows or rows_per_chunk(len(head_weight), buffers=2 if entropy else 1)
+    chunk_rows = chunk_rows or rows_per_chunk(len(head.weight), buffers=2 if entropy else 1)
     pieces = []
     for start in range(0, max(1, hidden.shape[0]), chunk_rows):
         rows = slice(start, start + chunk_rows)
-        pieces.append(_project_chunk(logits_of(hidden[rows], head_weight, head_bias), ids[rows], top_k, entropy))
+        logits = logits_of(hidden[rows], head)
+        pieces.append(_project_chunk(logits, ids[rows], top_k, entropy))
     logprobs, entropies, topk_ids, topk_logprobs = zip(*pieces, strict=True)
     return Projection(torch.cat(logprobs), _joined(entropies), _joined(topk_ids), _joined(topk_logprobs))
 
@@ -67,14 +107,14 @@ def arithmetic_dtype(hidden: Tensor) -> torch.dtype:
     return torch.promote_types(hidden.dtype, torch.float32)
 
 
-def logits_of(hidden: Tensor, head_weight: Tensor, head_bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """hidden @ head_weight.T + head_bias in the arithmetic dtype: [N, V], written to `out` if given."""
+def logits_of(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
+    """The model's logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if given."""
     dtype = arithmetic_dtype(hidden)
     hidden = hidden.to(dtype)
-    out = hidden.new_empty(len(hidden), len(head_weight)) if out is None else out
-    for block, weight in head_blocks(head_weight, dtype):
+    out = hidden.new_empty(len(hidden), len(head.weight)) if out is None else out
+    for block, weight in head_blocks(head.weight, dtype):
         torch.mm(hidden, weight.T, out=out[:, block])
-    return out if head_bias is None else out.add_(head_bias)
+    return head.transform.apply_(out if head.bias is None else out.add_(head.bias))
 
 
 def head_blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from harness.numerics.credit import compute_loss_terms
-from harness.numerics.logprobs import arithmetic_dtype, head_blocks, logits_of, rows_per_chunk
+from harness.numerics.logprobs import (
+    IDENTITY,
+    Head,
+    LogitsTransform,
+    arithmetic_dtype,
+    head_blocks,
+    logits_of,
+    rows_per_chunk,
+)
 from harness.types import Divergence
 
 DENSE_BUFFERS = 8  # of the vocabulary's width, at a position whose divergence runs over the whole vocabulary
@@ -32,6 +40,7 @@ class TeacherRows:
     hidden: Tensor  # [R, H of the teacher]
     weight: Tensor  # [V, H of the teacher]
     bias: Tensor | None  # [V]
+    transform: LogitsTransform = IDENTITY
 
 
 @dataclass(frozen=True)
@@ -56,17 +65,20 @@ def head_loss(
     vocab_size: int,
     targets: Targets,
     chunk_rows: int | None = None,
+    transform: LogitsTransform = IDENTITY,
 ) -> tuple[Tensor, Tensor]:
     """The loss, and its three terms.
 
     Differentiable in hidden, weight and bias; float32 arithmetic (float64 if hidden is). Not twice differentiable.
 
     Args: hidden [N, H]; weight [≥ V, H]; bias [≥ V] or None; vocab_size: V, rows of the head beyond it are left out
-        of the softmax; chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds.
+        of the softmax; chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds;
+        transform: of the logits after the projection.
     Returns: the scalar that is back-propagated; [3] policy, divergence, imitation, without gradient.
     """
-    chunk_rows = chunk_rows or rows_per_chunk(vocab_size, DENSE_BUFFERS if targets.dense is not None else 1)
-    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows)  # type: ignore[no-any-return]
+    buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + transform.buffers
+    chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers)
+    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows, transform)  # type: ignore[no-any-return]
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -79,9 +91,10 @@ class _HeadLoss(torch.autograd.Function):
         vocab_size: int,
         targets: Targets,
         chunk_rows: int,
+        transform: LogitsTransform,
     ) -> tuple[Tensor, Tensor]:
         dtype = arithmetic_dtype(hidden)
-        head, head_bias = weight[:vocab_size], None if bias is None else bias[:vocab_size]
+        head = Head(weight[:vocab_size], None if bias is None else bias[:vocab_size], transform)
         wanted = dict(zip(("hidden", "weight", "bias"), ctx.needs_input_grad, strict=False))
         grads = {
             name: torch.zeros_like(x, dtype=dtype)
@@ -92,14 +105,17 @@ class _HeadLoss(torch.autograd.Function):
         buffer = hidden.new_empty(min(chunk_rows, len(hidden)), vocab_size, dtype=dtype)
         for rows, support in _chunks(len(hidden), targets.support_rows, chunk_rows):
             states = hidden[rows].to(dtype)
-            logits = logits_of(states, head, head_bias, out=buffer[: len(states)])
+            logits = logits_of(states, head, out=buffer[: len(states)])
+            slope = transform.slope(logits)
             terms += _loss_chunk(logits, targets, rows, support)  # `logits` holds their gradient now
+            if transform != IDENTITY:
+                logits.mul_(slope)  # and now that of the logits before the transform
             if "bias" in grads:
                 grads["bias"][:vocab_size] += logits.sum(0)
             if "weight" in grads:
                 grads["weight"][:vocab_size].addmm_(logits.T, states)
             if "hidden" in grads:
-                for block, part in head_blocks(head, dtype):
+                for block, part in head_blocks(head.weight, dtype):
                     grads["hidden"][rows].addmm_(logits[:, block], part)
         del buffer
         ctx.grads = [
@@ -116,7 +132,7 @@ class _HeadLoss(torch.autograd.Function):
         for grad in (weight, bias, hidden):
             if grad is not None and grad_loss != 1:
                 grad.mul_(grad_loss)
-        return hidden, weight, bias, None, None, None
+        return hidden, weight, bias, None, None, None, None
 
 
 def _chunks(count: int, support_rows: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slice]]:
@@ -165,5 +181,6 @@ def _teacher_logprobs(targets: Targets, support: slice) -> Tensor:
     """[r, K], or [r, V] where the support is the whole vocabulary."""
     if targets.dense is None:
         return targets.teacher_logprobs[support]
-    logits = logits_of(targets.dense.hidden[support], targets.dense.weight, targets.dense.bias)
+    teacher = targets.dense
+    logits = logits_of(teacher.hidden[support], Head(teacher.weight, teacher.bias, teacher.transform))
     return logits.sub_(logits.logsumexp(-1, keepdim=True))

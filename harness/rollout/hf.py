@@ -150,7 +150,8 @@ class _Batch:
     def _logits(self, hidden: Tensor) -> Tensor:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.head.bias is None else self.head.bias.to(dtype)
-        return torch.nn.functional.linear(hidden.to(dtype), self.head.weight.to(dtype), bias)
+        logits = torch.nn.functional.linear(hidden.to(dtype), self.head.weight.to(dtype), bias)
+        return self.head.transform.apply_(logits)
 
     def _rollout(self, row: int, written: list[int], logprobs: list[float]) -> Rollout:
         request = self.requests[row]
@@ -219,7 +220,7 @@ class _Batch:
             return [[] for _ in members]
         predictors = torch.cat([hidden[i, width - n - 1 : width - 1] for i, n in enumerate(lengths)])
         ids = torch.tensor([t for _, prefix in members for t in prefix], device=self.device)
-        flat = project(predictors, self.head.weight, ids[:, None], head_bias=self.head.bias).logprobs[:, 0].tolist()
+        flat = project(predictors, self.head, ids[:, None]).logprobs[:, 0].tolist()
         starts = np.cumsum([0, *lengths])
         return [flat[a:b] for a, b in itertools.pairwise(starts)]
 

@@ -94,7 +94,7 @@ class HFScorer:
     def _project(self, hidden: Tensor, ids: Tensor, top_k: int, entropy: bool = False) -> Projection:
         head = head_of(self.model, self.vocab_size)
         ids = ids.to(hidden.device)
-        return project(hidden, head.weight, ids, head_bias=head.bias, top_k=top_k, entropy=entropy)
+        return project(hidden, head, ids, top_k=top_k, entropy=entropy)
 
 
 @dataclass
@@ -124,7 +124,7 @@ class HFScored:
         head = head_of(self.scorer.model, self.scorer.vocab_size)
         members = mask.any(1).nonzero()[:, 0].tolist()
         hidden = self._rows(mask, members) if members else head.weight.new_zeros(0, head.weight.shape[1])
-        return TeacherRows(hidden, head.weight, head.bias)
+        return TeacherRows(hidden, head.weight, head.bias, head.transform)
 
     def _rows(self, mask: Tensor, members: list[int]) -> Tensor:
         """[R, H], row-major over the mask, whose sequences with any position are `members`."""
