@@ -1,33 +1,107 @@
-"""What a Setting's hash knows of models and prompts: their content, not their paths."""
+"""What a Setting's hash knows of models and prompts: their content, not their paths.
+
+A file is known by its sha256. That of a large one is kept under `~/.cache/opd-harness` (or $XDG_CACHE_HOME) for as long as
+the file's size, times and inode stay, so that a model of many gigabytes is read once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
-from harness.files import locate
+from harness.files import locate, write_json
+
+# Whatever transformers reads of a model's folder: other weights, end tokens or another template are another model.
+MODEL_FILES = (
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("pytorch_model*.bin", "pytorch_model*.bin.index.json", "adapter_config.json", "adapter_model.bin"),
+    *("tokenizer*.json", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.*", "chat_templates/*"),
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LARGE = 16 * 2**20  # bytes; smaller files are read every time
+SETTLED_S = 2.0  # a file that changed within this time may change again under the same time stamp
 
 
 def model_identity(name: str, revision: str | None) -> str:
-    """What a Setting's hash knows of a model: its recipe, the bytes of its weights, or its Hub id and revision."""
+    """A folder: the digest of its weights, configurations, tokenizer and chat template. A Hub id: its commit, if it was fetched."""
     folder = Path(locate(name))
     if not folder.is_dir():
-        return f"{name}@{revision or 'main'}"
-    recipe = folder / "recipe.json"
-    if recipe.is_file():
-        return "recipe:" + json.loads(recipe.read_text())["recipe_hash"]
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        if path.is_file():
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return "sha256:" + digest.hexdigest()
+        return hub_identity(name, revision, "model")
+    files = [path for path in [*folder.glob("*"), *folder.glob("chat_templates/*")] if path.is_file()]
+    known = [path for path in files if any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in MODEL_FILES)]
+    return folder_digest(folder, known)
 
 
 def prompts_identity(source: str, split: str) -> str:
-    """What a Setting's hash knows of the prompts: the bytes of a file, or the name and split of a Hub data set."""
+    """A file: the digest of its bytes. A folder: of every file in it, and the split. A Hub data set: its commit, and the split."""
     path = Path(locate(source))
     if path.is_file():
-        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{source}:{split}"
+        return "sha256:" + file_digest(path)
+    if path.is_dir():
+        return f"{folder_digest(path, (file for file in path.rglob('*') if file.is_file()))}:{split}"
+    return f"{hub_identity(source, None, 'dataset')}:{split}"
+
+
+def recipe_of(name: str) -> str | None:
+    """The hash of the recipe that a model was trained by (harness.tiny), where its folder says so: replicates share it."""
+    recipe = Path(locate(name)) / "recipe.json"
+    return json.loads(recipe.read_text())["recipe_hash"] if recipe.is_file() else None
+
+
+def hub_identity(name: str, revision: str | None, kind: str) -> str:
+    """`name@commit`, the commit that the cache on this machine has of the revision; `name@revision` before it was fetched."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    wanted = revision or "main"
+    if not COMMIT.fullmatch(wanted):
+        with contextlib.suppress(OSError):
+            reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "refs" / wanted
+            wanted = reference.read_text().strip() or wanted
+    return f"{name}@{wanted}"
+
+
+def is_pinned(identity: str) -> bool:
+    """Whether it names a content; else it is of a Hub repository that was not fetched yet, and will change."""
+    return identity.startswith("sha256:") or COMMIT.fullmatch(identity.partition("@")[2].partition(":")[0]) is not None
+
+
+def folder_digest(folder: Path, files: Iterable[Path]) -> str:
+    """One digest of several files: their names in the folder, and their content."""
+    lines = [f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n" for path in sorted(files)]
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex; of a large one remembered."""
+    state = path.stat()
+    if state.st_size < LARGE:
+        return _read_digest(path)
+    stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    note = _cache_folder() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(note.read_text())
+        if found["stamp"] == stamp:
+            return str(found["sha256"])
+    digest = _read_digest(path)
+    if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED_S:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            write_json(note, {"stamp": stamp, "sha256": digest})
+    return digest
+
+
+def _read_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opd-harness" / "digests"

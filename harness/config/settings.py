@@ -49,7 +49,9 @@ class Setting:
     dtype: str  # of both models' weights: float32 | bfloat16 | float64
     max_prompt_tokens: int  # longer prompts are refused
     max_new_tokens: int  # student tokens per completion, a teacher prefix not counted
-    min_continuation: int  # teacher tokens that a prefix must leave for the student to write
+    min_continuation: (
+        int  # teacher tokens that a prefix must leave for the student to write; null in a YAML: follows the length
+    )
     prompts_per_step: int
     samples_per_prompt: int
     temperature: float  # 1: otherwise a sample is not one of the student's distribution
@@ -63,6 +65,7 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
+    chat_template_kwargs: dict[str, Any]  # of the student's chat template, such as {enable_thinking: false}
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
@@ -91,24 +94,31 @@ class Setting:
             raise UserError(
                 f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
             )
+        if self.min_continuation > self.max_new_tokens:
+            raise UserError(
+                f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens={self.max_new_tokens}, the length of "
+                "a teacher's text: no prefix would be left of it; leave it out (it then follows the length) or give less."
+            )
 
     def training_hash(self) -> str:
-        """sha256 over the content: model identities instead of paths, prompts by their bytes, everything else by value."""
+        """sha256 over the content: identities of models and prompts instead of paths, everything else by value."""
         content = self.by_value()
-        del content["name"], content["notes"]
-        content["student"] = model_identity(self.student, self.student_revision)
-        content["teacher"] = self.teacher_identity()
-        content["prompts"] = prompts_identity(self.prompts, self.prompts_split)
+        for key in ("name", "notes", "student_revision", "teacher_revision", "prompts_split"):
+            del content[key]  # words, and what the identities know
+        content |= self.identities()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field, as a record has it; importance_cap and lora_rank only where they are used, so that older settings keep their hash."""
-        content = {**dataclasses.asdict(self), "recipe": RECIPE}
-        if self.importance_cap is None:
-            del content["importance_cap"]
-        if not self.lora_rank:
-            del content["lora_rank"]
-        return content
+        """Every field and the recipe, as a record has them."""
+        return {**dataclasses.asdict(self), "recipe": RECIPE}
+
+    def identities(self) -> dict[str, str]:
+        """The content of student, teacher and prompts (harness.config.identity)."""
+        return {
+            "student": model_identity(self.student, self.student_revision),
+            "teacher": self.teacher_identity(),
+            "prompts": prompts_identity(self.prompts, self.prompts_split),
+        }
 
     @staticmethod
     def of_record(content: Mapping[str, Any]) -> Setting:
@@ -118,6 +128,11 @@ class Setting:
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""
         return model_identity(self.teacher, self.teacher_revision)
+
+
+def shortest_continuation(max_new_tokens: int) -> int:
+    """setting.min_continuation where it is null: a 32nd of the length, from 1 to 64 tokens (ours)."""
+    return min(64, max(1, max_new_tokens // 32))
 
 
 @dataclass(frozen=True)
@@ -237,7 +252,7 @@ class RunConfig:
         name = raw["method"]["name"]
         knobs = {key: value for key, value in raw["method"].items() if key != "name"}
         return RunConfig(
-            setting=strict(Setting, raw["setting"], "setting"),
+            setting=strict(Setting, _with_continuation(raw["setting"]), "setting"),
             method_name=name,
             method=None if name in UNTRAINED else strict(find_methods()[name], knobs, "method"),
             engine=strict(Execution, raw["engine"], "engine"),
@@ -271,6 +286,14 @@ class RunConfig:
             return {}
         defaults = dataclasses.asdict(type(self.method)())  # type: ignore[call-overload]
         return {key: value for key, value in self.knobs().items() if value != defaults[key]}
+
+
+def _with_continuation(raw: Any) -> Any:
+    """The fields of a Setting with a number for min_continuation."""
+    length = raw.get("max_new_tokens") if isinstance(raw, dict) else None
+    if isinstance(length, int) and raw.get("min_continuation") is None:
+        return {**raw, "min_continuation": shortest_continuation(length)}
+    return raw
 
 
 def strict(record: type, values: Mapping[str, Any], where: str) -> Any:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.config.identity import is_pinned
 from harness.config.settings import RunConfig
 from harness.evaluation.loading import task_folders
 from harness.files import locate
@@ -37,11 +38,12 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
     first, setting = runs[0], runs[0].setting
     tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
     folders = task_folders(tasks)
-    missing = made_here(setting.prompts) and not is_file(setting.prompts)
+    missing = [key for key, identity in setting.identities().items() if not is_pinned(identity)]
     lines = [
         f"Setting {setting.name}: {setting.student} taught by {setting.teacher}, engine {first.engine.name}",
         *(f"  note: {note}" for note in setting.notes),
-        f"Results: {first.comparison_folder()}" + (" (another hash once the prompts are there)" if missing else ""),
+        f"Results: {first.comparison_folder()}"
+        + (f" (another hash once {' and '.join(missing)} are there)" if missing else ""),
         *([f"Published rows: {first.reference}"] if first.reference else []),
         *row_lines(runs),
         *prompt_lines(first),

@@ -64,12 +64,38 @@ def test_stand_ins_are_named() -> None:
     assert one("setting=deepseek_math").setting.notes == []
 
 
-PUBLISHED = {path.parent.name: path for path in (ROOT / "results").glob("tiny_*/leaderboard.json")}
+PUBLISHED = {path.parent.name: path for path in (ROOT / "results").glob("tiny_*/runs.jsonl")}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_tables_are_of_the_settings_as_they_are(name: str) -> None:
-    assert one(f"setting={name}").setting.training_hash() == json.loads(PUBLISHED[name].read_text())["training_hash"]
+    """By value: a published hash is kept as text, and what it knew of models and prompts is the identity of its day."""
+    published = json.loads(PUBLISHED[name].read_text().split("\n")[0])["setting"]
+    now = one(f"setting={published['name']}").setting.by_value()
+    assert {key: now[key] for key in published} == published
+    added = {
+        "chat_template_kwargs": {},
+        "importance_cap": None,
+        "lora_rank": 0,
+    }  # fields that came later, at their defaults
+    assert {key: now[key] for key in now.keys() - published.keys()} == {
+        k: v for k, v in added.items() if k not in published
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["setting=deepseek_math"], 64),  # 8096 // 32 = 253, at most 64
+        (["setting=qwen_gsm8k"], 16),  # 512 // 32
+        (["setting=tiny_cpu"], 1),  # 60 // 32
+        (["setting=deepseek_math", "setting.max_new_tokens=48"], 1),
+        (["setting=deepseek_math", "setting.max_new_tokens=1024"], 32),
+        (["setting=tiny_cpu", "setting.min_continuation=5"], 5),
+    ],
+)
+def test_the_continuation_follows_the_length(changes: list[str], expected: int) -> None:
+    assert one(*changes).setting.min_continuation == expected
 
 
 def test_the_default_is_four_methods_on_three_seeds_beside_student_and_teacher() -> None:
@@ -94,7 +120,15 @@ def test_changed_knobs_name_the_folder() -> None:
     assert plain.comparison_folder() == changed.comparison_folder()
 
 
-CHANGES = {"str": "other", "int": 7, "float": 0.25, "str | None": "abc", "float | None": 2.0, "list[str]": ["a"]}
+CHANGES = {
+    "str": "other",
+    "int": 7,
+    "float": 0.25,
+    "str | None": "abc",
+    "float | None": 2.0,
+    "list[str]": ["a"],
+    "dict[str, Any]": {"a": 1},
+}
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Setting)])
