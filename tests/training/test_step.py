@@ -274,7 +274,7 @@ class Imitation(Method):
     def needs_teacher_responses(self) -> bool:
         return True
 
-    def completions(self, progress: float, uniform: float) -> str:
+    def writer(self, progress: float, uniform: float) -> str:
         return "teacher"
 
     def credit(self, batch, teacher, student, progress) -> TokenCredit:
