@@ -17,7 +17,7 @@ from baselines.opd import OPD
 from baselines.reopold import REOPOLD
 from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.tropd import TrOPD
-from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
+from harness.config.settings import EvaluationConfig, RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
 from harness.rollout.hf import HFEngine
@@ -27,6 +27,7 @@ from harness.training.loaded import load_models
 from harness.training.recorder import read_metrics
 from harness.training.trainer import DistillationTrainer
 from harness.types import Method, SignalRequest, TokenCredit
+from tests.conftest import execution
 
 STEPS = 3
 
@@ -88,7 +89,7 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         setting=Setting(**{**setting, **changes}),
         method_name="test",
         method=method,
-        engine=Execution("hf", "cpu", 1, micro, 1000),
+        engine=execution(micro_batch_prompts=micro),
         evaluation=NO_EVALUATION,
         seed=seed,
         results_dir=tmp_path,
