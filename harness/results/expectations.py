@@ -15,7 +15,6 @@ A quantity is a dotted name, and its value is the mean over the seeds of the com
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -30,9 +29,7 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, find_runs, key_of, select_evaluations
-from harness.results.record import RunRecord
-
-METRICS = "metrics.jsonl"
+from harness.results.record import METRICS_FILE, RunRecord, read_metrics
 
 SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: math.fsum(values) / len(values),
@@ -185,19 +182,19 @@ class _Quantities:
         values = []
         for seed in self.seeds[label]:
             folder = self.folders.get((label, seed))
-            if folder is None:
-                raise UserError(f"{name}: {label} seed {seed} has no run folder here, and so no {METRICS}.")
+            if folder is None or not (folder / METRICS_FILE).exists():
+                raise UserError(f"{name}: {label} seed {seed} has no {METRICS_FILE} here; run it, or drop the bound.")
             rows = self._read(folder)
             steps = [row[key] for row in rows if row.get(key) is not None]
             if not steps:
                 known = ", ".join(sorted({other for row in rows for other in row} - {"step"}))
-                raise UserError(f"{name}: {folder / METRICS} has no {key!r}; known: {known or 'none'}.")
+                raise UserError(f"{name}: {folder / METRICS_FILE} has no {key!r}; known: {known or 'none'}.")
             values.append(SUMMARIES[summary](steps))
         return SUMMARIES["mean"](values)
 
     def _read(self, folder: Path) -> list[dict[str, float]]:
         if folder not in self._rows:
-            self._rows[folder] = read_metrics(folder / METRICS)
+            self._rows[folder] = read_metrics(folder)
         return self._rows[folder]
 
 
@@ -208,26 +205,6 @@ def _split(name: str, rest: str, known: Sequence[str] | Mapping[str, Any], kind:
             return candidate, rest.removeprefix(f"{candidate}.")
     listed = ", ".join(sorted(known)) or "none"
     raise UserError(f"{name}: unknown {kind} {rest.partition('.')[0]!r}; with completed runs: {listed}.")
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl in order of step; raises UserError that names the file and line."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); delete {path.parent} to run it again.") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            row["step"] = int(row["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path} line {number} is not a row of metrics ({type(error).__name__}: {error}); "
-                f"delete {path.parent} to run it again."
-            ) from error
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["step"])
 
 
 def print_outcomes(outcomes: Sequence[Outcome], console: Console | None = None) -> None:

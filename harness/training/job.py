@@ -7,7 +7,6 @@ import os
 import shutil
 import traceback
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,19 @@ from harness.engines.checks import device_of
 from harness.engines.opening import Opened, Source, open_engine, open_hf
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, evaluate_missing, evaluated_source, score
+from harness.files import LOCK, clear_folder
 from harness.models.loading import context_length, load_tokenizer
 from harness.models.pair import check_pair
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.results.record import CURVE, Counters, RunRecord, load_record, write_record
+from harness.results.record import CURVE, Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import Models, load_models
 from harness.training.prompts import load_prompts, prompt_order
-from harness.training.recorder import StepRecorder, complete_checkpoint, read_metrics
+from harness.training.recorder import StepRecorder, complete_checkpoint
 from harness.training.self_check import check_engine, check_served, report_difference
 from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
 
@@ -44,7 +44,7 @@ def run_job(config: RunConfig) -> RunRecord:
     folder = config.run_folder()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             return _run_locked(config, folder)
     except Timeout:
         _agree_to_train(config, False)
@@ -53,9 +53,7 @@ def run_job(config: RunConfig) -> RunRecord:
 
 def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if config.fresh:
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_folder(folder)
     path = folder / "record.json"
     record = load_record(path) if path.exists() else None
     reset_peak_memory()
@@ -74,7 +72,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=_now())
+        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
     write_card(folder, record)
@@ -224,7 +222,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
             begins=lambda task: progress.phase(f"evaluating {task}"),
             done=lambda record: write_record(folder / "record.json", record),
         )
-    finished_at = record.finished_at if record.status == "completed" and evaluated is record else _now()
+    finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
 
 
@@ -239,7 +237,7 @@ def _new_record(config: RunConfig) -> RunRecord:
         status="started",
         engine=config.engine.name,
         provenance=_provenance(config),
-        started_at=_now(),
+        started_at=utc_now(),
     )
 
 
@@ -270,7 +268,3 @@ def _counters(folder: Path, before: Counters) -> Counters:
         evaluation_s=before.evaluation_s,
         peak_memory_bytes=peak,
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,7 +7,6 @@ during a save, ends with the same weights and rows as one that was never killed.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.console.progress import RunProgress
-from harness.results.samples import SAMPLES_FILE, Decode, is_sampled, sample_row
+from harness.files import append_row, write_rows
+from harness.results.record import METRICS_FILE, read_metrics
+from harness.results.samples import SAMPLES_FILE, Decode, is_sampled, read_samples, sample_row
 
 if TYPE_CHECKING:
     from harness.training.trainer import DistillationTrainer
 
 MARKER = "complete"
-METRICS_FILE = "metrics.jsonl"
 
 
 class StepRecorder(TrainerCallback):
@@ -37,6 +37,7 @@ class StepRecorder(TrainerCallback):
         every: int,
         decode: Decode,
     ) -> None:
+        self.folder = folder
         self.path = folder / METRICS_FILE
         self.samples_path = folder / SAMPLES_FILE
         self.progress = progress
@@ -52,11 +53,8 @@ class StepRecorder(TrainerCallback):
     def start_from(self, checkpoint: Path | None) -> None:
         """Cuts off the rows that the checkpoint does not know of."""
         step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-        for path in (self.path, self.samples_path):
-            rows = [row for row in _read_rows(path) if row["step"] <= step]
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(temporary, path)
+        for path, rows in ((self.path, read_metrics(self.folder)), (self.samples_path, read_samples(self.folder))):
+            write_rows(path, [row for row in rows if row["step"] <= step])
 
     def on_log(
         self,
@@ -74,9 +72,9 @@ class StepRecorder(TrainerCallback):
         row |= self._trainer.metrics
         if step % self.every == 0 or step == state.max_steps:
             row |= self.development_scores()
-        _append(self.path, row)
+        append_row(self.path, row)
         if self._trainer.sample is not None and is_sampled(step, state.max_steps):
-            _append(self.samples_path, sample_row(step, self._trainer.sample, self.decode))
+            append_row(self.samples_path, sample_row(step, self._trainer.sample, self.decode))
         self.progress.step(step, row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -95,36 +93,3 @@ def complete_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line that a crash cut in half is left out."""
-    return _read_rows(folder / METRICS_FILE)
-
-
-def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The rows of samples.jsonl (harness.results.samples), likewise."""
-    return _read_rows(folder / SAMPLES_FILE)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as sink:
-        sink.write(json.dumps(row) + "\n")
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                from harness.errors import UserError
-
-                raise UserError(
-                    f"{path}, line {number}: not valid JSON; delete the folder {path.parent} to run it again."
-                ) from None
-    return rows

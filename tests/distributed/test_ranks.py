@@ -22,9 +22,9 @@ from baselines.tropd import TrOPD
 from harness.config.settings import EvaluationConfig, Launch, RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
+from harness.results.record import read_metrics
 from harness.training import ranks
 from harness.training.job import train
-from harness.training.recorder import read_metrics
 from harness.types import TokenSignal
 from tests.conftest import execution
 

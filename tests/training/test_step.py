@@ -20,11 +20,11 @@ from baselines.tropd import TrOPD
 from harness.config.settings import EvaluationConfig, RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
+from harness.results.record import read_metrics
 from harness.rollout.hf import HFEngine
 from harness.scoring.hf import HFScorer
 from harness.training.job import train
 from harness.training.loaded import load_models
-from harness.training.recorder import read_metrics
 from harness.training.trainer import DistillationTrainer
 from harness.types import Method, SignalRequest, TokenCredit
 from tests.conftest import execution

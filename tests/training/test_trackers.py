@@ -10,8 +10,8 @@ import pytest
 from baselines.opd import OPD
 from harness.console.progress import RunProgress
 from harness.errors import UserError
+from harness.results.record import read_metrics
 from harness.training.job import train
-from harness.training.recorder import read_metrics
 from harness.training.trackers import check_trackers
 from tests.training.test_step import STEPS, config_for
 
