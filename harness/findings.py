@@ -30,6 +30,7 @@ from harness.console.commands import write_and_print
 from harness.errors import UserError
 from harness.results.cells import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
 from harness.results.expectations import read_yaml
+from harness.results.markdown import table
 from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, paired_difference
 
@@ -139,33 +140,32 @@ def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[Runs]]) -> str
 def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
     """Claims x regimes: in how many cells it came out how."""
     regimes = sorted({f.cell[0] for _, findings in found for f in findings})
-    lines = [f"| claim | {' | '.join(regimes)} |", f"| --- |{' ---: |' * len(regimes)}"]
+    rows = []
     for claim, findings in found:
         verdicts = [[f.verdict for f in findings if f.cell[0] == regime] for regime in regimes]
         counts = [
             " / ".join(str(v.count(verdict)) for verdict in get_args(Verdict)) if v else NOTHING for v in verdicts
         ]
-        lines.append(f"| {claim.claim.rstrip('.')} | {' | '.join(counts)} |")
+        rows.append([claim.claim.rstrip("."), *counts])
     total = [sum(f.verdict == verdict for _, findings in found for f in findings) for verdict in get_args(Verdict)]
     said = ", ".join(f"{count} {verdict}" for count, verdict in zip(total, get_args(Verdict), strict=True))
     note = f"In how many cells (learning rates and schedules) of a regime a claim came out {' / '.join(get_args(Verdict))}; in all {said}."
-    return "\n".join([note, "", *lines])
+    return f"{note}\n\n{table(['claim', *regimes], rows, 'lr')}"
 
 
 def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     quantity = "score, %" if claim.quantity == SCORE else claim.quantity
-    lines = [
-        f"| regime | schedule, rate | replicates | {claim.a} | {claim.b} | difference [95 %] | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    header = ["regime", "schedule, rate", "replicates", claim.a, claim.b, "difference [95 %]", ""]
+    rows = []
     for f in findings:
         regime, schedule, rate = f.cell
         estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
-        values = f"{_number(f.a, claim.quantity)} | {_number(f.b, claim.quantity)} | {estimate} [{low}, {high}]"
-        lines.append(f"| {regime} | {schedule} {rate:g} | {f.replicates} | {values} | {f.verdict} |")
-    table = "\n".join(lines) if findings else "Not measured yet."
+        means = [_number(mean, claim.quantity) for mean in (f.a, f.b)]
+        difference = f"{estimate} [{low}, {high}]"
+        rows.append([regime, f"{schedule} {rate:g}", str(f.replicates), *means, difference, f.verdict])
+    body = table(header, rows, "llrrrrl") if findings else "Not measured yet."
     title = f"### {claim.claim.rstrip('.')}"
-    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{table}"
+    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{body}"
 
 
 def _number(value: float, quantity: str) -> str:

@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.results.cells import Runs, judge, matrix, runs_of
 from harness.results.collect import load_records, without_rate
 from harness.results.leaderboard import BASELINE
+from harness.results.markdown import table
 from harness.results.record import RunRecord
 from harness.results.render import NOTHING, format_difference, format_interval
 from harness.results.statistics import paired_difference
@@ -63,19 +64,20 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
 def render(chosen: Mapping[str, tuple[float, Runs]], tuning: Mapping[str, Any], task: str) -> str:
     """The table as markdown."""
     verdict = judge([runs for _, runs in chosen.values()])
-    lines = [f"| method | learning rate | seeds | score | minus {BASELINE} |", "| --- | ---: | --- | ---: | ---: |"]
+    rows = []
     for label in sorted(chosen, key=lambda label: -verdict.intervals[label].estimate):
         rate, runs = chosen[label]
         seeds = ", ".join(str(seed) for _, seed in sorted(runs.evaluations))
         edge = " (end of the grid)" if tuning["methods"][label].get("at_edge") else ""
         score = format_interval(verdict.intervals[label])
-        lines.append(f"| {label} | {rate:g}{edge} | {seeds} | {score} | {_to_baseline(runs, chosen)} |")
+        rows.append([label, f"{rate:g}{edge}", seeds, score, _to_baseline(runs, chosen)])
+    header = ["method", "learning rate", "seeds", "score", f"minus {BASELINE}"]
     note = (
         f"Setting {tuning['setting']}, but for the learning rate: each method has its own best of {', '.join(f'{r:g}' for r in tuning['grid'])}, "
         f"chosen on development problems with seed {tuning['seed']}. Task {task}; scores in %."
     )
     winner = f"Winner: {verdict.leader}." if not verdict.rivals and len(chosen) > 1 else "No winner."
-    return "\n\n".join([note, "\n".join(lines), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"
+    return "\n\n".join([note, table(header, rows, "lrlrr"), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"
 
 
 def _to_baseline(runs: Runs, chosen: Mapping[str, tuple[float, Runs]]) -> str:
