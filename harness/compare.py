@@ -23,8 +23,7 @@ from harness.errors import UserError
 from harness.results.record import RunRecord
 from harness.results.render import format_chance, format_difference, format_interval
 from harness.results.sides import Pair, Verdict, find_differences, judge, load_side, pair_up
-
-_PLAIN_WIDTH = 100  # columns where the output is not a terminal
+from harness.results.terminal import open_console
 
 
 def compare(a: Path, b: Path, console: Console) -> int:
@@ -113,9 +112,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     options = _parse(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    console = open_console()
     try:
         if options.baseline is not None:
             return check_baseline(options.a, options.baseline, console)

@@ -30,6 +30,7 @@ from rich.text import Text
 from harness.errors import UserError
 from harness.results.collect import Protocols, find_runs, key_of, select_evaluations
 from harness.results.record import METRICS_FILE, RunRecord, read_metrics
+from harness.results.terminal import open_console
 
 SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: math.fsum(values) / len(values),
@@ -209,9 +210,7 @@ def _split(name: str, rest: str, known: Sequence[str] | Mapping[str, Any], kind:
 
 def print_outcomes(outcomes: Sequence[Outcome], console: Console | None = None) -> None:
     """A table with a line per expectation."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = 100
+    console = open_console(console)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "expectation", "measured", "bound"):
         table.add_column(name, justify="right" if name == "measured" else "left", overflow="fold")

@@ -28,12 +28,12 @@ from harness.results.leaderboard import (
 )
 from harness.results.reference import ReferenceRow
 from harness.results.statistics import Difference, Interval
+from harness.results.terminal import open_console
 from harness.types import UNTRAINED
 
 NOTHING = "–"
 ONE_SEED = "†"  # marks an interval that speaks of a checkpoint, not of the method
 DOUBT = "‡"  # marks a published cell that may not be what it seems
-_PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
 
 @dataclass(frozen=True)
@@ -290,9 +290,7 @@ def write_leaderboard(folder: Path, board: Leaderboard) -> None:
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """The tables in the terminal; without colours and 100 columns wide where the output is not one."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    console = open_console(console)
     console.print(Text(describe(board)))
     for sheet in build_sheets(board):
         table = Table(
