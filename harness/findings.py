@@ -28,7 +28,7 @@ from scipy import stats
 
 from harness.console.commands import write_and_print
 from harness.errors import UserError
-from harness.results.cells import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
+from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, load_cells, matrix
 from harness.results.expectations import read_yaml
 from harness.results.markdown import table
 from harness.results.render import NOTHING
@@ -85,7 +85,7 @@ def _parse(entry: Any, where: str) -> Claim:
     return Claim(**entry)
 
 
-def measure(claim: Claim, cells: Mapping[Cell, Sequence[Runs]]) -> list[Finding]:
+def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Finding]:
     """The claim in every cell where two or more replicates have both methods."""
     findings = []
     for cell, runs in sorted(cells.items()):
@@ -103,7 +103,7 @@ def measure(claim: Claim, cells: Mapping[Cell, Sequence[Runs]]) -> list[Finding]
 
 
 def _compare_scores(
-    _: str, a: Runs, b: Runs, shared: Sequence[Replicate]
+    _: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
 ) -> tuple[float, float, tuple[float, float, float]]:
     y_a, y_b = matrix(a, shared), matrix(b, shared)
     found = paired_difference(y_a, y_b)
@@ -112,7 +112,7 @@ def _compare_scores(
 
 
 def _compare_metric(
-    key: str, a: Runs, b: Runs, shared: Sequence[Replicate]
+    key: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
 ) -> tuple[float, float, tuple[float, float, float]]:
     for runs in (a, b):
         if any(key not in runs.training[replicate] for replicate in shared):
@@ -131,7 +131,7 @@ def _verdict(claim: Claim, difference: tuple[float, float, float]) -> Verdict:
     return "as claimed" if (low > 0) == (claim.expected == "higher") else "the opposite"
 
 
-def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[Runs]]) -> str:
+def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """A summary, then a section for each claim with a row for each cell, as markdown."""
     found = [(claim, measure(claim, cells)) for claim in claims]
     return "\n\n".join([_summary(found), *(_section(claim, findings) for claim, findings in found)]) + "\n"

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.results.cells import Runs, judge, matrix, runs_of
+from harness.results.cells import MethodRuns, find_lead, matrix, runs_of
 from harness.results.collect import load_records, without_rate
 from harness.results.leaderboard import BASELINE
 from harness.results.markdown import table
@@ -37,7 +37,7 @@ def load_tuning(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -> dict[str, tuple[float, Runs]]:
+def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -> dict[str, tuple[float, MethodRuns]]:
     """Each tuned method's rate and its runs at that rate; UserError where there are none, or runs that differ otherwise."""
     if len({without_rate(record.setting) for record in records}) > 1:
         raise UserError(
@@ -45,7 +45,7 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
         )
     if (name := records[0].setting["name"]) != tuning["setting"]:
         raise UserError(f"the runs are of {name}, the learning rates were chosen for {tuning['setting']}.")
-    chosen: dict[str, tuple[float, Runs]] = {}
+    chosen: dict[str, tuple[float, MethodRuns]] = {}
     for label, entry in tuning["methods"].items():
         rate = float(entry["best"])
         found = [r for r in records if r.label == label and math.isclose(r.setting["learning_rate"], rate)]
@@ -61,9 +61,9 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
     return chosen
 
 
-def render(chosen: Mapping[str, tuple[float, Runs]], tuning: Mapping[str, Any], task: str) -> str:
+def render(chosen: Mapping[str, tuple[float, MethodRuns]], tuning: Mapping[str, Any], task: str) -> str:
     """The table as markdown."""
-    verdict = judge([runs for _, runs in chosen.values()])
+    verdict = find_lead([runs for _, runs in chosen.values()])
     rows = []
     for label in sorted(chosen, key=lambda label: -verdict.intervals[label].estimate):
         rate, runs = chosen[label]
@@ -80,7 +80,7 @@ def render(chosen: Mapping[str, tuple[float, Runs]], tuning: Mapping[str, Any], 
     return "\n\n".join([note, table(header, rows, "lrlrr"), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"
 
 
-def _to_baseline(runs: Runs, chosen: Mapping[str, tuple[float, Runs]]) -> str:
+def _to_baseline(runs: MethodRuns, chosen: Mapping[str, tuple[float, MethodRuns]]) -> str:
     if runs.label == BASELINE or BASELINE not in chosen:
         return NOTHING
     base = chosen[BASELINE][1]

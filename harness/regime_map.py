@@ -18,11 +18,11 @@ from harness.console.commands import write_and_print
 from harness.results.cells import (
     EQUAL_COST,
     Cell,
-    Runs,
+    MethodRuns,
     at_equal_cost,
     at_equal_steps,
     differences_to_opd,
-    judge,
+    find_lead,
     load_cells,
     matrix,
     of_common_methods,
@@ -38,7 +38,7 @@ AGAINST_OPD = (
 )
 
 
-def render(cells: Mapping[Cell, Sequence[Runs]], task: str) -> str:
+def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
     """The map and, for each regime and schedule, the scores behind it, as markdown."""
     header = [
         "regime",
@@ -69,10 +69,10 @@ def render(cells: Mapping[Cell, Sequence[Runs]], task: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict_text(candidates: Sequence[Runs]) -> str:
+def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
     if not candidates:
         return NOTHING
-    verdict = judge(candidates)
+    verdict = find_lead(candidates)
     steps = {r.label: r.steps for r in candidates}
     mixed = len(set(steps.values())) > 1
     text = verdict.leader + (f" ({steps[verdict.leader]} steps)" if mixed else "")
@@ -84,7 +84,7 @@ def _verdict_text(candidates: Sequence[Runs]) -> str:
     return text + (f"; or {', '.join(verdict.rivals)}" if verdict.rivals else ", wins")
 
 
-def _against_opd(cells: Mapping[Cell, Sequence[Runs]]) -> str:
+def _against_opd(cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """Methods x regimes: what AGAINST_OPD says. Empty where no cell has a method beside OPD on two replicates."""
     by_cell = {cell: {r.label: r for r in at_equal_steps(runs)} for cell, runs in sorted(cells.items())}
     regimes = sorted({cell[0] for cell in cells})
@@ -113,7 +113,7 @@ def _tally(differences: Sequence[tuple[float, bool]]) -> str:
     return f"{better} / {worse} / {len(values) - better - worse} ({min(values):+.1f} to {max(values):+.1f})"
 
 
-def _scores(cells: Mapping[Cell, Sequence[Runs]], regime: str, schedule: str) -> str:
+def _scores(cells: Mapping[Cell, Sequence[MethodRuns]], regime: str, schedule: str) -> str:
     """Methods x rates: score with its interval, and the cost as a multiple of OPD's."""
     rates = sorted(cell[2] for cell in cells if cell[:2] == (regime, schedule))
     tables = {rate: {r.label: r for r in at_equal_steps(cells[(regime, schedule, rate)])} for rate in rates}
@@ -131,7 +131,9 @@ def _scores(cells: Mapping[Cell, Sequence[Runs]], regime: str, schedule: str) ->
     return table(header, rows, "lr")
 
 
-def _ratio(tables: Mapping[float, Mapping[str, Runs]], label: str, cost: Callable[[Runs], float | None]) -> str:
+def _ratio(
+    tables: Mapping[float, Mapping[str, MethodRuns]], label: str, cost: Callable[[MethodRuns], float | None]
+) -> str:
     """Mean over rates of a method's cost over OPD's."""
     pairs = [(cost(t[label]), cost(t[BASELINE])) for t in tables.values() if label in t and BASELINE in t]
     known = [mine / base for mine, base in pairs if mine is not None and base]

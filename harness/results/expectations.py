@@ -52,7 +52,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """What was measured."""
 
     name: str
@@ -104,12 +104,12 @@ def _parse_entry(entry: Any, where: str) -> Expectation:
     return Expectation(**entry)
 
 
-def check(
+def measure_expectations(
     expectations: Sequence[Expectation],
     folder: Path,
     records: Sequence[RunRecord] | None = None,
     protocols: Protocols | None = None,
-) -> list[Outcome]:
+) -> list[Measured]:
     """Measures every expectation.
 
     Args:
@@ -129,7 +129,7 @@ def check(
     return [_measure(expectation, quantities) for expectation in expectations]
 
 
-def _measure(expectation: Expectation, quantities: _Quantities) -> Outcome:
+def _measure(expectation: Expectation, quantities: _Quantities) -> Measured:
     measured = quantities.value(expectation.value)
     if expectation.minus is not None:
         measured -= quantities.value(expectation.minus)
@@ -140,7 +140,7 @@ def _measure(expectation: Expectation, quantities: _Quantities) -> Outcome:
     if expectation.at_most is not None:
         bounds.append(f"<= {expectation.at_most:g}")
         ok = ok and measured <= expectation.at_most
-    return Outcome(expectation.name, measured, " and ".join(bounds), ok)
+    return Measured(expectation.name, measured, " and ".join(bounds), ok)
 
 
 class _Quantities:
@@ -208,7 +208,7 @@ def _split(name: str, rest: str, known: Sequence[str] | Mapping[str, Any], kind:
     raise UserError(f"{name}: unknown {kind} {rest.partition('.')[0]!r}; with completed runs: {listed}.")
 
 
-def print_outcomes(outcomes: Sequence[Outcome], console: Console | None = None) -> None:
+def print_measured(outcomes: Sequence[Measured], console: Console | None = None) -> None:
     """A table with a line per expectation."""
     console = open_console(console)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -13,11 +13,11 @@ from harness.errors import UserError
 from harness.results.collect import load_records
 from harness.results.expectations import (
     Expectation,
-    Outcome,
-    check,
+    Measured,
+    measure_expectations,
     load_expectations,
     parse_expectations,
-    print_outcomes,
+    print_measured,
 )
 
 from .synthetic import run, small_comparison, write_metrics, write_runs
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measured(folder: Path, value: str, minus: str | None = None) -> float:
-    [outcome] = check([Expectation("", value, minus, at_least=-100)], folder)
+    [outcome] = measure_expectations([Expectation("", value, minus, at_least=-100)], folder)
     return outcome.measured
 
 
@@ -62,7 +62,7 @@ def test_metric_summaries_are_means_over_seeds(folder: Path, summary: str, value
 
 def test_bounds(folder: Path) -> None:
     score = "score.arithmetic.opd"
-    outcomes = check(
+    outcomes = measure_expectations(
         [
             Expectation("met", score, at_least=0.5, at_most=0.5),
             Expectation("too low", score, at_least=0.51),
@@ -72,18 +72,18 @@ def test_bounds(folder: Path) -> None:
         load_records(folder),
     )
     assert outcomes == [
-        Outcome("met", 0.5, ">= 0.5 and <= 0.5", True),
-        Outcome("too low", 0.5, ">= 0.51", False),
-        Outcome("too high", 0.5, "<= 0.49", False),
+        Measured("met", 0.5, ">= 0.5 and <= 0.5", True),
+        Measured("too low", 0.5, ">= 0.51", False),
+        Measured("too high", 0.5, "<= 0.49", False),
     ]
     sink = io.StringIO()
-    print_outcomes(outcomes, Console(file=sink))
+    print_measured(outcomes, Console(file=sink))
     assert sink.getvalue().count("FAILED") == 2 and "\x1b" not in sink.getvalue()
 
 
 def test_value_that_is_not_a_number_fails(folder: Path) -> None:
     write_metrics(folder, "opd", 0, [{"step": 1, "loss/total": math.nan}])
-    [outcome] = check([Expectation("finite", "metric.opd.loss/total.last", at_most=1e9)], folder)
+    [outcome] = measure_expectations([Expectation("finite", "metric.opd.loss/total.last", at_most=1e9)], folder)
     assert not outcome.ok
 
 
