@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from baselines.additive_trust import AdditiveTrust
-from baselines.fkl_stop import HARD_OUTLIER, stop_after_hard_outlier
+from baselines.fkl_stop import stop_after_hard_outlier
+from harness.divergences import HARD_OUTLIER
 from harness.types import TokenBatch, TokenCredit, TokenSignal
 
 

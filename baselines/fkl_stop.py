@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from baselines.fkl_direct import FKLDirect
+from harness.divergences import HARD_OUTLIER
 from harness.types import TokenBatch, TokenCredit, TokenSignal
-
-HARD_OUTLIER = -5.0  # nats of log π_T − log π_S; below it the teacher all but excludes the token (ours)
 
 
 def stop_after_hard_outlier(

@@ -37,7 +37,7 @@ class GKD(Method):
         """The support is the whole shared vocabulary."""
         return SignalRequest(full_vocabulary=True)
 
-    def completions(self, progress: float, uniform: float) -> Writer:
+    def writer(self, progress: float, uniform: float) -> Writer:
         """The student with probability λ, else the data set's own responses."""
         return "student" if uniform < self.student_share else "reference"
 

@@ -24,7 +24,7 @@ class SeqKD(Method):
         """The text is the cached responses."""
         return True
 
-    def completions(self, progress: float, uniform: float) -> Writer:
+    def writer(self, progress: float, uniform: float) -> Writer:
         """The teacher writes every step."""
         return "teacher"
 

@@ -21,7 +21,7 @@ class SFT(SeqKD):
         """No teacher text is used."""
         return False
 
-    def completions(self, progress: float, uniform: float) -> Writer:
+    def writer(self, progress: float, uniform: float) -> Writer:
         """The data set writes every step."""
         return "reference"
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from baselines.fkl_stop import HARD_OUTLIER, stop_after_hard_outlier
+from baselines.fkl_stop import stop_after_hard_outlier
 from baselines.tropd import TrOPD
+from harness.divergences import HARD_OUTLIER
 from harness.types import TokenBatch, TokenCredit, TokenSignal
 
 

@@ -22,9 +22,8 @@ from rich.text import Text
 from harness.errors import UserError
 from harness.results.record import RunRecord
 from harness.results.render import format_chance, format_difference, format_interval
-from harness.results.sides import Pair, Verdict, find_differences, judge, load_side, pair_up
-
-_PLAIN_WIDTH = 100  # columns where the output is not a terminal
+from harness.results.sides import BaselineCheck, Pair, find_differences, hold_against, load_side, pair_up
+from harness.results.terminal import open_console
 
 
 def compare(a: Path, b: Path, console: Console) -> int:
@@ -45,7 +44,7 @@ def compare(a: Path, b: Path, console: Console) -> int:
 
 def check_baseline(folder: Path, baseline: Path, console: Console) -> int:
     """Prints a line per score; 1 if a score lies outside its interval or a run failed."""
-    verdicts = judge(load_side(folder), load_side(baseline))
+    verdicts = hold_against(load_side(folder), load_side(baseline))
     if not verdicts:
         raise UserError(f"{folder} has no score of a task that {baseline} has; evaluate it first.")
     rows = [_verdict_row(verdict) for verdict in verdicts]
@@ -79,7 +78,7 @@ def _explain(pairs: Sequence[Pair]) -> str:
     )
 
 
-def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
+def _verdict_row(verdict: BaselineCheck) -> tuple[str, ...]:
     score = "–" if verdict.score is None else f"{100 * verdict.score:.1f}"
     mark = "ok" if verdict.ok else "FAILED"
     return mark, verdict.task, verdict.label, score, format_interval(verdict.baseline), verdict.reason
@@ -113,9 +112,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     options = _parse(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    console = open_console()
     try:
         if options.baseline is not None:
             return check_baseline(options.a, options.baseline, console)

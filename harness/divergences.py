@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+HARD_OUTLIER = -5.0  # nats of log π_T − log π_S; below it the teacher all but excludes the token (ours)
+
 
 def topk_forward_kl(teacher_logprobs: Tensor, student_logprobs: Tensor) -> Tensor:
     """Truncated forward KL, Σ_v π_T(v)·(log π_T(v) − log π_S(v)) over the K given ids.

@@ -34,7 +34,7 @@ from harness.errors import UserError
 from harness.evaluation.checkpoint import check_options
 from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
 from harness.evaluation.summary import print_scores, print_validation
-from harness.evaluation.validation import Claim, Outcome, claims_of, published_scores
+from harness.evaluation.validation import ValidatedTask, ValidationEntry, entries_of, published_scores
 
 KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run"}
 
@@ -53,7 +53,7 @@ def _run(arguments: Sequence[str]) -> int:
     raw = _composed(arguments)
     quiet_libraries()
     if raw["validate"]:
-        return _validate(arguments, claims_of(raw["validate"]), raw["dry_run"])
+        return _validate(arguments, entries_of(raw["validate"]), raw["dry_run"])
     config = EvaluateConfig.from_raw(raw)
     if config.dry_run:
         _print_plan(config)
@@ -95,28 +95,28 @@ def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = Non
         print(f"  {task}: {'; '.join(parts)}")
 
 
-def _validate(arguments: Sequence[str], claims: Sequence[Claim], dry_run: bool) -> int:
+def _validate(arguments: Sequence[str], entries: Sequence[ValidationEntry], dry_run: bool) -> int:
     """Scores public models under the protocols of their published scores; 1 if one of them could not be scored."""
     kept = [argument for argument in arguments if not argument.startswith(("experiment=", "+experiment="))]
-    outcomes: list[Outcome] = []
+    outcomes: list[ValidatedTask] = []
     cut_decimals: dict[str, Sequence[str]] = {}
-    for claim in claims:
-        tasks = f"evaluation.tasks=[{','.join(claim.tasks)}]"
-        revision = claim.revision or "null"
+    for entry in entries:
+        tasks = f"evaluation.tasks=[{','.join(entry.tasks)}]"
+        revision = entry.revision or "null"
         raw = _composed(
-            [*kept, f"evaluation={claim.evaluation}", tasks, f"checkpoint={claim.checkpoint}", f"revision={revision}"]
+            [*kept, f"evaluation={entry.evaluation}", tasks, f"checkpoint={entry.checkpoint}", f"revision={revision}"]
         )
         config = EvaluateConfig.from_raw(raw)
-        cut_decimals[claim.evaluation] = config.evaluation.cut_decimals
-        cells = published_scores(claim)
+        cut_decimals[entry.evaluation] = config.evaluation.cut_decimals
+        cells = published_scores(entry)
         if dry_run:
-            _print_plan(config, {task: cells[task].value for task in claim.tasks})
+            _print_plan(config, {task: cells[task].value for task in entry.tasks})
             continue
         try:
             scores, reason = {entry.task: entry for entry in score_checkpoint(config)[2]}, ""
         except UserError as error:  # a gated set, a model that is not there: the others are scored all the same
             scores, reason = {}, str(error)
-        outcomes += [Outcome(claim, task, cells[task], scores.get(task), reason) for task in claim.tasks]
+        outcomes += [ValidatedTask(entry, task, cells[task], scores.get(task), reason) for task in entry.tasks]
     if dry_run:
         return 0
     print_validation(outcomes, cut_decimals)

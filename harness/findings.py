@@ -28,8 +28,9 @@ from scipy import stats
 
 from harness.console.commands import write_and_print
 from harness.errors import UserError
-from harness.results.cells import Cell, Replicate, Runs, at_equal_steps, load_cells, matrix
+from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, load_cells, matrix
 from harness.results.expectations import read_yaml
+from harness.results.markdown import table
 from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, paired_difference
 
@@ -84,7 +85,7 @@ def _parse(entry: Any, where: str) -> Claim:
     return Claim(**entry)
 
 
-def measure(claim: Claim, cells: Mapping[Cell, Sequence[Runs]]) -> list[Finding]:
+def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Finding]:
     """The claim in every cell where two or more replicates have both methods."""
     findings = []
     for cell, runs in sorted(cells.items()):
@@ -102,7 +103,7 @@ def measure(claim: Claim, cells: Mapping[Cell, Sequence[Runs]]) -> list[Finding]
 
 
 def _compare_scores(
-    _: str, a: Runs, b: Runs, shared: Sequence[Replicate]
+    _: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
 ) -> tuple[float, float, tuple[float, float, float]]:
     y_a, y_b = matrix(a, shared), matrix(b, shared)
     found = paired_difference(y_a, y_b)
@@ -111,7 +112,7 @@ def _compare_scores(
 
 
 def _compare_metric(
-    key: str, a: Runs, b: Runs, shared: Sequence[Replicate]
+    key: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
 ) -> tuple[float, float, tuple[float, float, float]]:
     for runs in (a, b):
         if any(key not in runs.training[replicate] for replicate in shared):
@@ -130,7 +131,7 @@ def _verdict(claim: Claim, difference: tuple[float, float, float]) -> Verdict:
     return "as claimed" if (low > 0) == (claim.expected == "higher") else "the opposite"
 
 
-def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[Runs]]) -> str:
+def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """A summary, then a section for each claim with a row for each cell, as markdown."""
     found = [(claim, measure(claim, cells)) for claim in claims]
     return "\n\n".join([_summary(found), *(_section(claim, findings) for claim, findings in found)]) + "\n"
@@ -139,33 +140,32 @@ def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[Runs]]) -> str
 def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
     """Claims x regimes: in how many cells it came out how."""
     regimes = sorted({f.cell[0] for _, findings in found for f in findings})
-    lines = [f"| claim | {' | '.join(regimes)} |", f"| --- |{' ---: |' * len(regimes)}"]
+    rows = []
     for claim, findings in found:
         verdicts = [[f.verdict for f in findings if f.cell[0] == regime] for regime in regimes]
         counts = [
             " / ".join(str(v.count(verdict)) for verdict in get_args(Verdict)) if v else NOTHING for v in verdicts
         ]
-        lines.append(f"| {claim.claim.rstrip('.')} | {' | '.join(counts)} |")
+        rows.append([claim.claim.rstrip("."), *counts])
     total = [sum(f.verdict == verdict for _, findings in found for f in findings) for verdict in get_args(Verdict)]
     said = ", ".join(f"{count} {verdict}" for count, verdict in zip(total, get_args(Verdict), strict=True))
     note = f"In how many cells (learning rates and schedules) of a regime a claim came out {' / '.join(get_args(Verdict))}; in all {said}."
-    return "\n".join([note, "", *lines])
+    return f"{note}\n\n{table(['claim', *regimes], rows, 'lr')}"
 
 
 def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     quantity = "score, %" if claim.quantity == SCORE else claim.quantity
-    lines = [
-        f"| regime | schedule, rate | replicates | {claim.a} | {claim.b} | difference [95 %] | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    header = ["regime", "schedule, rate", "replicates", claim.a, claim.b, "difference [95 %]", ""]
+    rows = []
     for f in findings:
         regime, schedule, rate = f.cell
         estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
-        values = f"{_number(f.a, claim.quantity)} | {_number(f.b, claim.quantity)} | {estimate} [{low}, {high}]"
-        lines.append(f"| {regime} | {schedule} {rate:g} | {f.replicates} | {values} | {f.verdict} |")
-    table = "\n".join(lines) if findings else "Not measured yet."
+        means = [_number(mean, claim.quantity) for mean in (f.a, f.b)]
+        difference = f"{estimate} [{low}, {high}]"
+        rows.append([regime, f"{schedule} {rate:g}", str(f.replicates), *means, difference, f.verdict])
+    body = table(header, rows, "llrrrrl") if findings else "Not measured yet."
     title = f"### {claim.claim.rstrip('.')}"
-    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{table}"
+    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{body}"
 
 
 def _number(value: float, quantity: str) -> str:

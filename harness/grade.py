@@ -8,10 +8,8 @@ output appears under its name when it is complete. Exit code: 0, or 2 if the inp
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pkgutil
-import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,13 +20,12 @@ from typing import Any
 
 from harness.console.progress import terminal_bar
 from harness.errors import UserError
+from harness.files import lines_of, parse_row, row_text
 
 GRADERS = "tasks.row_graders"  # a package with a module for every task; its docstring says what one has
 OWN_OPTIONS = ("task", "input", "output")
 AHEAD = 4  # rows that are read ahead of every worker
 SHOWN_BAD_ROWS = 20  # reported one by one; more are counted
-
-_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 Row = Mapping[str, Any]
 GradeRow = Callable[[Row], Mapping[str, Any]]
@@ -83,7 +80,7 @@ def _grade_file(source: Path, target: Path, total: int, grade: GradeRow, workers
     try:
         with temporary.open("w", encoding="utf-8") as file, terminal_bar("grading", total, "rows") as bar:
             for line in _graded(_lines(source), grade, workers):
-                file.write(_as_json(line.output) + "\n")
+                file.write(row_text(line.output))
                 bar.advance()
                 if line.error is not None:
                     bad += 1
@@ -117,7 +114,7 @@ def _graded(lines: Iterable[tuple[int, bytes]], grade: GradeRow, workers: int) -
 def _grade_line(number: int, content: bytes, grade: GradeRow) -> Line:
     row: Any = None
     try:
-        row = _object(content)
+        row = parse_row(content)
         return Line(number, {**row, **grade(row)}, None)
     except UserError:  # the whole run is at fault: data or a sandbox is missing
         raise
@@ -128,29 +125,11 @@ def _grade_line(number: int, content: bytes, grade: GradeRow) -> Line:
     return Line(number, {**(row or {"line": number}), "error": reason}, reason)
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(content)
-    except (ValueError, RecursionError) as error:  # also where it is not UTF-8
-        raise ValueError(f"not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"a row must be a JSON object, not {type(row).__name__}")
-    return row
-
-
-def _as_json(row: Row) -> str:
-    text = json.dumps(row, ensure_ascii=False)
-    # half of a surrogate pair is valid JSON as an escape, and is no text of UTF-8
-    return text if text.isascii() or not _SURROGATES.search(text) else json.dumps(row)
-
-
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that hold something. Lines end at line feeds only: a text may hold other separators."""
+    """Number and content of the lines that hold something."""
     try:
-        with path.open("rb") as file:
-            for number, content in enumerate(file, start=1):
-                if content.strip():
-                    yield number, content
+        for line in lines_of(path):
+            yield line.number, line.content
     except OSError as error:
         raise UserError(f"input={path} cannot be read ({error.strerror}).") from error
 

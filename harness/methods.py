@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.config.methods import find_methods
 from harness.errors import UserError
+from harness.results.markdown import table
 from harness.types import Method
 
 
@@ -36,13 +37,8 @@ def entry_of(name: str, method: type[Method]) -> Entry:
 def method_table(methods: dict[str, type[Method]] | None = None) -> str:
     """The markdown table, one row per method, by name."""
     entries = [entry_of(name, method) for name, method in (methods or find_methods()).items()]
-    lines = ["| `method=` | what it does | source |", "|---|---|---|"]
-    lines += [f"| `{e.name}` | {_cell(e.sentence)} | {_cell(e.source)} |" for e in entries]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    rows = [[f"`{e.name}`", e.sentence, e.source] for e in entries]
+    return table(["`method=`", "what it does", "source"], rows) + "\n"
 
 
 def main() -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.results.cells import Runs, judge, matrix, runs_of
+from harness.results.cells import MethodRuns, find_lead, matrix, runs_of
 from harness.results.collect import load_records, without_rate
 from harness.results.leaderboard import BASELINE
+from harness.results.markdown import table
 from harness.results.record import RunRecord
 from harness.results.render import NOTHING, format_difference, format_interval
 from harness.results.statistics import paired_difference
@@ -36,7 +37,7 @@ def load_tuning(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -> dict[str, tuple[float, Runs]]:
+def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -> dict[str, tuple[float, MethodRuns]]:
     """Each tuned method's rate and its runs at that rate; UserError where there are none, or runs that differ otherwise."""
     if len({without_rate(record.setting) for record in records}) > 1:
         raise UserError(
@@ -44,7 +45,7 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
         )
     if (name := records[0].setting["name"]) != tuning["setting"]:
         raise UserError(f"the runs are of {name}, the learning rates were chosen for {tuning['setting']}.")
-    chosen: dict[str, tuple[float, Runs]] = {}
+    chosen: dict[str, tuple[float, MethodRuns]] = {}
     for label, entry in tuning["methods"].items():
         rate = float(entry["best"])
         found = [r for r in records if r.label == label and math.isclose(r.setting["learning_rate"], rate)]
@@ -60,25 +61,26 @@ def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -
     return chosen
 
 
-def render(chosen: Mapping[str, tuple[float, Runs]], tuning: Mapping[str, Any], task: str) -> str:
+def render(chosen: Mapping[str, tuple[float, MethodRuns]], tuning: Mapping[str, Any], task: str) -> str:
     """The table as markdown."""
-    verdict = judge([runs for _, runs in chosen.values()])
-    lines = [f"| method | learning rate | seeds | score | minus {BASELINE} |", "| --- | ---: | --- | ---: | ---: |"]
+    verdict = find_lead([runs for _, runs in chosen.values()])
+    rows = []
     for label in sorted(chosen, key=lambda label: -verdict.intervals[label].estimate):
         rate, runs = chosen[label]
         seeds = ", ".join(str(seed) for _, seed in sorted(runs.evaluations))
         edge = " (end of the grid)" if tuning["methods"][label].get("at_edge") else ""
         score = format_interval(verdict.intervals[label])
-        lines.append(f"| {label} | {rate:g}{edge} | {seeds} | {score} | {_to_baseline(runs, chosen)} |")
+        rows.append([label, f"{rate:g}{edge}", seeds, score, _to_baseline(runs, chosen)])
+    header = ["method", "learning rate", "seeds", "score", f"minus {BASELINE}"]
     note = (
         f"Setting {tuning['setting']}, but for the learning rate: each method has its own best of {', '.join(f'{r:g}' for r in tuning['grid'])}, "
         f"chosen on development problems with seed {tuning['seed']}. Task {task}; scores in %."
     )
     winner = f"Winner: {verdict.leader}." if not verdict.rivals and len(chosen) > 1 else "No winner."
-    return "\n\n".join([note, "\n".join(lines), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"
+    return "\n\n".join([note, table(header, rows, "lrlrr"), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"
 
 
-def _to_baseline(runs: Runs, chosen: Mapping[str, tuple[float, Runs]]) -> str:
+def _to_baseline(runs: MethodRuns, chosen: Mapping[str, tuple[float, MethodRuns]]) -> str:
     if runs.label == BASELINE or BASELINE not in chosen:
         return NOTHING
     base = chosen[BASELINE][1]

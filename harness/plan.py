@@ -29,6 +29,7 @@ from harness.planning.estimate import (
     is_sharded,
     load_hardware,
     make_plan,
+    parts_of,
     sizes_of,
 )
 from harness.results.record import Counters, load_record
@@ -38,7 +39,6 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     """The plan in words."""
     setting, memory, seconds = run.setting, made.memory, made.seconds
     fits = memory.total <= hardware.memory_gib * 2**30
-    phases = ", ".join(f"{phase} {gib(value)}" for phase, value in memory.phases.items())
     slowest = max(seconds.expected, key=seconds.expected.__getitem__)
     times = ", ".join(f"{k} {v:,.1f} (floor {seconds.floor[k]:,.1f})" for k, v in seconds.expected.items())
     hours = made.ranks * setting.steps * seconds.total / 3600
@@ -51,8 +51,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         + (", student cut over them" if is_sharded(run) else ""),
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} x "
         f"{setting.max_new_tokens:,})",
-        f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: models {gib(memory.weights)}, "
-        f"AdamW {gib(memory.moments)}, and the largest of {phases}",
+        f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
         f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "

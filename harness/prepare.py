@@ -20,7 +20,6 @@ Exit code: 0, or 2 for bad input.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections import Counter
@@ -36,7 +35,7 @@ from harness.config.settings import whole_number
 from harness.console.progress import terminal_bar
 from harness.errors import UserError
 from harness.evaluation.loading import TASKS_DIR, TaskOptions, load_tasks
-from harness.files import write_json, write_text
+from harness.files import write_json, write_rows
 from harness.models.loading import load_tokenizer
 from harness.planning.overlap import Gram, OverlapIndex
 from harness.seeds import generator_of
@@ -226,7 +225,7 @@ def prepare(options: Options) -> Report:
         raise UserError(f"no prompt is left of {report.rows} rows ({', '.join(options.domains)}); nothing was written.")
     report.prompts, report.by_domain = len(kept), Counter(prompt["domain"] for prompt in kept)
     report.overlap = overlap_table(index, found)
-    write_text(options.output, "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in kept))
+    write_rows(options.output, kept)
     return report
 
 

@@ -115,8 +115,7 @@ def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
 def report(runs: Sequence[RunConfig], command: str) -> int:
     """Builds, writes and prints the leaderboard of every comparison that was touched; 1 if a run failed or an expectation does not hold."""
     from harness.results.collect import load_records
-    from harness.results.expectations import check as check_expectations
-    from harness.results.expectations import parse_expectations, print_outcomes
+    from harness.results.expectations import measure_expectations, parse_expectations, print_measured
     from harness.results.publish import rebuild_leaderboard
     from harness.results.render import print_leaderboard
 
@@ -132,8 +131,8 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)
         if run.expect:
-            outcomes = check_expectations(parse_expectations(run.expect, "expect"), folder, None, protocols)
-            print_outcomes(outcomes)
+            outcomes = measure_expectations(parse_expectations(run.expect, "expect"), folder, None, protocols)
+            print_measured(outcomes)
             ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
 

@@ -28,6 +28,7 @@ from harness.console.commands import exit_code_of
 from harness.errors import UserError
 from harness.files import write_text
 from harness.results.collect import load_records, without_rate
+from harness.results.markdown import table
 from harness.results.publish import publish
 from harness.results.record import RunRecord
 from harness.types import UNTRAINED
@@ -183,17 +184,17 @@ def render(content: Mapping[str, Any]) -> str:
     """The summary as markdown."""
     grid, methods = content["grid"], content["methods"]
     header = ["method", *(f"{rate:g}" for rate in grid), "own best", "trials", "student tokens", "seconds"]
-    lines = [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+    rows = []
     for label, entry in methods.items():
         scores = [f"{100 * entry['scores'][rate]:.1f}" for rate in grid]
         best = f"{entry['best']:g}{' (end of the grid)' if entry['at_edge'] else ''}"
         cost = [str(entry["trials"]), f"{entry['student_tokens']:,}", f"{entry['seconds']:.0f}"]
-        lines.append(f"| {' | '.join([label, *scores, best, *cost])} |")
+        rows.append([label, *scores, best, *cost])
     partial = ", ".join(f"{label} ({count} of {len(grid)})" for label, count in content["not_tuned"].items())
     return (
         f"Learning rates of {content['setting']}: accuracy in % on {content['task']} (protocol {content['protocol_hash'][:8]}), one trial "
         f"a method and rate, seed {content['seed']}. Best for all, averaged over these methods: {content['best_for_all']:g}.\n\n"
-        + "\n".join(lines)
+        + table(header, rows, "lr")
         + (f"\n\nWithout a trial at every rate: {partial}." if partial else "")
         + "\n"
     )

@@ -97,7 +97,7 @@ class Method:
         """Whether a cached teacher response per prompt has to be made before training."""
         return False
 
-    def completions(self, progress: float, uniform: float) -> Writer:
+    def writer(self, progress: float, uniform: float) -> Writer:
         """Who writes this step's completions; `uniform` in [0, 1) is drawn once a step from the stream `writer`."""
         return "student"
 

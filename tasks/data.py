@@ -5,13 +5,13 @@ Both sources give the same rows, so that the fingerprint of the data does not de
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import files
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,16 +67,11 @@ def read_rows(path: Path, convert: Convert | None = None) -> list[Row]:
     return _checked(rows, str(path))
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The line number and the content of every line of a JSONL file that is not empty."""
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line numbers and the rows of a JSONL file."""
     if not path.is_file():
         raise UserError(f"The data file {path} does not exist.")
-    for line_number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                yield line_number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {line_number}: {error}.") from error
+    yield from files.read_rows(path, torn_last_line="refuse", way_out="mend or delete the line")
 
 
 def _converted(raw: Any, number: int, convert: Convert | None) -> Row:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -11,7 +13,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 import transformers
+from omegaconf import OmegaConf
 from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from harness.config.settings import CONF_DIR, Execution, strict
 
 VOCAB = 64
 
@@ -45,6 +50,14 @@ def random_model(
         initializer_range=0.15,
     )
     return Qwen3ForCausalLM(config).eval()
+
+
+def execution(**changes: Any) -> Execution:
+    """conf/engine/hf.yaml on the CPU, without a checkpoint in between."""
+    shipped = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "engine" / "hf.yaml"))
+    assert isinstance(shipped, dict)
+    given = {str(key): value for key, value in shipped.items()} | {"device": "cpu", "save_every": 1000}
+    return dataclasses.replace(strict(Execution, given, "engine"), **changes)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.files import ROOT, locate
 from harness.regime_map import main, render
-from harness.results.cells import at_equal_cost, at_equal_steps, judge, load_cells, of_common_methods
+from harness.results.cells import at_equal_cost, at_equal_steps, find_lead, load_cells, of_common_methods
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
@@ -49,7 +49,7 @@ def test_replicates_of_several_folders_make_a_cell(tmp_path: Path) -> None:
     by_label = {runs.label: runs for runs in cells["student_latent", "cosine", 1e-3]}
     assert sorted(by_label["tropd"].evaluations) == [(f"students/{k}/student_latent", k) for k in range(3)]
     assert by_label["tropd"].flops is None  # those students are not on this machine
-    verdict = judge(list(by_label.values()))
+    verdict = find_lead(list(by_label.values()))
     assert (verdict.leader, verdict.rivals) == ("tropd", ())
     assert "tropd" in (text := render(cells, "arithmetic")) and ", wins" in text and ", alone" in text
 
@@ -57,12 +57,12 @@ def test_replicates_of_several_folders_make_a_cell(tmp_path: Path) -> None:
 def test_no_winner_where_the_difference_is_noise(tmp_path: Path) -> None:
     records = [record("opd", k, 0) for k in range(3)] + [record("tropd", k, (1, -1, 0)[k]) for k in range(3)]
     (runs,) = load_cells([publish(tmp_path / "a", *records)], "arithmetic").values()
-    assert judge(runs).rivals
+    assert find_lead(runs).rivals
 
 
 def test_one_replicate_decides_nothing(tmp_path: Path) -> None:
     (runs,) = load_cells([publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))], "arithmetic").values()
-    assert (judge(runs).leader, judge(runs).rivals) == ("tropd", ("opd",))
+    assert (find_lead(runs).leader, find_lead(runs).rivals) == ("tropd", ("opd",))
     assert "; undecided, one replicate" in render({("student_latent", "cosine", 1e-3): runs}, "arithmetic")
 
 
@@ -106,7 +106,7 @@ def test_it_agrees_with_the_leaderboards() -> None:
     for folder in (ROOT / "results").glob("tiny_*/"):
         (runs,) = load_cells([folder], "arithmetic").values()
         board = build_leaderboard(load_records(folder), "")
-        verdict = judge(runs)
+        verdict = find_lead(runs)
         assert (verdict.leader if not verdict.rivals else None) == board.winners["arithmetic"]
         for row in board.rows:
             if row.label in verdict.intervals:

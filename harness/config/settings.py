@@ -161,22 +161,18 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash."""
+    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash. Defaults: conf/engine/."""
 
     name: str  # rollout engine: hf | vllm | server
     device: str  # auto | cpu | cuda
     threads: int  # torch threads of one run
     micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
     save_every: int  # steps between two resumable checkpoints
-    report_to: list[str] = field(
-        default_factory=list
-    )  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
-    gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of kept
-    teacher_device: str | None = (
-        None  # torch's name of the device that the teacher scores on, such as cuda:1 or cpu; None: device
-    )
-    rows_per_batch: int = 512  # completions that transformers decodes side by side: the size of its cache
-    overlap: bool = False  # completions are scored while others are still being written; the same numbers
+    report_to: list[str]  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
+    gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept
+    teacher_device: str | None  # where the teacher scores, by torch's name (cuda:1, cpu); None: device
+    rows_per_batch: int  # completions that transformers decodes side by side: the size of its cache
+    overlap: bool  # completions are scored while others are still being written; the same numbers
     vllm: VLLMOptions | None = None  # of the engines vllm and server
     server: ServerOptions | None = None  # of the engine server
 

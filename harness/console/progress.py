@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from harness.files import write_text
+
 WRITE_EVERY_S = 0.25
 
 
@@ -94,6 +96,4 @@ class RunProgress:
         now = time.time()
         if self.path is not None and (force or now - self._written_at > WRITE_EVERY_S):
             self._written_at = now
-            temporary = self.path.with_name(".progress.json.tmp")
-            temporary.write_text(json.dumps({**self._state, "at": now}))
-            os.replace(temporary, self.path)
+            write_text(self.path, json.dumps({**self._state, "at": now}))

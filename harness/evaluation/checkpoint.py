@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
-from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
 from harness.evaluation.model import Drawing, EvaluatedModel
-from harness.files import write_text
+from harness.files import read_rows, write_rows, write_text
 from harness.models.loading import context_length_of, load_config, stored_stop_ids
-from harness.results.record import RunRecord
+from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord
 from harness.sandbox import ALLOW_UNSANDBOXED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROW_FILES = ("items.jsonl", "texts.jsonl")
+ROW_FILES = (ITEMS_FILE, TEXTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def evaluate_missing(
 def check_rows(folder: Path) -> None:
     """Reads what an earlier evaluation left; a file that cannot be gone on with is a UserError that names it and its line."""
     for name in ROW_FILES:
-        for _ in _read_rows(folder / name):
+        for _ in _rows_of(folder / name):
             pass
     read_journal(folder / JOURNAL)
 
@@ -141,26 +140,17 @@ def _write_rows(folder: Path, result: TaskResult) -> None:
     """Replaces the rows of this task and protocol in items.jsonl and texts.jsonl, atomically."""
     key = (result.evaluation.task, result.evaluation.protocol_hash)
     rows: dict[str, Sequence[Mapping[str, Any]]] = {
-        "texts.jsonl": result.texts,
-        "items.jsonl": [dataclasses.asdict(row) for row in result.items],
+        TEXTS_FILE: result.texts,
+        ITEMS_FILE: [dataclasses.asdict(row) for row in result.items],
     }
     for name, new in rows.items():
-        kept = [row for row in _read_rows(folder / name) if (row["task"], row["protocol_hash"]) != key]
-        write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*kept, *new]))
+        kept = [row for row in _rows_of(folder / name) if (row["task"], row["protocol_hash"]) != key]
+        write_rows(folder / name, [*kept, *new])
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line:
-            continue
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON; delete the file to have it evaluated again."
-            ) from None
+def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    way_out = "delete the file to have it evaluated again"
+    return (row for _, row in read_rows(path, torn_last_line="refuse", way_out=way_out, missing_ok=True))
 
 
 def _write_lm_eval(folder: Path, result: TaskResult, identity: str) -> None:

@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.files import Line, cut_torn_line, lines_of, parse_row, row_text
 from harness.rollout import RolloutRequest, Sampling
 from harness.types import Rollout
 
@@ -37,8 +38,7 @@ class SampleJournal:
         """
         self._model = model
         self._offsets = read_journal(path)  # of the lines, by key: answers of 32,768 tokens do not all fit in memory
-        self.reused = 0  # samples taken from the file instead of being generated
-        _cut_torn_line(path)
+        cut_torn_line(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
 
@@ -55,7 +55,6 @@ class SampleJournal:
             return None
         self._file.seek(offset)
         row = json.loads(self._file.readline())
-        self.reused += 1
         return Rollout(
             prompt_ids=request.prompt_ids,
             completion_ids=tuple(row["ids"]),
@@ -72,7 +71,7 @@ class SampleJournal:
         key = self._key(request, sampling)
         row = {"key": key, "ids": list(rollout.completion_ids), "stop_reason": rollout.stop_reason}
         self._offsets[key] = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.write(row_text(row).encode())
         self._file.flush()
 
     def _key(self, request: RolloutRequest, sampling: Sampling) -> str:
@@ -91,30 +90,20 @@ def read_journal(path: Path) -> dict[str, int]:
     offsets: dict[str, int] = {}
     if not path.exists():
         return offsets
-    with path.open("rb") as file:
-        offset = 0
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n"):
-                offsets[_key_of(line, path, number)] = offset
-            offset += len(line)
+    for line in lines_of(path):
+        if line.content.endswith(b"\n"):
+            offsets[_key_of(line, path)] = line.offset
     return offsets
 
 
-def _key_of(line: bytes, path: Path, number: int) -> str:
+def _key_of(line: Line, path: Path) -> str:
     try:
-        row = json.loads(line)
+        row = parse_row(line.content)
         ids, stop_reason = row["ids"], row["stop_reason"]
         if not (isinstance(ids, list) and all(type(i) is int for i in ids) and stop_reason in ("stop", "length")):
             raise ValueError
         return str(row["key"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path}, line {number}: not a sample; delete that line (its sample is then generated again)."
+            f"{path}, line {line.number}: not a sample; delete that line (its sample is then generated again)."
         ) from None
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drops what stands behind the last line feed: the beginning of a line, if the writer was killed in its middle."""
-    if path.exists():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)

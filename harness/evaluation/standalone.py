@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,10 @@ from harness.evaluation.checkpoint import (
 )
 from harness.evaluation.loading import LoadedTask
 from harness.evaluation.model import EvaluatedModel
-from harness.files import check_writable, locate
+from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.loading import load_config, load_tokenizer
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.results.record import Evaluation, RunRecord, load_record, write_record
+from harness.results.record import Evaluation, RunRecord, load_record, utc_now, write_record
 
 DTYPES = ("auto", "bfloat16", "float32", "float64")
 
@@ -99,7 +97,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))
     check_writable(folder)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
             if record.engine != config.engine.name:
                 raise UserError(
@@ -145,9 +143,7 @@ def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
         "dtype": config.dtype,
     }
     if config.fresh:
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_folder(folder)
     if (folder / "record.json").is_file():
         record = load_record(folder / "record.json")
         for key, value in knobs.items():
@@ -168,7 +164,7 @@ def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
         status="started",
         engine=config.engine.name,
         provenance=collect_provenance(config.device),
-        started_at=_now(),
+        started_at=utc_now(),
     )
 
 
@@ -194,7 +190,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
         counters = scored.counters
         if not counters.steps:  # otherwise it is the training's
             counters = dataclasses.replace(counters, peak_memory_bytes=peak_memory_bytes())
-        scored = dataclasses.replace(scored, counters=counters, status="completed", reason="", finished_at=_now())
+        scored = dataclasses.replace(scored, counters=counters, status="completed", reason="", finished_at=utc_now())
         write_record(path, scored)
     return scored
 
@@ -210,7 +206,3 @@ def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[EvaluatedM
 
 def _tokenizer(config: EvaluateConfig) -> Any:
     return load_tokenizer(config.checkpoint, config.revision)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

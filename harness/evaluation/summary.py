@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from harness.evaluation.validation import Outcome, cut_percent, is_within, largest_difference, summarise
+from harness.evaluation.validation import ValidatedTask, cut_percent, is_within, largest_difference, summarise
 from harness.results.record import Evaluation
 from harness.results.render import NOTHING, format_interval
 from harness.results.statistics import mean_interval
+from harness.results.terminal import open_console
 
-PLAIN_WIDTH = 150  # columns where the output is not a terminal
+SCORES_WIDTH = 150  # columns where the output is not a terminal: ten of a table of scores
 
 
 def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
             f"{100 * entry.truncated_frac:.1f} %",
             f"{entry.mean_tokens:,.0f}",
         )
-    console = _console()
+    console = open_console(width=SCORES_WIDTH)
     console.print(table)
     console.print("Intervals: 95 %, clustered by problem; they speak of this checkpoint only.")
     for entry in evaluations:
@@ -49,7 +49,7 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
 _SHOWN = {"avg_at_k", "pass_at_k", "maj_at_k", "correct", "extracted", "votes", "sandboxed"}
 
 
-def print_validation(outcomes: Sequence[Outcome], cut_decimals: dict[str, Sequence[str]]) -> None:
+def print_validation(outcomes: Sequence[ValidatedTask], cut_decimals: dict[str, Sequence[str]]) -> None:
     """Ours beside theirs; `cut_decimals` by protocol."""
     table = Table(title="validation of the evaluators", title_justify="left", box=box.SIMPLE, header_style="bold")
     for name in ("model", "protocol", "task"):
@@ -59,14 +59,14 @@ def print_validation(outcomes: Sequence[Outcome], cut_decimals: dict[str, Sequen
     table.add_column("within")
     table.add_column("source", overflow="fold")
     for outcome in outcomes:
-        claim, theirs, ours = outcome.claim, outcome.published, outcome.ours
+        asked, theirs, ours = outcome.entry, outcome.published, outcome.ours
         cells = [NOTHING, NOTHING, NOTHING, "not scored"]
         if ours is not None:
-            cut = _cut(ours) if outcome.task in cut_decimals.get(claim.evaluation, ()) else NOTHING
+            cut = _cut(ours) if outcome.task in cut_decimals.get(asked.evaluation, ()) else NOTHING
             within = "yes" if is_within(outcome) else "no"
             cells = [_interval(ours), cut, f"±{largest_difference(ours):.1f}", within]
-        table.add_row(claim.checkpoint, claim.evaluation, outcome.task, f"{theirs.value:.2f}", *cells, theirs.source)
-    console = _console()
+        table.add_row(asked.checkpoint, asked.evaluation, outcome.task, f"{theirs.value:.2f}", *cells, theirs.source)
+    console = open_console(width=SCORES_WIDTH)
     console.print(table)
     counts = summarise(outcomes)
     console.print(
@@ -77,7 +77,7 @@ def print_validation(outcomes: Sequence[Outcome], cut_decimals: dict[str, Sequen
         console.print(f"Not scored: {reason}", soft_wrap=True)
     for outcome in outcomes:
         if outcome.published.doubt:
-            console.print(f"{outcome.claim.row}, {outcome.task}: {outcome.published.doubt}")
+            console.print(f"{outcome.entry.row}, {outcome.task}: {outcome.published.doubt}")
 
 
 def _interval(entry: Evaluation) -> str:
@@ -91,8 +91,3 @@ def _cut(entry: Evaluation) -> str:
 
 def _metric(entry: Evaluation, name: str) -> str:
     return f"{100 * entry.metrics[name]:.1f}" if name in entry.metrics else NOTHING
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)

@@ -22,7 +22,7 @@ Z = 1.959963984540054  # of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
-class Claim:
+class ValidationEntry:
     """A public model whose score somebody printed; an entry of `validate` in conf/experiment/validate_evaluators.yaml."""
 
     checkpoint: str
@@ -34,33 +34,33 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One task of a claim."""
+class ValidatedTask:
+    """One task of an entry, scored or not."""
 
-    claim: Claim
+    entry: ValidationEntry
     task: str
     published: ReferenceRow
     ours: Evaluation | None  # None: not scored
     reason: str = ""  # why not
 
 
-def claims_of(raw: Any) -> list[Claim]:
+def entries_of(raw: Any) -> list[ValidationEntry]:
     """The entries of `validate`, checked against the published tables; UserError names the entry."""
     if not isinstance(raw, list):
         raise UserError("validate: expected a list of entries, see conf/experiment/validate_evaluators.yaml.")
-    claims = [strict(Claim, entry, f"validate[{index}]") for index, entry in enumerate(raw)]
-    for index, claim in enumerate(claims):
-        known = published_scores(claim)
-        if missing := [task for task in claim.tasks if task not in known]:
+    entries = [strict(ValidationEntry, entry, f"validate[{index}]") for index, entry in enumerate(raw)]
+    for index, entry in enumerate(entries):
+        known = published_scores(entry)
+        if missing := [task for task in entry.tasks if task not in known]:
             raise UserError(
-                f"validate[{index}]: {claim.table} of results/reference has no {missing[0]} in a row {claim.row!r}."
+                f"validate[{index}]: {entry.table} of results/reference has no {missing[0]} in a row {entry.row!r}."
             )
-    return claims
+    return entries
 
 
-def published_scores(claim: Claim) -> dict[str, ReferenceRow]:
-    """The published cells of a claim by task."""
-    return {row.benchmark: row for row in load_reference() if (row.table, row.label) == (claim.table, claim.row)}
+def published_scores(entry: ValidationEntry) -> dict[str, ReferenceRow]:
+    """The published cells of an entry by task."""
+    return {row.benchmark: row for row in load_reference() if (row.table, row.label) == (entry.table, entry.row)}
 
 
 def repeat_standard_error(correct: Sequence[int], samples: int) -> float:
@@ -88,13 +88,13 @@ def cut_percent(correct: int, total: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02d}"
 
 
-def summarise(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+def summarise(outcomes: Sequence[ValidatedTask]) -> Mapping[str, int]:
     """How many were scored, and how many of those are within chance of the published score."""
     scored = [outcome for outcome in outcomes if outcome.ours is not None]
     return {"scored": len(scored), "within": sum(is_within(outcome) for outcome in scored), "of": len(outcomes)}
 
 
-def is_within(outcome: Outcome) -> bool:
+def is_within(outcome: ValidatedTask) -> bool:
     """Whether ours and theirs differ by no more than chance of their samples explains."""
     assert outcome.ours is not None
     return abs(100 * outcome.ours.score - outcome.published.value) <= largest_difference(outcome.ours)

@@ -76,10 +76,10 @@ class ModelSize:
     parameters: int  # tied weights once
     cached_numbers: int  # in the key-value cache, per token
     vocab_size: int
-    hidden: int = 0
-    layers: int = 0
-    intermediate: int = 0
-    attention: int = 0  # heads x head width
+    hidden: int
+    layers: int
+    intermediate: int
+    attention: int  # heads x head width
 
 
 @functools.lru_cache

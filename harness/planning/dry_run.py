@@ -12,8 +12,8 @@ from harness.evaluation.loading import task_folders
 from harness.files import locate
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair
-from harness.models.sizes import ModelSize, model_size
-from harness.planning.memory import Memory, training_memory
+from harness.models.sizes import model_size
+from harness.planning.estimate import gib, memory_of, parts_of, work_of
 from harness.results.flops import training_flops
 from harness.results.record import Counters
 from harness.training.prompts import load_prompts
@@ -125,13 +125,18 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
         unknown = setting.student if sizes[0] is None else setting.teacher
         return [f"Memory and work: not known before {unknown} has been fetched"]
     student, teacher = sizes[0], sizes[1]
-    guided = any(run.method is not None and run.method.needs_teacher_responses() for run in runs)
+    peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in runs]
+    memory = max(peaks, key=lambda peak: peak.total)
     flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
     trained = sum(run.method is not None for run in runs)
     work = f"Work: at most {flops:.2g} FLOP a run, {flops * trained:.2g} in all (prompts and attention not counted)"
     if setting.dtype == "bfloat16":
         work += f"; {flops * trained / GPU_FLOPS / 3600:,.0f} GPU hours at {GPU_FLOPS / 1e12:.0f} TFLOP/s"
-    return [_memory_line(memory_of(runs[0], student, teacher, guided), student, teacher), work]
+    return [
+        f"Models: {student.parameters:,} + {teacher.parameters:,} parameters",
+        f"Memory of a rank, GiB: {gib(memory.total)}: {parts_of(memory)}; {memory.binding} binds",
+        work,
+    ]
 
 
 def most_tokens(run: RunConfig) -> Counters:
@@ -139,25 +144,6 @@ def most_tokens(run: RunConfig) -> Counters:
     setting = run.setting
     tokens = setting.steps * setting.prompts_per_step * setting.samples_per_prompt * setting.max_new_tokens
     return Counters(steps=setting.steps, student_tokens=tokens, scored_tokens=tokens)
-
-
-def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, guided: bool) -> Memory:
-    """The memory of one run; a teacher's prefix may be as long as a completion."""
-    setting = run.setting
-    tokens = setting.max_prompt_tokens + setting.max_new_tokens * (2 if guided else 1)
-    sequences = setting.prompts_per_step * setting.samples_per_prompt
-    return training_memory(student, teacher, setting.dtype, sequences, tokens)
-
-
-def _memory_line(memory: Memory, student: ModelSize, teacher: ModelSize) -> str:
-    def gib(count: int) -> str:
-        return f"{count / 2**30:,.1f}"
-
-    return (
-        f"Memory of a run, GiB: weights {gib(memory.weights)} ({student.parameters:,} + {teacher.parameters:,} parameters), gradients "
-        f"{gib(memory.gradients)}, AdamW {gib(memory.moments)}, cache at most {gib(memory.cache)}, logits {gib(memory.logits)}; "
-        f"together {gib(memory.total)}, activations not counted"
-    )
 
 
 def samples_of(run: RunConfig, task: str) -> str:

@@ -111,15 +111,26 @@ def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None)
     student, teacher = sizes_of(run.setting)
     work = work_of(run, hardware.ranks, completion)
     seconds = seconds_of(work, student, teacher, hardware)
-    elsewhere = run.engine.teacher_device is not None or run.engine.name != "hf"
     size = BYTES[run.setting.dtype] * student.parameters
     return Plan(
         ranks=hardware.ranks,
-        memory=predict(student, teacher, work, teacher_here=not elsewhere),
+        memory=memory_of(run, student, teacher, work),
         seconds=seconds,
         tokens=hardware.ranks * work.sequences * run.setting.max_new_tokens,
         disk=size * (1 + RESUMABLE * 3),  # a checkpoint to go on from has AdamW's two moments
     )
+
+
+def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work) -> Peak:
+    """The peak of one rank that has this work of the run."""
+    elsewhere = run.engine.teacher_device is not None or run.engine.name != "hf"
+    return predict(student, teacher, work, teacher_here=not elsewhere)
+
+
+def parts_of(memory: Peak) -> str:
+    """What a peak is made of, in words and GiB."""
+    phases = ", ".join(f"{phase} {gib(value)}" for phase, value in memory.phases.items())
+    return f"models {gib(memory.weights)}, AdamW {gib(memory.moments)}, and the largest of {phases}"
 
 
 def sizes_of(setting: Setting) -> tuple[ModelSize, ModelSize]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from harness.models.sizes import BYTES, ModelSize
 from harness.numerics.logprobs import CHUNK_BYTES
-from harness.rollout.hf import ROWS_PER_BATCH
 from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
 
 ACTIVATIONS_HIDDEN = (
@@ -111,31 +110,3 @@ def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bo
 def _layer_numbers(model: ModelSize) -> int:
     """Numbers that a layer keeps of one token for the backward pass."""
     return ACTIVATIONS_HIDDEN * max(model.hidden, model.attention) + ACTIVATIONS_INTERMEDIATE * model.intermediate
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one run with everything in one process. Activations are not counted."""
-
-    weights: int  # student and teacher
-    gradients: int  # of the student
-    moments: int  # AdamW's two, in the weights' type
-    cache: int  # keys and values of the completions that are written side by side, at full length
-    logits: int  # one chunk in fp32, which its gradient takes over
-
-    @property
-    def total(self) -> int:
-        """All of them together, as if none were freed before the next is needed."""
-        return self.weights + self.gradients + self.moments + self.cache + self.logits
-
-
-def training_memory(student: ModelSize, teacher: ModelSize, dtype: str, sequences: int, tokens: int) -> Memory:
-    """The memory of a run whose step has this many sequences of at most `tokens` tokens, prompt included."""
-    size = BYTES[dtype]
-    return Memory(
-        weights=size * (student.parameters + teacher.parameters),
-        gradients=size * student.parameters,
-        moments=2 * size * student.parameters,
-        cache=size * student.cached_numbers * min(sequences, ROWS_PER_BATCH) * tokens,
-        logits=CHUNK_BYTES,
-    )

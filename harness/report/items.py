@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from harness.report.source import Source, read_rows
+from harness.files import read_rows
+from harness.report.source import Source
 from harness.results.collect import FoundRun
+from harness.results.record import ITEMS_FILE, TEXTS_FILE, way_out
 
 SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
@@ -139,7 +141,7 @@ def _item_names(source: Source, task: str, labels: Sequence[str], problems: int)
         run = source.first_run(label, task)
         if run is not None and run.folder is not None:
             protocol = _protocol(run, source, task)
-            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, "items.jsonl", task, protocol))
+            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, ITEMS_FILE, task, protocol))
             if len(names) == problems:
                 return list(names)
     return [f"problem {number}" for number in range(1, problems + 1)]
@@ -152,7 +154,9 @@ def _protocol(run: FoundRun, source: Source, task: str) -> str:
 def _rows(run: FoundRun, name: str, task: str, protocol: str) -> Iterator[dict[str, Any]]:
     assert run.folder is not None
     key = (task, protocol)
-    return (row for row in read_rows(run.folder / name) if (row.get("task"), row.get("protocol_hash")) == key)
+    path = run.folder / name
+    rows = read_rows(path, torn_last_line="refuse", way_out=way_out(path), missing_ok=True)
+    return (row for _, row in rows if (row.get("task"), row.get("protocol_hash")) == key)
 
 
 def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
@@ -163,11 +167,11 @@ def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], k
     protocol, wanted = _protocol(run, source, task), set(names)
     correct = {
         (str(row.get("item_id")), row.get("repeat")): bool(row.get("correct"))
-        for row in _rows(run, "items.jsonl", task, protocol)
+        for row in _rows(run, ITEMS_FILE, task, protocol)
         if str(row.get("item_id")) in wanted
     }
     found: dict[str, Sampled] = {}
-    for row in _rows(run, "texts.jsonl", task, protocol):
+    for row in _rows(run, TEXTS_FILE, task, protocol):
         name = str(row.get("item_id"))
         if name in wanted and name not in found:
             found[name] = _sampled(row, correct.get((name, row.get("repeat"))), kept)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
 from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
-from harness.results.expectations import METRICS
 from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import Evaluation, RunRecord
-from harness.results.samples import SAMPLES_FILE
+from harness.results.record import Evaluation, RunRecord, read_metrics
+from harness.results.samples import read_samples
 from harness.types import UNTRAINED
 
 
@@ -58,11 +55,7 @@ class Source:
         """label -> samples.jsonl of its run on the lowest seed that has one."""
         found: dict[str, list[dict[str, Any]]] = {}
         for run in self.runs:
-            if (
-                run.folder is not None
-                and run.record.label not in found
-                and (rows := list(read_rows(run.folder / SAMPLES_FILE)))
-            ):
+            if run.folder is not None and run.record.label not in found and (rows := read_samples(run.folder)):
                 found[run.record.label] = rows
         return {label: found[label] for label in self.methods if label in found}
 
@@ -81,11 +74,7 @@ class Source:
     def _metrics_of(self, label: str) -> list[list[dict[str, Any]]]:
         runs = [run for run in self.runs if run.record.label == label and run.folder is not None]
         completed = [run for run in runs if run.record.status == "completed"]
-        return [
-            rows
-            for run in completed or runs
-            if run.folder is not None and (rows := list(read_rows(run.folder / METRICS)))
-        ]
+        return [rows for run in completed or runs if run.folder is not None and (rows := read_metrics(run.folder))]
 
 
 def load_source(folder: Path, command: str, protocols: Protocols | None) -> Source:
@@ -93,23 +82,6 @@ def load_source(folder: Path, command: str, protocols: Protocols | None) -> Sour
     runs = find_runs(folder)
     board = build_leaderboard([run.record for run in runs], command, protocols)
     return Source(folder, board, tuple(runs), protocols)
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a run's .jsonl file, none if there is no such file; a last line that is still being written is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="\n") as lines:  # a text may hold Unicode's other line separators
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                if not line.endswith("\n"):
-                    return
-                row = None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not a row; delete the folder {path.parent} to run it again.")
-            yield row
 
 
 def records_of(source: Source, label: str) -> list[RunRecord]:

@@ -30,7 +30,7 @@ Replicate = tuple[str, int]  # student and seed
 
 
 @dataclass(frozen=True)
-class Runs:
+class MethodRuns:
     """The replicates of one method in a cell."""
 
     label: str
@@ -42,7 +42,7 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Lead:
     """Who leads among some runs, and who cannot be told from the leader."""
 
     intervals: Mapping[str, Interval]  # by label
@@ -50,14 +50,14 @@ class Verdict:
     rivals: tuple[str, ...]  # difference to the leader not resolved (all pairs, Holm, 5 %); none: the leader wins
 
 
-def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
+def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns]]:
     """All completed runs that were evaluated on the task, by cell. UserError for runs that must not stand in one cell."""
     records: dict[tuple[Cell, int], list[RunRecord]] = {}
     for folder in folders:
         for record in load_records(folder):
             if record.method not in UNTRAINED and record.status == "completed":
                 records.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
-    cells: dict[Cell, list[Runs]] = {}
+    cells: dict[Cell, list[MethodRuns]] = {}
     for (cell, steps), found in sorted(records.items()):
         check_comparable(found)
         by_label: dict[str, list[RunRecord]] = {}
@@ -69,7 +69,7 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[Runs]]:
     return cells
 
 
-def of_common_methods(cells: Mapping[Cell, Sequence[Runs]]) -> dict[Cell, list[Runs]]:
+def of_common_methods(cells: Mapping[Cell, Sequence[MethodRuns]]) -> dict[Cell, list[MethodRuns]]:
     """Only the methods that every cell of a regime has, so that a cell in which more was run does not have more candidates."""
     labels = {
         regime: set.intersection(*({r.label for r in runs} for cell, runs in cells.items() if cell[0] == regime))
@@ -84,7 +84,7 @@ def cell_of(record: RunRecord) -> Cell:
     return Path(setting["student"]).name, setting["lr_schedule"], float(setting["learning_rate"])
 
 
-def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> Runs:
+def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> MethodRuns:
     """The replicates of one method in a cell, from their records."""
     evaluations: dict[Replicate, Evaluation] = {}
     training: dict[Replicate, Mapping[str, float]] = {}
@@ -101,15 +101,15 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> 
     tokens = float(np.mean([record.counters.student_tokens for record in records]))
     flops = [found for found in map(run_flops, records) if found is not None]
     known = len(flops) == len(records)
-    return Runs(label, steps, evaluations, training, tokens, float(np.mean(flops)) if known else None)
+    return MethodRuns(label, steps, evaluations, training, tokens, float(np.mean(flops)) if known else None)
 
 
-def matrix(runs: Runs, replicates: Sequence[Replicate]) -> np.ndarray:
+def matrix(runs: MethodRuns, replicates: Sequence[Replicate]) -> np.ndarray:
     """[S, I]: the share of successes of each problem, for the given replicates."""
     return np.array([np.array(runs.evaluations[r].correct) / runs.evaluations[r].samples for r in replicates])
 
 
-def judge(candidates: Sequence[Runs]) -> Verdict:
+def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
     """The verdict among runs with different labels; a difference counts as resolved over two or more shared replicates."""
     protocols = {e.protocol_hash for runs in candidates for e in runs.evaluations.values()}
     if len(protocols) > 1:
@@ -128,17 +128,17 @@ def judge(candidates: Sequence[Runs]) -> Verdict:
     resolved = {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p <= ALPHA}
     others = sorted(set(intervals) - {leader}, key=lambda label: -intervals[label].estimate)
     rivals = tuple(x for x in others if (x, leader) not in resolved and (leader, x) not in resolved)
-    return Verdict(intervals, leader, rivals)
+    return Lead(intervals, leader, rivals)
 
 
-def at_equal_steps(runs: Sequence[Runs]) -> list[Runs]:
+def at_equal_steps(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
     """The runs of the number of steps that most methods have; the smaller one of two."""
     counts = Counter(r.steps for r in runs)
     steps = min(counts, key=lambda n: (-counts[n], n))
     return [r for r in runs if r.steps == steps]
 
 
-def at_equal_cost(runs: Sequence[Runs], cost: Callable[[Runs], float | None]) -> list[Runs]:
+def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float | None]) -> list[MethodRuns]:
     """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
 
     So a method that gets by with less is judged by what it has, unless runs of more steps are among the folders; and a
@@ -147,7 +147,7 @@ def at_equal_cost(runs: Sequence[Runs], cost: Callable[[Runs], float | None]) ->
     budget = next((cost(r) for r in at_equal_steps(runs) if r.label == BASELINE), None)
     if budget is None:
         return []
-    chosen: dict[str, Runs] = {}
+    chosen: dict[str, MethodRuns] = {}
     for r in sorted(runs, key=lambda r: r.steps):
         spent = cost(r)
         if spent is not None and spent <= EQUAL_COST * budget:
@@ -155,7 +155,7 @@ def at_equal_cost(runs: Sequence[Runs], cost: Callable[[Runs], float | None]) ->
     return list(chosen.values())
 
 
-def differences_to_opd(table: Mapping[str, Runs]) -> dict[str, tuple[float, bool]]:
+def differences_to_opd(table: Mapping[str, MethodRuns]) -> dict[str, tuple[float, bool]]:
     """Of a cell's runs by label: mean difference to OPD's on the replicates that both have, two or more, and whether it is resolved."""
     differences: dict[str, Difference] = {}
     for label, runs in table.items():

@@ -7,7 +7,6 @@ file `runs.jsonl`, a record per line.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import write_text
-from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict
+from harness.files import read_rows, write_rows
+from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, way_out
 
 PUBLISHED = "runs.jsonl"
 PUBLISHED_PROVENANCE = (
@@ -77,13 +76,11 @@ def key_of(record: RunRecord) -> RunKey:
 
 def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
     """Writes one record per line, sorted, with the provenance that a table needs; atomically."""
-    lines = []
+    rows = []
     for record in sorted(records, key=key_of):
         provenance = {key: record.provenance[key] for key in PUBLISHED_PROVENANCE if key in record.provenance}
-        trimmed = dataclasses.replace(record, provenance=provenance)
-        text = json.dumps(dataclasses.asdict(trimmed), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        lines.append(text + "\n")
-    write_text(path, "".join(lines))
+        rows.append(dataclasses.asdict(dataclasses.replace(record, provenance=provenance)))
+    write_rows(path, rows, compact=True)
 
 
 def check_comparable(records: Sequence[RunRecord]) -> None:
@@ -166,27 +163,22 @@ def read_record(path: Path) -> RunRecord:
         ) from error
     problem = _find_inconsistency(record)
     if problem:
-        raise UserError(
-            f"{path} is not a valid run record ({problem}); delete the folder {path.parent} to run it again."
-        )
+        raise UserError(f"{path} is not a valid run record ({problem}); {way_out(path)}.")
     return record
 
 
 def read_published(path: Path) -> list[RunRecord]:
     """The records of a published file, checked; UserError names the line that is wrong."""
     records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
+    mend = "restore the file, or delete the line"
+    for number, row in read_rows(path, torn_last_line="refuse", way_out=mend):
         try:
-            record = record_from_dict(json.loads(line))
+            record = record_from_dict(row)
             problem = _find_inconsistency(record)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"{type(error).__name__}: {error}"
         if problem:
-            raise UserError(
-                f"{path} line {number} is not a valid run record ({problem}); restore the file, or delete the line."
-            )
+            raise UserError(f"{path}, line {number}: not a valid run record ({problem}); {mend}.")
         records.append(record)
     return records
 

@@ -15,7 +15,6 @@ A quantity is a dotted name, and its value is the mean over the seeds of the com
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -30,9 +29,8 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, find_runs, key_of, select_evaluations
-from harness.results.record import RunRecord
-
-METRICS = "metrics.jsonl"
+from harness.results.record import METRICS_FILE, RunRecord, read_metrics
+from harness.results.terminal import open_console
 
 SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: math.fsum(values) / len(values),
@@ -54,18 +52,13 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """What was measured."""
 
     name: str
     measured: float
     bound: str  # such as ">= 0.1"
     ok: bool
-
-
-def load_expectations(path: Path) -> list[Expectation]:
-    """Reads a YAML list of expectations; raises UserError that names the entry and key."""
-    return parse_expectations(read_yaml(path, "expectations"), str(path))
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -106,12 +99,12 @@ def _parse_entry(entry: Any, where: str) -> Expectation:
     return Expectation(**entry)
 
 
-def check(
+def measure_expectations(
     expectations: Sequence[Expectation],
     folder: Path,
     records: Sequence[RunRecord] | None = None,
     protocols: Protocols | None = None,
-) -> list[Outcome]:
+) -> list[Measured]:
     """Measures every expectation.
 
     Args:
@@ -131,7 +124,7 @@ def check(
     return [_measure(expectation, quantities) for expectation in expectations]
 
 
-def _measure(expectation: Expectation, quantities: _Quantities) -> Outcome:
+def _measure(expectation: Expectation, quantities: _Quantities) -> Measured:
     measured = quantities.value(expectation.value)
     if expectation.minus is not None:
         measured -= quantities.value(expectation.minus)
@@ -142,7 +135,7 @@ def _measure(expectation: Expectation, quantities: _Quantities) -> Outcome:
     if expectation.at_most is not None:
         bounds.append(f"<= {expectation.at_most:g}")
         ok = ok and measured <= expectation.at_most
-    return Outcome(expectation.name, measured, " and ".join(bounds), ok)
+    return Measured(expectation.name, measured, " and ".join(bounds), ok)
 
 
 class _Quantities:
@@ -185,19 +178,19 @@ class _Quantities:
         values = []
         for seed in self.seeds[label]:
             folder = self.folders.get((label, seed))
-            if folder is None:
-                raise UserError(f"{name}: {label} seed {seed} has no run folder here, and so no {METRICS}.")
+            if folder is None or not (folder / METRICS_FILE).exists():
+                raise UserError(f"{name}: {label} seed {seed} has no {METRICS_FILE} here; run it, or drop the bound.")
             rows = self._read(folder)
             steps = [row[key] for row in rows if row.get(key) is not None]
             if not steps:
                 known = ", ".join(sorted({other for row in rows for other in row} - {"step"}))
-                raise UserError(f"{name}: {folder / METRICS} has no {key!r}; known: {known or 'none'}.")
+                raise UserError(f"{name}: {folder / METRICS_FILE} has no {key!r}; known: {known or 'none'}.")
             values.append(SUMMARIES[summary](steps))
         return SUMMARIES["mean"](values)
 
     def _read(self, folder: Path) -> list[dict[str, float]]:
         if folder not in self._rows:
-            self._rows[folder] = read_metrics(folder / METRICS)
+            self._rows[folder] = read_metrics(folder)
         return self._rows[folder]
 
 
@@ -210,31 +203,9 @@ def _split(name: str, rest: str, known: Sequence[str] | Mapping[str, Any], kind:
     raise UserError(f"{name}: unknown {kind} {rest.partition('.')[0]!r}; with completed runs: {listed}.")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl in order of step; raises UserError that names the file and line."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); delete {path.parent} to run it again.") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            row["step"] = int(row["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path} line {number} is not a row of metrics ({type(error).__name__}: {error}); "
-                f"delete {path.parent} to run it again."
-            ) from error
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["step"])
-
-
-def print_outcomes(outcomes: Sequence[Outcome], console: Console | None = None) -> None:
+def print_measured(outcomes: Sequence[Measured], console: Console | None = None) -> None:
     """A table with a line per expectation."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = 100
+    console = open_console(console)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "expectation", "measured", "bound"):
         table.add_column(name, justify="right" if name == "measured" else "left", overflow="fold")

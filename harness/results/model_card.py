@@ -13,8 +13,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from harness.files import locate, write_text
+from harness.results.markdown import table
 from harness.results.record import Evaluation, RunRecord
-from harness.results.render import format_interval
+from harness.results.render import NOTHING, ONE_SEED, format_interval
 from harness.results.statistics import mean_interval, pass_at_k
 
 CARD = "README.md"
@@ -80,21 +81,19 @@ def _summary(record: RunRecord) -> str:
 def _scores(record: RunRecord) -> str:
     if not record.evaluations:
         return "## Scores\n\nNot evaluated."
-    lines = [
-        "## Scores",
-        "",
-        "In %, with the 95 % interval over problems, for this checkpoint only.",
-        "",
-        "| task | problems × samples | accuracy | pass@k | maj@k | truncated | protocol |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
+    header = ["task", "problems × samples", "accuracy", "pass@k", "maj@k", "truncated", "protocol"]
+    rows = []
     for e in record.evaluations:
         accuracy = format_interval(mean_interval([[count / e.samples for count in e.correct]]))
-        passed = format_interval(mean_interval(pass_at_k([e.correct], e.samples, e.samples))) if e.samples > 1 else "–"
-        voted = format_interval(mean_interval([e.majority])) if e.majority is not None and e.samples > 1 else "–"
-        cells = [e.task, f"{e.problems} × {e.samples}", accuracy, passed, voted, f"{100 * e.truncated_frac:.1f}"]
-        lines.append(f"| {' | '.join(cells)} | `{e.protocol_hash[:12]}` |".replace("†", ""))
-    return "\n".join(lines)
+        passed = (
+            format_interval(mean_interval(pass_at_k([e.correct], e.samples, e.samples))) if e.samples > 1 else NOTHING
+        )
+        voted = format_interval(mean_interval([e.majority])) if e.majority is not None and e.samples > 1 else NOTHING
+        intervals = [text.rstrip(ONE_SEED) for text in (accuracy, passed, voted)]
+        protocol = f"`{e.protocol_hash[:12]}`"
+        rows.append([e.task, f"{e.problems} × {e.samples}", *intervals, f"{100 * e.truncated_frac:.1f}", protocol])
+    note = "In %, with the 95 % interval over problems, for this checkpoint only."
+    return f"## Scores\n\n{note}\n\n{table(header, rows, 'lrrrrrl')}"
 
 
 def _settings(record: RunRecord) -> str:
@@ -110,8 +109,7 @@ def _settings(record: RunRecord) -> str:
         "versions": versions or "unknown",
         "hardware": provenance.get("hardware", "unknown"),
     }
-    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
-    return "\n".join(["## How it was made", "", "| | |", "| --- | --- |", *lines])
+    return f"## How it was made\n\n{table(['', ''], [(key, str(value)) for key, value in rows.items()])}"
 
 
 def _again(record: RunRecord) -> str:

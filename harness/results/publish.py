@@ -24,9 +24,9 @@ from harness.results.collect import (
     publish_records,
     read_published,
 )
-from harness.results.expectations import METRICS, SUMMARIES, read_metrics
+from harness.results.expectations import SUMMARIES
 from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import CURVE, RunRecord
+from harness.results.record import CURVE, METRICS_FILE, RunRecord, read_metrics
 from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import write_leaderboard
 
@@ -104,9 +104,9 @@ def _with_training(run: FoundRun) -> RunRecord:
     """The record with RunRecord.training: its cost and what is kept of its metrics.jsonl."""
     from harness.results.flops import PUBLISHED_FLOPS, run_flops
 
-    if run.folder is None or not (run.folder / METRICS).exists():
+    if run.folder is None or not (run.folder / METRICS_FILE).exists():
         return run.record
-    rows = read_metrics(run.folder / METRICS)
+    rows = read_metrics(run.folder)
     keys = sorted({key for row in rows for key in row} - {"step"})
     summary = SUMMARIES["second_half_mean"]
     training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}

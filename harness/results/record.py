@@ -16,14 +16,17 @@ import dataclasses
 import json
 import typing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
-from harness.files import write_json
+from harness.files import read_rows, write_json
 
 SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
+METRICS_FILE = "metrics.jsonl"
+ITEMS_FILE, TEXTS_FILE = "items.jsonl", "texts.jsonl"
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 
 
@@ -100,9 +103,28 @@ def load_record(path: Path) -> RunRecord:
     try:
         return record_from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a valid run record ({error}); delete the folder {path.parent} to run it again."
-        ) from error
+        raise UserError(f"{path} is not a valid run record ({error}); {way_out(path)}.") from error
+
+
+def way_out(path: Path) -> str:
+    """Of a file in a run's folder that cannot be read."""
+    return f"delete the folder {path.parent} to run it again"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl in order of step, none without the file; UserError names a line that is none."""
+    path = folder / METRICS_FILE
+    rows = []
+    for number, row in read_rows(path, torn_last_line="drop", way_out=way_out(path), missing_ok=True):
+        if not isinstance(row.get("step"), int):
+            raise UserError(f"{path}, line {number}: not a row of metrics, which has a step; {way_out(path)}.")
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["step"])
+
+
+def utc_now() -> str:
+    """The time as records have it, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def record_from_dict(raw: dict[str, Any]) -> RunRecord:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.files import write_json, write_text
+from harness.results import markdown
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     AVERAGE,
@@ -27,12 +28,12 @@ from harness.results.leaderboard import (
 )
 from harness.results.reference import ReferenceRow
 from harness.results.statistics import Difference, Interval
+from harness.results.terminal import open_console
 from harness.types import UNTRAINED
 
 NOTHING = "–"
 ONE_SEED = "†"  # marks an interval that speaks of a checkpoint, not of the method
 DOUBT = "‡"  # marks a published cell that may not be what it seems
-_PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
 
 @dataclass(frozen=True)
@@ -267,20 +268,11 @@ def render_markdown(board: Leaderboard) -> str:
     """The content of leaderboard.md."""
     parts = [describe(board)]
     for sheet in build_sheets(board):
-        parts.append(f"### {_escape(sheet.title)}")
-        aligned = ["---" if column < sheet.names else "---:" for column in range(len(sheet.header))]
-        parts.append("\n".join(_markdown_row(cells) for cells in (sheet.header, aligned, *sheet.rows)))
+        parts.append(f"### {markdown.escape(sheet.title)}")
+        parts.append(markdown.table(sheet.header, sheet.rows, "l" * sheet.names + "r"))
         if sheet.note:
             parts.append(sheet.note)
     return "\n\n".join([*parts, *footnotes(board)]) + "\n"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def write_leaderboard(folder: Path, board: Leaderboard) -> None:
@@ -298,9 +290,7 @@ def write_leaderboard(folder: Path, board: Leaderboard) -> None:
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """The tables in the terminal; without colours and 100 columns wide where the output is not one."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    console = open_console(console)
     console.print(Text(describe(board)))
     for sheet in build_sheets(board):
         table = Table(

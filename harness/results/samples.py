@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from harness.files import read_rows
+from harness.results.record import way_out
 
 if TYPE_CHECKING:  # who reads the file needs no torch
     from harness.types import Rollout, TokenCredit, TokenSignal
@@ -66,6 +70,12 @@ def sample_row(step: int, sample: CreditSample, decode: Decode) -> dict[str, Any
             for name in ("reward", "advantage", "divergence_weight", "imitation_weight")
         },
     }
+
+
+def read_samples(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's samples.jsonl, none without the file."""
+    path = folder / SAMPLES_FILE
+    return [row for _, row in read_rows(path, torn_last_line="drop", way_out=way_out(path), missing_ok=True)]
 
 
 def token_texts(ids: Sequence[int], decode: Decode) -> list[str]:

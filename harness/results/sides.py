@@ -30,7 +30,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BaselineCheck:
     """A score against the interval of its baseline."""
 
     task: str
@@ -141,12 +141,12 @@ def pair_up(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (pair.task, pair.label))
 
 
-Runs = dict[int, Evaluation]  # by seed
+EvaluationBySeed = dict[int, Evaluation]  # by seed
 
 
-def _evaluated(records: Sequence[RunRecord], label: str) -> dict[tuple[str, str], Runs]:
+def _evaluated(records: Sequence[RunRecord], label: str) -> dict[tuple[str, str], EvaluationBySeed]:
     """(task, protocol hash) -> completed evaluations of a label."""
-    found: dict[tuple[str, str], Runs] = {}
+    found: dict[tuple[str, str], EvaluationBySeed] = {}
     for record in sorted(records, key=key_of):
         if record.label == label and record.status == "completed":
             for evaluation in record.evaluations:
@@ -154,7 +154,7 @@ def _evaluated(records: Sequence[RunRecord], label: str) -> dict[tuple[str, str]
     return found
 
 
-def _match_seeds(a: Runs, b: Runs) -> list[tuple[str, Evaluation, Evaluation]]:
+def _match_seeds(a: EvaluationBySeed, b: EvaluationBySeed) -> list[tuple[str, Evaluation, Evaluation]]:
     if len(a) == len(b) == 1 and set(a) != set(b):
         (seed_a, run_a), (seed_b, run_b) = next(iter(a.items())), next(iter(b.items()))
         return [(f"{seed_a}/{seed_b}", run_a, run_b)]
@@ -178,7 +178,7 @@ def _scores(runs: Iterator[Evaluation]) -> Array:
     return np.array([success_rates(run) for run in runs])
 
 
-def judge(records: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> list[Verdict]:
+def hold_against(records: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> list[BaselineCheck]:
     """Each score of `records` against the interval of the same row in `baseline`, on the seeds that both have.
 
     A row of the baseline that `records` lacks altogether is not judged; a run that did not complete is a failure.
@@ -203,7 +203,9 @@ def judge(records: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> list[V
     return [verdict for verdict in verdicts if verdict is not None]
 
 
-def _check_protocols(label: str, new: Mapping[tuple[str, str], Runs], old: Mapping[tuple[str, str], Runs]) -> None:
+def _check_protocols(
+    label: str, new: Mapping[tuple[str, str], EvaluationBySeed], old: Mapping[tuple[str, str], EvaluationBySeed]
+) -> None:
     tasks = {task for task, _ in new} & {task for task, _ in old}
     for task in sorted(tasks - {task for task, _ in set(new) & set(old)}):
         raise UserError(
@@ -212,14 +214,16 @@ def _check_protocols(label: str, new: Mapping[tuple[str, str], Runs], old: Mappi
         )
 
 
-def _verdict(label: str, task: str, new: Runs, old: Runs, failed: Sequence[RunRecord]) -> Verdict | None:
+def _verdict(
+    label: str, task: str, new: EvaluationBySeed, old: EvaluationBySeed, failed: Sequence[RunRecord]
+) -> BaselineCheck | None:
     shared = sorted(set(new) & set(old))
     interval = mean_interval(_scores(old[seed] for seed in shared or sorted(old)))
     if failed:
         reason = " ".join(failed[0].reason.split()) or "did not finish"
-        return Verdict(task, label, None, interval, f"seed {failed[0].seed} failed: {reason}")
+        return BaselineCheck(task, label, None, interval, f"seed {failed[0].seed} failed: {reason}")
     if not new:  # the task was not evaluated
         return None
     score = float(np.mean([new[seed].score for seed in shared or sorted(new)]))
     outside = not interval.low <= score <= interval.high
-    return Verdict(task, label, score, interval, "outside" if outside else "")
+    return BaselineCheck(task, label, score, interval, "outside" if outside else "")

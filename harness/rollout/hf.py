@@ -29,7 +29,6 @@ from harness.numerics.logprobs import project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
-ROWS_PER_BATCH = 512  # completions decoded side by side, unless engine.rows_per_batch says otherwise
 FORWARD_COST_TOKENS = (
     192  # a forward pass costs about this many tokens of work before the first token; decides how prefills are grouped
 )
@@ -40,10 +39,10 @@ class HFEngine:
     """Samples from the live weights of a transformers model (`model` may be in training: nothing is copied)."""
 
     def __init__(
-        self, model: PreTrainedModel, vocab_size: int, policy_version: int = 0, rows_per_batch: int = ROWS_PER_BATCH
+        self, model: PreTrainedModel, vocab_size: int, policy_version: int = 0, rows_per_batch: int | None = None
     ) -> None:
         self.model = model
-        self.rows_per_batch = rows_per_batch
+        self.rows_per_batch = rows_per_batch  # completions decoded side by side; None: all
         self.vocab_size = vocab_size  # of the softmax: the shared vocabulary
         self.policy_version = policy_version
 
@@ -66,8 +65,9 @@ class HFEngine:
                 )
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids) + len(requests[i].prefix_ids))
         rollouts: dict[int, Rollout] = {}
-        for start in range(0, len(order), self.rows_per_batch):
-            rows = order[start : start + self.rows_per_batch]
+        side_by_side = self.rows_per_batch or max(1, len(order))
+        for start in range(0, len(order), side_by_side):
+            rows = order[start : start + side_by_side]
             batch = _Batch(self, [requests[i] for i in rows], sampling)
             for row, rollout in batch.run(progress):
                 rollouts[rows[row]] = rollout

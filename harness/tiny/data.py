@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from harness.files import write_rows
 from harness.tiny.language import reference_solution
-from harness.tiny.problems import evaluation_rows, training_rows, write_jsonl
+from harness.tiny.problems import evaluation_rows, training_rows
 
 EVALUATION_PROBLEMS = 256
 TRAINING_PROMPTS = 4096
@@ -16,7 +17,7 @@ def write_data(root: Path) -> list[Path]:
         root / "tasks/arithmetic/dev.jsonl",
         root / "harness/tiny/prompts.jsonl",
     )
-    write_jsonl(test, evaluation_rows("test", "test", EVALUATION_PROBLEMS))
-    write_jsonl(development, evaluation_rows("development", "dev", EVALUATION_PROBLEMS))
-    write_jsonl(prompts, training_rows(TRAINING_PROMPTS, reference_solution))
+    write_rows(test, evaluation_rows("test", "test", EVALUATION_PROBLEMS))
+    write_rows(development, evaluation_rows("development", "dev", EVALUATION_PROBLEMS))
+    write_rows(prompts, training_rows(TRAINING_PROMPTS, reference_solution))
     return [test, development, prompts]

@@ -9,10 +9,8 @@ are committed.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
 
@@ -107,11 +105,3 @@ def training_rows(count: int, reference: Callable[[Problem, Random], str]) -> It
             "answer": str(problem.answer),
             "reference": reference(problem, rng),
         }
-
-
-def write_jsonl(path: Path, rows: Iterator[dict[str, str]]) -> None:
-    """Writes under a temporary name first, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-    partial.replace(path)

@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.files import check_writable
-from harness.results.record import load_record
+from harness.results.record import load_record, read_metrics
+from harness.results.samples import read_samples
 
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
@@ -81,7 +82,6 @@ def _check_prompts(run: RunConfig) -> None:
 def check_leftovers(folder: Path) -> None:
     """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that names it and its line."""
     from harness.evaluation.checkpoint import check_rows
-    from harness.training.recorder import read_metrics, read_samples
 
     if (folder / "record.json").exists():
         load_record(folder / "record.json")

@@ -17,6 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from harness.console.progress import MakeBar, terminal_bar
+from harness.files import cut_torn_line, read_rows, row_text
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.training.prompts import Prompt
@@ -73,7 +74,7 @@ def load_or_make_responses(
                     ]
                     for rollout in engine.generate(requests, sampling):
                         row = {"prompt_id": rollout.prompt_id, "ids": rollout.completion_ids}
-                        sink.write(json.dumps(row) + "\n")
+                        sink.write(row_text(row))
                         found[rollout.prompt_id] = rollout.completion_ids
                     sink.flush()
                     bar.advance(len(piece))
@@ -82,14 +83,9 @@ def load_or_make_responses(
 
 def _read(path: Path) -> dict[str, tuple[int, ...]]:
     """The cached responses by prompt id; a last line that a crash cut in half is dropped from the file."""
-    if not path.exists():
-        return {}
-    whole = path.read_bytes()
-    complete = whole[: whole.rfind(b"\n") + 1]
-    if complete != whole:
-        path.write_bytes(complete)
-    rows = [json.loads(line) for line in complete.splitlines()]
-    return {row["prompt_id"]: tuple(row["ids"]) for row in rows}
+    cut_torn_line(path)
+    rows = read_rows(path, torn_last_line="refuse", way_out="delete the line to have it made again", missing_ok=True)
+    return {row["prompt_id"]: tuple(row["ids"]) for _, row in rows}
 
 
 def choose_prefixes(

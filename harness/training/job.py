@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,13 @@ from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
 from harness.evaluation.model import EvaluatedModel
+from harness.files import LOCK, clear_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
-from harness.results.record import Counters, RunRecord, load_record, write_record
+from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.training import ranks
-from harness.training.recorder import read_metrics
 from harness.training.train import train
 
 
@@ -37,7 +35,7 @@ def run_job(config: RunConfig) -> RunRecord:
     folder = config.run_folder()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             return _run_locked(config, folder)
     except Timeout:
         _agree_to_train(config, False)
@@ -46,9 +44,7 @@ def run_job(config: RunConfig) -> RunRecord:
 
 def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if config.fresh:
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_folder(folder)
     path = folder / "record.json"
     record = load_record(path) if path.exists() else None
     reset_peak_memory()
@@ -67,7 +63,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=_now())
+        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
     write_card(folder, record)
@@ -107,7 +103,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     )
     tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
-    finished_at = record.finished_at if record.status == "completed" and evaluated is record else _now()
+    finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
 
 
@@ -122,7 +118,7 @@ def _new_record(config: RunConfig) -> RunRecord:
         status="started",
         engine=config.engine.name,
         provenance=_provenance(config),
-        started_at=_now(),
+        started_at=utc_now(),
     )
 
 
@@ -153,7 +149,3 @@ def _counters(folder: Path, before: Counters) -> Counters:
         evaluation_s=before.evaluation_s,
         peak_memory_bytes=peak,
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

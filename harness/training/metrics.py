@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.divergences import HARD_OUTLIER
 from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal
-
-HARD_OUTLIER = -5.0  # nats; below it a token counts as one that the teacher all but excludes
 
 
 def step_metrics(

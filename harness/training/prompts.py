@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
-from harness.files import locate
+from harness.files import locate, read_rows
 from harness.seeds import generator_of
 
 
@@ -67,16 +66,10 @@ def _jsonl_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
         raise UserError(
             f"setting.prompts: there is no file {str(path)!r}; give another, or make it with python -m harness.prepare."
         )
-    rows: list[tuple[str, Mapping[str, Any]]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise UserError(f"{path}, line {number}: not valid JSON; mend or delete the line.") from None
-        if not isinstance(row, dict):
-            raise UserError(f'{path}, line {number}: expected an object such as {{"prompt": "..."}}.')
-        rows.append((f"{path}, line {number}", row))
-    return rows
+    return [
+        (f"{path}, line {number}", row)
+        for number, row in read_rows(path, torn_last_line="refuse", way_out="mend or delete the line")
+    ]
 
 
 def _hub_rows(name: str, split: str) -> list[tuple[str, Mapping[str, Any]]]:

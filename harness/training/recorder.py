@@ -7,7 +7,6 @@ during a save, ends with the same weights and rows as one that was never killed.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.console.progress import RunProgress
-from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, sample_row
+from harness.files import append_row, write_rows
+from harness.results.record import METRICS_FILE, read_metrics
+from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, read_samples, sample_row
 
 MARKER = "complete"
-METRICS_FILE = "metrics.jsonl"
 
 
 @dataclass
@@ -69,9 +69,9 @@ class StepRecorder(TrainerCallback):
         row |= self.log.metrics
         if step % self.every == 0 or step == state.max_steps:
             row |= self.development_scores(step)
-        _append(self.path, row)
+        append_row(self.path, row)
         if self.log.sample is not None and is_sampled(step, state.max_steps):
-            _append(self.samples_path, sample_row(step, self.log.sample, self.decode))
+            append_row(self.samples_path, sample_row(step, self.log.sample, self.decode))
         self.progress.step(step, row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -95,42 +95,5 @@ def complete_checkpoint(folder: Path) -> Path | None:
 def cut_rows(folder: Path, checkpoint: Path | None) -> None:
     """Cuts off the rows in the run's folder that the checkpoint does not know of."""
     step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
-    for name in (METRICS_FILE, SAMPLES_FILE):
-        path = folder / name
-        rows = [row for row in _read_rows(path) if row["step"] <= step]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, path)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line that a crash cut in half is left out."""
-    return _read_rows(folder / METRICS_FILE)
-
-
-def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The rows of samples.jsonl (harness.results.samples), likewise."""
-    return _read_rows(folder / SAMPLES_FILE)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as sink:
-        sink.write(json.dumps(row) + "\n")
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                from harness.errors import UserError
-
-                raise UserError(
-                    f"{path}, line {number}: not valid JSON; delete the folder {path.parent} to run it again."
-                ) from None
-    return rows
+    for name, rows in ((METRICS_FILE, read_metrics(folder)), (SAMPLES_FILE, read_samples(folder))):
+        write_rows(folder / name, [row for row in rows if row["step"] <= step])

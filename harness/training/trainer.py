@@ -182,7 +182,7 @@ class DistillationTrainer(Trainer):
         step, seed, responses = self.state.global_step, self.run_seed, self.machinery.responses
         first = step * self.setting.prompts_per_step
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
-        writer = self.method.completions(progress, generator_of("writer", seed, step).random())
+        writer = self.method.writer(progress, generator_of("writer", seed, step).random())
         if writer != "student":
             return Written([_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)

@@ -13,12 +13,13 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.errors import UserError
+from harness.files import Line, lines_of, parse_row
 from tasks.data import DATA_VARIABLE, check_ids, data_file, data_folder
 from tasks.livecodebench_v6.grading import Cases
 
@@ -45,7 +46,7 @@ def load_problems(data_dir: str | None) -> list[dict[str, Any]]:
     """A row {"id", "question", "starter_code", "fn_name", "difficulty", "date", "tests"} for every problem."""
     folder = data_folder(data_dir)
     path = data_file(folder, LOCAL_FILE) if folder is not None else _from_hub()
-    problems = [_problem(path, *line) for line in _lines(path)]
+    problems = [_problem(path, line) for line in lines_of(path)]
     if not problems:
         raise UserError(f"{path} holds no problems.")
     check_ids((problem["id"] for problem in problems), str(path))
@@ -109,29 +110,19 @@ def unpickle_text(data: bytes) -> str:
     return text
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and content of every line that is not empty."""
-    offset = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, offset, line
-            offset += len(line)
-
-
-def _problem(path: Path, number: int, offset: int, line: bytes) -> dict[str, Any]:
+def _problem(path: Path, line: Line) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = parse_row(line.content)
         if missing := [column for column in _COLUMNS if not isinstance(row[column], str)]:
             raise ValueError(f"the column {missing[0]!r} must be a text")
         fn_name = json.loads(row["metadata"] or "{}").get("func_name")
     except KeyError as error:
-        raise UserError(f"{path}, line {number}: the column {error} is missing.") from error
+        raise UserError(f"{path}, line {line.number}: the column {error} is missing.") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}, line {number}: {error}.") from error
+        raise UserError(f"{path}, line {line.number}: {error}.") from error
     tests = json.dumps([row["public_test_cases"], row["private_test_cases"], fn_name])
     digest = hashlib.sha256(tests.encode()).hexdigest()
-    _places[digest] = _Place(path, offset, len(line))
+    _places[digest] = _Place(path, line.offset, len(line.content))
     return {
         "id": row["question_id"],
         "question": row["question_content"],

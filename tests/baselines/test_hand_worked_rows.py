@@ -240,13 +240,13 @@ def test_tropd_aopd_adds_forward_kl_on_trusted_tokens_once() -> None:
 
 def test_gkd_weighs_every_token_of_either_origin() -> None:
     method = GKD(student_share=0.25)
-    assert [method.completions(0.0, u) for u in (0.0, 0.2499, 0.25, 0.999)] == [
+    assert [method.writer(0.0, u) for u in (0.0, 0.2499, 0.25, 0.999)] == [
         "student",
         "student",
         "reference",
         "reference",
     ]
-    assert GKD(student_share=1.0).completions(0.0, 0.999) == "student"
+    assert GKD(student_share=1.0).writer(0.0, 0.999) == "student"
     assert method.request(0.0).full_vocabulary
     credit = credit_of(method)
     assert credit.divergence_weights.tolist() == [[1.0] * 5]
@@ -260,7 +260,7 @@ def test_gkd_weighs_every_token_of_either_origin() -> None:
 
 @pytest.mark.parametrize(("method", "writer"), [(SeqKD(), "teacher"), (SFT(), "reference")])
 def test_likelihood_on_text_of_others(method: Method, writer: str) -> None:
-    assert method.completions(0.7, 0.0) == writer
+    assert method.writer(0.7, 0.0) == writer
     assert method.needs_teacher_responses() == (writer == "teacher")
     credit = credit_of(method, own=[False] * 5)
     assert credit.imitation_weights.tolist() == [[1.0] * 5]

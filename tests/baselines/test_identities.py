@@ -264,7 +264,7 @@ def test_tail_bucket_leaves_the_tail_alone_where_its_mass_is_right() -> None:
     assert without.tolist() == pytest.approx([-0.26, 0.10, 0.12, 0.04], abs=1e-12)
 
 
-ON_POLICY = sorted(name for name, method in find_methods().items() if method().completions(0.0, 0.0) == "student")
+ON_POLICY = sorted(name for name, method in find_methods().items() if method().writer(0.0, 0.0) == "student")
 
 
 @pytest.mark.parametrize("name", ON_POLICY)

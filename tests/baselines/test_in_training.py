@@ -17,8 +17,8 @@ from harness.config.methods import find_methods, register_methods
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.console.progress import RunProgress
 from harness.files import ROOT
+from harness.results.record import read_metrics
 from harness.training.job import train
-from harness.training.recorder import read_metrics
 from harness.types import Method
 
 STEPS, PROMPTS = 2, 4

@@ -110,7 +110,7 @@ def test_prefix_lengths_and_writer(method: Method) -> None:
         assert not prefixes.is_floating_point()
         assert (prefixes >= 0).all()
         assert (prefixes <= lengths).all()
-        assert method.completions(progress, 0.5) in ("student", "teacher", "reference")
+        assert method.writer(progress, 0.5) in ("student", "teacher", "reference")
         if not method.needs_teacher_responses():
             assert not prefixes.any()
 

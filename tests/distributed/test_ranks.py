@@ -20,13 +20,14 @@ from baselines.opd import OPD
 from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.seqkd import SeqKD
 from baselines.tropd import TrOPD
-from harness.config.settings import EvaluationConfig, Execution, Launch, RunConfig, Setting
+from harness.config.settings import EvaluationConfig, Launch, RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
+from harness.results.record import read_metrics
 from harness.training import ranks
-from harness.training.recorder import read_metrics
 from harness.training.train import train
 from harness.types import TokenSignal
+from tests.conftest import execution
 
 STEPS = 3
 METHODS = {
@@ -72,7 +73,7 @@ def config_for(random_pair: Path, root: Path, method: str, **changes: Any) -> Ru
         chat_template_kwargs={},
     )
     nothing = EvaluationConfig([], {}, {}, {}, [], None, False, None, 1000)
-    engine = Execution("hf", "cpu", 1, 1, changes.pop("save_every", 1000))
+    engine = execution(micro_batch_prompts=1, save_every=changes.pop("save_every", 1000))
     config = RunConfig(setting, method, METHODS[method], engine, nothing, 0, root, False, [])
     return dataclasses.replace(config, **changes)
 

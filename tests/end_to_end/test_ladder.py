@@ -18,8 +18,8 @@ from harness.console.progress import RunProgress
 from harness.models.loading import load_model
 from harness.models.pair import check_pair
 from harness.models.sizes import KNOWN_CONFIGS
+from harness.results.record import read_metrics
 from harness.training.job import train
-from harness.training.recorder import read_metrics
 
 
 def random_models(root: Path, student: str, teacher: str) -> None:

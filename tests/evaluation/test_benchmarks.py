@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from harness.evaluation.loading import TASKS_DIR
-from harness.rollout.scripted import ScriptedEngine
 from tests.evaluation.scoring import scored
+from tests.scripted import ScriptedEngine
 
 DATA, PARITY = os.environ.get("BENCHMARK_DATA"), os.environ.get("PARITY_DATA")
 PROTOCOLS = Path(__file__).parents[2] / "conf" / "evaluation"
@@ -74,7 +74,8 @@ def test_stored_responses_to_ifbench_give_the_official_total(tokenizer):
 
 @pytest.mark.parametrize("path", sorted(PROTOCOLS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_protocol_names_tasks_that_exist(path):
-    protocol = yaml.safe_load(path.read_text())
+    shared = yaml.safe_load((PROTOCOLS / "_evaluation.yaml").read_text())
+    protocol = shared | yaml.safe_load(path.read_text())
     known = {task.stem for task in TASKS_DIR.glob("*/*.yaml")}
     assert set(protocol["tasks"]) <= known
     for field in ("samples", "max_new_tokens"):

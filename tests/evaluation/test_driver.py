@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.rollout.scripted import ScriptedEngine
 from tasks.data import read_rows
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from harness.evaluation.loading import TASKS_DIR
-from harness.rollout.scripted import ScriptedEngine
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT, TEMPLATE, make_tokenizer
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from harness.rollout.scripted import ScriptedEngine
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.scripted import ScriptedEngine
 
 COLUMNS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3", "Record ID"]
 ROWS = [("Unit of force?", "newton", "joule", "watt", "pascal"), ("Legs of an ant?", "6", "8", "4", "10")]

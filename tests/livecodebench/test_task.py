@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UserError
-from harness.rollout.scripted import ScriptedEngine
 from harness.sandbox import Sandbox
 from tasks.livecodebench_v6 import task as task_module
 from tasks.livecodebench_v6.prompts import prompt
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.scripted import ScriptedEngine
 
 MAX_LENGTH = 8192
 

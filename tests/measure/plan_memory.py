@@ -118,13 +118,41 @@ def run_one(shape: tuple[int, ...]) -> None:
                 Path("/proc/self/clear_refs").write_text("5")
 
         training.StepRecorder = Watched  # type: ignore[misc]
-        numbers = (run["completion"], 1, run["prompts"], 1, 1.0, 1.0, 8, 2, 1e-5, "constant", 0, 0.0, 0.9, 0.999, 1.0, {})
+        numbers = (
+            run["completion"],
+            1,
+            run["prompts"],
+            1,
+            1.0,
+            1.0,
+            8,
+            2,
+            1e-5,
+            "constant",
+            0,
+            0.0,
+            0.9,
+            0.999,
+            1.0,
+            {},
+        )
         paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
         config = RunConfig(
             Setting("memory", *paths, "train", None, None, "float32", 64, *numbers),
             "opd",
             OPD(),
-            Execution("hf", "cpu", 1, run["micro"], 10**6),
+            Execution(
+                "hf",
+                device="cpu",
+                threads=1,
+                micro_batch_prompts=run["micro"],
+                save_every=10**6,
+                report_to=[],
+                gradient_checkpointing=False,
+                teacher_device=None,
+                rows_per_batch=run["prompts"],
+                overlap=False,
+            ),
             EvaluationConfig([], {}, {}, {}, [], None, False, None, 10**6),
             0,
             root,

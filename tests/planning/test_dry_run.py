@@ -10,8 +10,9 @@ import pytest
 from harness.config.methods import register_methods
 from harness.console.commands import exit_code_of
 from harness.files import ROOT
-from harness.models.sizes import ModelSize, model_size
-from harness.planning.memory import Memory, training_memory
+from harness.models.sizes import model_size
+from harness.plan import show
+from harness.planning.estimate import load_hardware
 from harness.results.flops import training_flops
 from harness.results.record import Counters
 from harness.run import compare
@@ -110,12 +111,17 @@ def test_operations_by_hand() -> None:
     assert training_flops(10, 100, Counters(student_tokens=3, teacher_tokens=2, scored_tokens=5)) == 60 + 400 + 1300
 
 
-def test_memory_by_hand() -> None:
-    student, teacher = ModelSize(10, 4, 50), ModelSize(100, 8, 60)
-    memory = training_memory(student, teacher, "bfloat16", sequences=3, tokens=7)
-    assert memory == Memory(weights=220, gradients=20, moments=40, cache=2 * 4 * 3 * 7, logits=2**26)
-    assert training_memory(student, teacher, "float32", 1000, 1).cache == 4 * 4 * 512  # no more than 512 side by side
-    assert memory.total == 220 + 20 + 40 + 168 + 2**26
+def test_memory_is_the_plans_and_knows_of_the_engine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One memory model: the line is that of `harness.plan`, and a cache of 8 rows is smaller than one of 512."""
+    given = ["experiment=table1_ablation", "method=opd,tropd", "seed=0", "engine.micro_batch_prompts=1"]
+    lines = {}
+    for rows in (512, 8):
+        compare([*given, f"engine.rows_per_batch={rows}", "dry_run=true", f"results_dir={tmp_path}"])
+        lines[rows] = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("Memory of a rank"))
+        show([*given, f"engine.rows_per_batch={rows}"], load_hardware("h100_x1"), "h100_x1")
+        assert lines[rows].split("models")[1].split(";")[0] in capsys.readouterr().out
+    of_rollout = {rows: float(line.split("rollout ")[1].split(",")[0]) for rows, line in lines.items()}
+    assert of_rollout[8] < of_rollout[512] / 10
 
 
 def test_every_model_of_a_setting_has_a_size() -> None:

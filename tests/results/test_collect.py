@@ -59,7 +59,7 @@ def test_half_written_line_is_named_with_its_number(tmp_path: Path) -> None:
     publish_records(path, small_comparison())
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:4]) + lines[4][:100])
-    with pytest.raises(UserError, match=rf"{PUBLISHED} line 5 is not a valid run record .*restore the file"):
+    with pytest.raises(UserError, match=rf"{PUBLISHED}, line 5: not valid JSON .*restore the file"):
         load_records(tmp_path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness.compare import main
 from harness.errors import UserError
 from harness.results.publish import publish
-from harness.results.sides import find_differences, judge, load_side, pair_up
+from harness.results.sides import find_differences, hold_against, load_side, pair_up
 from harness.results.statistics import paired_difference
 
 from .synthetic import PROVENANCE, SETTING, evaluation, run, small_comparison, write_runs
@@ -76,25 +76,25 @@ def test_a_score_outside_its_interval_is_a_failure() -> None:
         run("opd", seed, [2] * 40) for seed in range(2)
     ]  # 50 % on 40 problems: [33.8, 66.2] by Clopper and Pearson
     inside, outside = [run("opd", 0, [2] * 35 + [4] * 5)], [run("opd", 0, [0] * 20 + [2] * 20)]
-    (verdict,) = judge(inside, baseline)
+    (verdict,) = hold_against(inside, baseline)
     assert verdict.ok and verdict.score == pytest.approx(90 / 160)
     assert (verdict.baseline.seeds, verdict.baseline.low) == (1, pytest.approx(0.338, abs=1e-3))  # the shared seed
-    (verdict,) = judge(outside, baseline)
+    (verdict,) = hold_against(outside, baseline)
     assert (verdict.ok, verdict.reason, verdict.score) == (False, "outside", 0.25)
-    (verdict,) = judge([run("opd", 0, status="failed", reason="out of memory")], baseline)
+    (verdict,) = hold_against([run("opd", 0, status="failed", reason="out of memory")], baseline)
     assert verdict.reason == "seed 0 failed: out of memory" and verdict.score is None
-    (verdict,) = judge([run("opd", 9, [2] * 40)], baseline)
+    (verdict,) = hold_against([run("opd", 9, [2] * 40)], baseline)
     assert verdict.ok and verdict.baseline.seeds == 2  # no seed in common: all of the baseline's
 
 
 def test_what_cannot_be_held_against_a_baseline_is_refused() -> None:
     baseline = [run("opd", 0, [1, 2])]
     with pytest.raises(UserError, match="none of these rows; it has: opd"):
-        judge([run("tropd", 0, [1, 2])], baseline)
+        hold_against([run("tropd", 0, [1, 2])], baseline)
     with pytest.raises(UserError, match=r"another Setting: the two differ in setting\.steps"):
-        judge([run("opd", 0, [1, 2], training_hash="x", setting={**SETTING, "steps": 11})], baseline)
+        hold_against([run("opd", 0, [1, 2], training_hash="x", setting={**SETTING, "steps": 11})], baseline)
     with pytest.raises(UserError, match="another protocol"):
-        judge([run("opd", 0, evaluations=(evaluation([1, 2], protocol="p2"),))], baseline)
+        hold_against([run("opd", 0, evaluations=(evaluation([1, 2], protocol="p2"),))], baseline)
 
 
 def test_command(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,11 @@ from harness.errors import UserError
 from harness.results.collect import load_records
 from harness.results.expectations import (
     Expectation,
-    Outcome,
-    check,
-    load_expectations,
+    Measured,
+    measure_expectations,
     parse_expectations,
-    print_outcomes,
+    print_measured,
+    read_yaml,
 )
 
 from .synthetic import run, small_comparison, write_metrics, write_runs
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measured(folder: Path, value: str, minus: str | None = None) -> float:
-    [outcome] = check([Expectation("", value, minus, at_least=-100)], folder)
+    [outcome] = measure_expectations([Expectation("", value, minus, at_least=-100)], folder)
     return outcome.measured
 
 
@@ -62,7 +62,7 @@ def test_metric_summaries_are_means_over_seeds(folder: Path, summary: str, value
 
 def test_bounds(folder: Path) -> None:
     score = "score.arithmetic.opd"
-    outcomes = check(
+    outcomes = measure_expectations(
         [
             Expectation("met", score, at_least=0.5, at_most=0.5),
             Expectation("too low", score, at_least=0.51),
@@ -72,18 +72,18 @@ def test_bounds(folder: Path) -> None:
         load_records(folder),
     )
     assert outcomes == [
-        Outcome("met", 0.5, ">= 0.5 and <= 0.5", True),
-        Outcome("too low", 0.5, ">= 0.51", False),
-        Outcome("too high", 0.5, "<= 0.49", False),
+        Measured("met", 0.5, ">= 0.5 and <= 0.5", True),
+        Measured("too low", 0.5, ">= 0.51", False),
+        Measured("too high", 0.5, "<= 0.49", False),
     ]
     sink = io.StringIO()
-    print_outcomes(outcomes, Console(file=sink))
+    print_measured(outcomes, Console(file=sink))
     assert sink.getvalue().count("FAILED") == 2 and "\x1b" not in sink.getvalue()
 
 
 def test_value_that_is_not_a_number_fails(folder: Path) -> None:
     write_metrics(folder, "opd", 0, [{"step": 1, "loss/total": math.nan}])
-    [outcome] = check([Expectation("finite", "metric.opd.loss/total.last", at_most=1e9)], folder)
+    [outcome] = measure_expectations([Expectation("finite", "metric.opd.loss/total.last", at_most=1e9)], folder)
     assert not outcome.ok
 
 
@@ -98,33 +98,39 @@ def test_value_that_is_not_a_number_fails(folder: Path) -> None:
         ("metric.opd.loss/total.median", "summaries: mean, first"),
         ("metric.opd.mean", "summaries: mean, first"),
         ("metric.opd.loss/typo.mean", "has no 'loss/typo'; known: loss/total, other"),
-        ("metric.eopd.loss/total.mean", "metrics.jsonl cannot be read"),
+        ("metric.eopd.loss/total.mean", "eopd seed 0 has no metrics.jsonl here"),
     ],
 )
 def test_unknown_names_are_named(folder: Path, value: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         measured(folder, value)
-    assert value in str(error.value) or "cannot be read" in message
+    assert value in str(error.value)
 
 
-def test_half_written_metrics_line_is_named(folder: Path) -> None:
-    with (folder / "opd/seed1/metrics.jsonl").open("a") as sink:
+def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(folder: Path) -> None:
+    whole = measured(folder, "metric.opd.loss/total.mean")
+    path = folder / "opd/seed1/metrics.jsonl"
+    with path.open("a") as sink:
         sink.write('{"step": 4, "loss/to')
-    with pytest.raises(UserError, match=r"opd/seed1/metrics.jsonl line 5 is not a row"):
-        measured(folder, "metric.opd.loss/total.mean")
+    assert measured(folder, "metric.opd.loss/total.mean") == whole
+    for rest, problem in (("\n", "not valid JSON"), ('tal": 1}\n{"loss/total": 1}\n', "not a row of metrics")):
+        path.write_text(path.read_text() + rest)
+        with pytest.raises(UserError, match=rf"opd/seed1/metrics.jsonl, line \d: {problem}.*; delete the folder"):
+            measured(folder, "metric.opd.loss/total.mean")
+        path.write_text(path.read_text().removesuffix(rest))
 
 
 def test_expectations_come_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "expectations.yaml"
     path.write_text("- {name: learns, value: score.arithmetic.tropd, minus: score.arithmetic.student, at_least: 0.1}\n")
-    assert load_expectations(path) == [
+    assert parse_expectations(read_yaml(path, "expectations"), "file") == [
         Expectation("learns", "score.arithmetic.tropd", "score.arithmetic.student", at_least=0.1)
     ]
     path.write_text("- [")
     with pytest.raises(UserError, match="is not YAML"):
-        load_expectations(path)
+        parse_expectations(read_yaml(path, "expectations"), "file")
     with pytest.raises(UserError, match="cannot be read"):
-        load_expectations(tmp_path / "absent.yaml")
+        read_yaml(tmp_path / "absent.yaml", "expectations")
 
 
 @pytest.mark.parametrize(

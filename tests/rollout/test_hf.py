@@ -58,10 +58,12 @@ def test_form_of_a_rollout(engine: HFEngine) -> None:
         assert len(written) == 20 or rollout.stop_reason == "stop"
 
 
-@pytest.mark.parametrize(("rows", "compact"), [(512, 0.8), (3, 0.8), (512, 0.0), (1, 1.0)])
-def test_a_completion_does_not_depend_on_its_batch(engine: HFEngine, monkeypatch, rows: int, compact: float) -> None:
+@pytest.mark.parametrize(("rows", "compact"), [(None, 0.8), (3, 0.8), (None, 0.0), (1, 1.0)])
+def test_a_completion_does_not_depend_on_its_batch(
+    engine: HFEngine, monkeypatch, rows: int | None, compact: float
+) -> None:
     reference = engine.generate(requests(), SAMPLING)
-    monkeypatch.setattr(hf_module, "ROWS_PER_BATCH", rows)
+    monkeypatch.setattr(engine, "rows_per_batch", rows)
     monkeypatch.setattr(hf_module, "COMPACT_BELOW", compact)
     shuffled = requests()
     random.Random(1).shuffle(shuffled)

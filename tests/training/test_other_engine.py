@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from baselines.opd import OPD
-from harness.config.settings import Execution, VLLMOptions
+from harness.config.settings import VLLMOptions
 from harness.engines.opening import Opened
 from harness.errors import UserError
 from harness.models.loading import load_tokenizer, stop_ids_of
@@ -21,6 +21,7 @@ from harness.rollout.worker import vocabulary_digest
 from harness.scoring.hf import HFScorer
 from harness.training import train as training
 from harness.training.self_check import MISMATCH_LIMIT
+from tests.conftest import execution
 from tests.training.test_step import STEPS, config_for, run
 
 OPTIONS = VLLMOptions(False, "in_process", "nccl", 0.1, 8, 64, True, False)  # the teacher by transformers
@@ -75,7 +76,7 @@ def other_engine(monkeypatch):
 
 def with_vllm(random_pair: Path, tmp_path: Path, **changes: Any) -> Any:
     config = config_for(random_pair, tmp_path, OPD(), **changes)
-    return dataclasses.replace(config, engine=Execution("vllm", "cpu", 1, 8, 1000, vllm=OPTIONS))
+    return dataclasses.replace(config, engine=execution(name="vllm", micro_batch_prompts=8, vllm=OPTIONS))
 
 
 def test_a_faithful_copy_trains_the_same(random_pair, tmp_path, other_engine, capsys) -> None:

@@ -17,16 +17,17 @@ from baselines.opd import OPD
 from baselines.reopold import REOPOLD
 from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.tropd import TrOPD
-from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
+from harness.config.settings import EvaluationConfig, RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.models.loading import load_model
+from harness.results.record import read_metrics
 from harness.rollout.hf import HFEngine
 from harness.scoring.hf import HFScorer
 from harness.training.loaded import load_models
-from harness.training.recorder import read_metrics
 from harness.training.train import train
 from harness.training.trainer import DistillationTrainer
 from harness.types import Method, SignalRequest, TokenCredit
+from tests.conftest import execution
 
 STEPS = 3
 
@@ -89,7 +90,7 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         setting=Setting(**{**setting, **changes}),
         method_name="test",
         method=method,
-        engine=Execution("hf", "cpu", 1, micro, 1000),
+        engine=execution(micro_batch_prompts=micro),
         evaluation=NO_EVALUATION,
         seed=seed,
         results_dir=tmp_path,
@@ -275,7 +276,7 @@ class Imitation(Method):
     def needs_teacher_responses(self) -> bool:
         return True
 
-    def completions(self, progress: float, uniform: float) -> str:
+    def writer(self, progress: float, uniform: float) -> str:
         return "teacher"
 
     def credit(self, batch, teacher, student, progress) -> TokenCredit:

@@ -10,7 +10,7 @@ import pytest
 from baselines.opd import OPD
 from harness.console.progress import RunProgress
 from harness.errors import UserError
-from harness.training.recorder import read_metrics
+from harness.results.record import read_metrics
 from harness.training.trackers import check_trackers
 from harness.training.train import train
 from tests.training.test_step import STEPS, config_for
