@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.config.methods import find_methods
+from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
 from harness.types import Method
 
@@ -45,10 +48,16 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def main() -> None:
-    """Prints the table."""
-    print(method_table(), end="")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+
+    def command() -> int:
+        Parser("methods", __doc__).parse_args(arguments)
+        print(method_table(), end="")
+        return 0
+
+    return exit_code_of(command)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

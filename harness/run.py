@@ -19,10 +19,11 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.methods import register_methods
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import planned_runs
 from harness.console import parent
-from harness.console.commands import exit_code_of, quiet_libraries, register_methods_or_exit
+from harness.console.commands import exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -55,16 +56,21 @@ def hydra_job(cfg: DictConfig) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
-def main() -> None:
-    """The command."""
-    register_methods_or_exit()
-    arguments = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # which Hydra reads
+    return exit_code_of(lambda: _run(sys.argv[1:]))
+
+
+def _run(arguments: Sequence[str]) -> int:
     if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
+        register_methods()
         hydra_job()
-        return
+        return 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # under `accelerate launch` or torchrun
-        sys.exit(exit_code_of(lambda: compare_together(arguments)))
-    sys.exit(exit_code_of(lambda: compare(arguments)))
+        return compare_together(arguments)
+    return compare(arguments)
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -143,4 +149,4 @@ def _is_completed(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

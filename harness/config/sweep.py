@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from hydra import compose, initialize_config_dir
@@ -14,36 +15,43 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.methods import register_methods
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
 
-def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
-    """Every run that Hydra will make of this command line, in its order."""
+@contextmanager
+def composing(command: str = "harness.run") -> Iterator[None]:
+    """conf/ is open for Hydra's `compose`; what it refuses becomes a UserError that names the command's help."""
     try:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
-            parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
-            given = parser.parse_overrides(list(arguments))
-            fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
-            hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
-            axes = {}
-            if str(hydra_config.mode).endswith("MULTIRUN"):
-                mentioned = {override.get_key_element() for override in given}
-                defaults = [
-                    f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned
-                ]
-                sweeps = [*parser.parse_overrides(defaults), *given]
-                axes = {
-                    o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
-                }
-            seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
-            choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
-            runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
-            return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
+            yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: setting=null
-        raise UserError(one_sentence(error)) from error
+        raise UserError(one_sentence(error, command)) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
+    """Every run that Hydra will make of this command line, in its order."""
+    register_methods()
+    with composing():
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
+        given = parser.parse_overrides(list(arguments))
+        fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+        hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
+        axes = {}
+        if str(hydra_config.mode).endswith("MULTIRUN"):
+            mentioned = {override.get_key_element() for override in given}
+            defaults = [f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned]
+            sweeps = [*parser.parse_overrides(defaults), *given]
+            axes = {
+                o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
+            }
+        seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
+        choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
+        runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+        return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
 
 
 def _values(override: Override) -> list[str]:
@@ -54,7 +62,7 @@ def _values(override: Override) -> list[str]:
     )
 
 
-def one_sentence(error: Exception, command: str = "harness.run") -> str:
+def one_sentence(error: Exception, command: str) -> str:
     """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
     text = str(error)
     if unknown := re.search(r"Could not override '([^']*)'", text):
