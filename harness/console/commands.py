@@ -10,7 +10,7 @@ import os
 import select
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.files import write_text
 
 BAD_INPUT, INTERRUPTED = 2, 130
+HELP_FLAGS = {"-h", "--help"}
 CUT_OFF = 1  # the reader of the output is gone (`| head`); also Python's own, and rich's
 
 
@@ -71,9 +72,9 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def asks_for_help(arguments: list[str]) -> bool:
+def asks_for_help(arguments: Sequence[str]) -> bool:
     """Whether a command that takes key=value arguments is asked what it takes."""
-    return not {"-h", "--help"}.isdisjoint(arguments)
+    return not HELP_FLAGS.isdisjoint(arguments)
 
 
 def write_and_print(text: str, output: Path | None) -> int:
