@@ -17,24 +17,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra import compose
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.settings import CONF_DIR
-from harness.config.sweep import one_sentence
-from harness.console.commands import exit_code_of, quiet_libraries
+from harness.config.sweep import composing
+from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
 from harness.errors import UserError
-from harness.evaluation.checkpoint import check_options
-from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
-from harness.evaluation.summary import print_scores, print_validation
-from harness.evaluation.validation import ValidatedTask, ValidationEntry, entries_of, published_scores
+
+if TYPE_CHECKING:
+    from harness.evaluation.standalone import EvaluateConfig
+    from harness.evaluation.validation import ValidationEntry
 
 KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run"}
 
@@ -42,16 +39,25 @@ KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if any(argument in ("-h", "--help") for argument in given):
-        print(__doc__)
-        print((CONF_DIR / "evaluate.yaml").read_text(encoding="utf-8"))
-        return 0
-    return exit_code_of(lambda: _run(given))
+
+    def command() -> int:
+        if asks_for_help(given):
+            print(__doc__)
+            print((CONF_DIR / "evaluate.yaml").read_text(encoding="utf-8"))
+            return 0
+        return _run(given)
+
+    return exit_code_of(command)
 
 
 def _run(arguments: Sequence[str]) -> int:
     raw = _composed(arguments)
     quiet_libraries()
+
+    from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
+    from harness.evaluation.summary import print_scores
+    from harness.evaluation.validation import entries_of
+
     if raw["validate"]:
         return _validate(arguments, entries_of(raw["validate"]), raw["dry_run"])
     config = EvaluateConfig.from_raw(raw)
@@ -66,13 +72,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration of a command line, as plain values."""
-    try:
-        with initialize_config_dir(str(CONF_DIR), version_base=None):
-            raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: evaluation=null
-        raise UserError(one_sentence(error, "harness.evaluate")) from error
-    finally:
-        GlobalHydra.instance().clear()
+    with composing("harness.evaluate"):
+        raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
     assert isinstance(raw, dict)
     if set(raw) - KEYS - {"engine", "evaluation", "validate", "experiment"}:
         raise UserError("this experiment trains: it belongs to `python -m harness.run`.")
@@ -81,6 +82,8 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = None) -> None:
     """What would be done, from the configuration and the tasks' files: nothing is loaded or fetched."""
+    from harness.evaluation.checkpoint import check_options
+
     evaluation = config.evaluation
     check_options(evaluation)
     print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {config.engine.name}")
@@ -97,6 +100,10 @@ def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = Non
 
 def _validate(arguments: Sequence[str], entries: Sequence[ValidationEntry], dry_run: bool) -> int:
     """Scores public models under the protocols of their published scores; 1 if one of them could not be scored."""
+    from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
+    from harness.evaluation.summary import print_validation
+    from harness.evaluation.validation import ValidatedTask, published_scores
+
     kept = [argument for argument in arguments if not argument.startswith(("experiment=", "+experiment="))]
     outcomes: list[ValidatedTask] = []
     cut_decimals: dict[str, Sequence[str]] = {}
@@ -113,7 +120,7 @@ def _validate(arguments: Sequence[str], entries: Sequence[ValidationEntry], dry_
             _print_plan(config, {task: cells[task].value for task in entry.tasks})
             continue
         try:
-            scores, reason = {entry.task: entry for entry in score_checkpoint(config)[2]}, ""
+            scores, reason = {row.task: row for row in score_checkpoint(config)[2]}, ""
         except UserError as error:  # a gated set, a model that is not there: the others are scored all the same
             scores, reason = {}, str(error)
         outcomes += [ValidatedTask(entry, task, cells[task], scores.get(task), reason) for task in entry.tasks]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.console.commands import asks_for_help, exit_code_of
 from harness.console.progress import terminal_bar
 from harness.errors import UserError
 from harness.files import lines_of, parse_row, row_text
@@ -42,15 +43,15 @@ class Line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(_help())
-        return 0
-    try:
-        return _run(_options(arguments))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def command() -> int:
+        if asks_for_help(given):
+            print(_help())
+            return 0
+        return _run(_options(given))
+
+    return exit_code_of(command)
 
 
 def _run(options: Mapping[str, str]) -> int:
@@ -148,12 +149,14 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         name, separator, value = argument.partition("=")
         if not separator or not name:
-            raise UserError(f"{argument!r} is not an option of the form name=value; see --help.")
+            raise UserError(
+                f"{argument!r} is not an option of the form name=value; see python -m harness.grade --help."
+            )
         if name in options:
             raise UserError(f"the option {name!r} is given twice.")
         options[name] = value
     if missing := [name for name in OWN_OPTIONS if not options.get(name)]:
-        raise UserError(f"the option {missing[0]}=... is missing; see --help.")
+        raise UserError(f"the option {missing[0]}=... is missing; see python -m harness.grade --help.")
     return options
 
 

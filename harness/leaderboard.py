@@ -15,22 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.results.publish import _command, publish, rebuild_leaderboard
-from harness.results.render import print_leaderboard
+from harness.console.commands import Parser, exit_code_of
 
 
-def _parse_protocol(text: str) -> tuple[str, str]:
-    task, separator, protocol = text.partition("=")
-    if not (task and separator and protocol):
-        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=HASH")
-    return task, protocol
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    return exit_code_of(lambda: _run(_parse(arguments)))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.leaderboard", description="Rebuilds and prints the table of a comparison."
-    )
+    parser = Parser("leaderboard", __doc__)
     parser.add_argument("folder", type=Path, help="results/<setting>-<hash8>, or a folder with a published runs.jsonl")
     parser.add_argument("--publish", type=Path, metavar="DEST", help="also write runs.jsonl and the table to DEST")
     parser.add_argument(
@@ -51,20 +45,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit code."""
-    options = _parse(arguments)
+def _parse_protocol(text: str) -> tuple[str, str]:
+    task, separator, protocol = text.partition("=")
+    if not (task and separator and protocol):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=HASH")
+    return task, protocol
+
+
+def _run(options: argparse.Namespace) -> int:
+    from harness.results.publish import publish, rebuild_command, rebuild_leaderboard
+    from harness.results.render import print_leaderboard
+
     protocols = dict(options.protocol)
     chosen = "".join(f" --protocol {shlex.quote(f'{task}={name}')}" for task, name in protocols.items())
-    try:
-        board = rebuild_leaderboard(
-            options.folder, _command(options.folder, options.reference) + chosen, protocols, options.reference
-        )
-        if options.publish is not None:
-            publish(options.folder, options.publish, protocols, options.reference)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    command = rebuild_command(options.folder, options.reference) + chosen
+    board = rebuild_leaderboard(options.folder, command, protocols, options.reference)
+    if options.publish is not None:
+        publish(options.folder, options.publish, protocols, options.reference)
     print_leaderboard(board)
     return 0
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.config.methods import find_methods
+from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
 from harness.results.markdown import table
 from harness.types import Method
@@ -41,10 +44,16 @@ def method_table(methods: dict[str, type[Method]] | None = None) -> str:
     return table(["`method=`", "what it does", "source"], rows) + "\n"
 
 
-def main() -> None:
-    """Prints the table."""
-    print(method_table(), end="")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+
+    def command() -> int:
+        Parser("methods", __doc__).parse_args(arguments)
+        print(method_table(), end="")
+        return 0
+
+    return exit_code_of(command)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,13 @@
-"""`python -m harness.run`: a comparison is a Hydra sweep over methods x seeds, then the leaderboard.
+"""`python -m harness.run [key=value …]`: trains and scores methods under equal conditions, a Hydra sweep over methods x seeds, and prints the table.
 
-Exit status: 0 all runs finished and every expectation holds; 1 a run failed, an expectation does not hold or the
+    python -m harness.run                                the default comparison: 4 methods x 3 seeds on tiny models
+    python -m harness.run method=tropd,opd seed=0,1      narrows it (key=a,b sweeps)
+    python -m harness.run method=tropd method.beta=0     a knob; the run gets a row of its own
+    python -m harness.run method=tropd seed=3 hydra.mode=RUN   one run, which joins the same table
+    python -m harness.run setting=custom setting.student=… setting.teacher=… setting.prompts=…
+    python -m harness.run experiment=ci_regression       a table, or a set of asserted facts, from conf/experiment/
+
+Exit code: 0 all runs finished and every expectation holds; 1 a run failed, an expectation does not hold or the
 leaderboard is broken; 2 bad input.
 """
 
@@ -20,26 +27,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.settings import CONF_DIR, RunConfig
-from harness.config.sweep import planned_runs
+from harness.config.sweep import options_and_configuration, planned_runs
 from harness.console import parent
-from harness.console.commands import exit_code_of, quiet_libraries, register_methods_or_exit
+from harness.console.commands import HELP_FLAGS, asks_for_help, exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
 from harness.types import UNTRAINED
 
-INFORMATION_FLAGS = {
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--shell-completion",
-    "-sc",
-}
+INFORMATION_FLAGS = {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}  # Hydra's
 
 
 @hydra.main(version_base=None, config_path=str(CONF_DIR), config_name="config")
@@ -55,16 +51,33 @@ def hydra_job(cfg: DictConfig) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
-def main() -> None:
-    """The command."""
-    register_methods_or_exit()
-    arguments = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # which Hydra reads
+    return exit_code_of(lambda: _run(sys.argv[1:]))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if asks_for_help(arguments):
+        return show_help([argument for argument in arguments if argument not in HELP_FLAGS])
     if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
+        # refuses what is mistyped in one sentence, which Hydra does not
+        options_and_configuration([a for a in arguments if "=" in a and not a.startswith("-")])
         hydra_job()
-        return
+        return 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # under `accelerate launch` or torchrun
-        sys.exit(exit_code_of(lambda: compare_together(arguments)))
-    sys.exit(exit_code_of(lambda: compare(arguments)))
+        return compare_together(arguments)
+    return compare(arguments)
+
+
+def show_help(overrides: Sequence[str]) -> int:
+    """Prints what this command takes: its groups, and the whole configuration as a command line with these overrides has it."""
+    options, configuration = options_and_configuration(overrides)
+    groups = [f"{group}: {', '.join(names)}" for group, names in options.items()]
+    print(__doc__, "Groups (group=option):", "", *groups, "", "Configuration of this command line:", "", sep="\n")
+    print(configuration, end="")
+    return 0
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -142,4 +155,4 @@ def _is_completed(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

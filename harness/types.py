@@ -6,6 +6,15 @@ lengths in tokens. Padded entries of every [B, T] tensor are 0 (or False).
 
 from __future__ import annotations
 
+if __name__ == "types":  # the standard library asks for its own: a file of this folder was started by its path
+    import sys
+
+    print(
+        "error: start a command by its name, such as python -m harness.run; python -m harness lists all.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from harness.files import ROOT
-from harness.findings import Claim, load_claims, main, measure, render
+from harness.findings import main
 from harness.results.cells import load_cells
+from harness.results.claims import Claim, load_claims, measure, render
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "a": "tropd", "b": "opd", "expected": "higher"}

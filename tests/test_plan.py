@@ -7,20 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
-from harness.console.commands import exit_code_of
 from harness.models.sizes import ModelSize
-from harness.plan import beside, main, show
-from harness.planning.estimate import Hardware, load_hardware, make_plan, seconds_of
+from harness.plan import main
+from harness.planning.estimate import make_plan, seconds_of
+from harness.planning.forecast import show
+from harness.planning.hardware import Hardware, load_hardware
 from harness.planning.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
 
 HARDWARE = Hardware(1, 80, flops=1e6, bytes_per_s=1e4, link_bytes_per_s=1e3, compute_share=0.5, bandwidth_share=0.25)
-
-
-@pytest.fixture(autouse=True)
-def _methods() -> None:
-    register_methods()
 
 
 def test_seconds_by_hand() -> None:
@@ -61,13 +56,14 @@ def test_shards_cut_the_student_and_checkpointing_the_activations() -> None:
 
 def test_the_papers_setting_on_one_node(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["setting=deepseek_math", "method=opd,tropd", "engine.micro_batch_prompts=1"]
-    assert show(arguments, load_hardware("h100_x8"), "h100_x8") == 0
+    assert show(planned_runs(arguments), load_hardware("h100_x8"), "h100_x8") == 0
     text = capsys.readouterr().out
     assert "at most 4,145,152 (128 prompts x 4 x 8,096)" in text
     assert "deepseek_math, tropd" in text and "opd" not in text.split("tropd")[0]  # the one that takes most
     assert "update binds; it does not fit: give a smaller engine.micro_batch_prompts" in text
     assert "all 6 trained runs" in text
-    show([*arguments, "engine.gradient_checkpointing=true", "engine.rows_per_batch=64"], load_hardware("h100_x8"), "h")
+    smaller = [*arguments, "engine.gradient_checkpointing=true", "engine.rows_per_batch=64"]
+    show(planned_runs(smaller), load_hardware("h100_x8"), "h")
     assert "does not fit" not in capsys.readouterr().out
 
 
@@ -83,17 +79,23 @@ def test_fsdp_is_read_from_the_launcher_file() -> None:
 
 @pytest.mark.parametrize("setting", ["qwen_gsm8k", "qwen3_math_24gb"])
 def test_the_ladder_fits_its_gpu(setting: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show([f"experiment={setting}"], load_hardware("rtx4090_x1"), "rtx4090_x1")
+    show(planned_runs([f"experiment={setting}"]), load_hardware("rtx4090_x1"), "rtx4090_x1")
     assert "does not fit" not in capsys.readouterr().out
 
 
-def test_bad_hardware_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["plan", "hardware=abacus"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert "hardware='abacus': must be one of cpu_core, h100_x1" in capsys.readouterr().err
-    assert exit_code_of(lambda: show(["method=student"], HARDWARE, "x")) == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hardware=abacus"], "hardware='abacus': must be one of cpu_core, h100_x1"),
+        (["setting=tiny_cpu"], "hardware=… is missing"),
+        (["hardware=cpu_core", "method=student"], "nothing is trained"),
+        (["hardware=cpu_core", "sttting=tiny_cpu"], "unknown key 'sttting'"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and words in error and error.count("\n") == 1
 
 
 def test_a_finished_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +104,6 @@ def test_a_finished_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "record.json").write_text(json.dumps(record))
     if not record["counters"]["steps"]:
         pytest.skip("the first published row is not of a trained run")
-    assert beside(tmp_path, [], load_hardware("cpu_core")) == 0
+    assert main([str(tmp_path), "hardware=cpu_core"]) == 0
     text = capsys.readouterr().out
     assert "rollout, s a step" in text and "peak memory, GiB" in text

@@ -11,7 +11,8 @@ from harness.config.identity import prompts_identity
 from harness.files import ROOT
 from harness.models.loading import load_tokenizer
 from harness.planning.overlap import OverlapIndex, grams_of, words_of
-from harness.prepare import benchmark_names, main
+from harness.planning.prompts import benchmark_names
+from harness.prepare import main
 from harness.training.prompts import load_prompts
 
 TOKENIZER = ROOT / "harness" / "tiny" / "checkpoints" / "student"

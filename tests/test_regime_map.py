@@ -13,11 +13,12 @@ from harness import leaderboard
 from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.files import ROOT, locate
-from harness.regime_map import main, render
+from harness.regime_map import main
 from harness.results.cells import at_equal_cost, at_equal_steps, find_lead, load_cells, of_common_methods
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.record import Counters
+from harness.results.regimes import render
 from tests.results.synthetic import run, write_metrics, write_runs
 
 STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.tiny import CHECKPOINTS, PROMPTS
+from harness.tiny import CHECKPOINTS
 from harness.tiny.__main__ import main
 from harness.tiny.build import is_complete
 from harness.tiny.data import write_data
@@ -28,6 +28,7 @@ from harness.tiny.train import (
     training_batch,
 )
 
+PROMPTS = CHECKPOINTS.parent / "prompts.jsonl"
 REPOSITORY = Path(__file__).parents[1]
 TEST, DEV = REPOSITORY / "tasks/arithmetic/test.jsonl", REPOSITORY / "tasks/arithmetic/dev.jsonl"
 AIME_LIKE = (

@@ -17,7 +17,8 @@ from harness.files import ROOT
 from harness.own_rates import main as own_rates
 from harness.results.collect import load_records, publish_records
 from harness.results.record import Counters
-from harness.tune import main, parse, summarise, trial_arguments, write_summary
+from harness.results.tuning import summarise, write_summary
+from harness.tune import main, parse, trial_arguments
 from tests.end_to_end.test_command import SMALL
 from tests.results.synthetic import run
 

@@ -5,36 +5,63 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from harness.config.knobs import read_knobs
 from harness.errors import UserError
 from harness.types import UNTRAINED, Method
 
 
-def find_methods() -> dict[str, type[Method]]:
-    """Every baselines/<name>.py that ends with METHOD = <dataclass>, by name; the one scan of that folder."""
+def method_names() -> list[str]:
+    """Every baselines/<name>.py, in alphabetical order; the one scan of that folder."""
     import baselines
 
-    methods: dict[str, type[Method]] = {}
-    for module in sorted(pkgutil.iter_modules(baselines.__path__), key=lambda m: m.name):
-        try:
-            method = importlib.import_module(f"baselines.{module.name}").METHOD
-        except Exception as error:
-            raise UserError(f"baselines/{module.name}.py cannot be used: {type(error).__name__}: {error}") from error
-        if not (dataclasses.is_dataclass(method) and isinstance(method, type) and issubclass(method, Method)):
-            raise UserError(
-                f"baselines/{module.name}.py: METHOD must be a dataclass that subclasses harness.types.Method."
-            )
-        methods[module.name] = method
-    return methods
+    return sorted(module.name for module in pkgutil.iter_modules(baselines.__path__))
+
+
+def find_methods() -> dict[str, type[Method]]:
+    """Every baselines/<name>.py that ends with METHOD = <dataclass>, by name. Imports them all, and torch."""
+    return {name: find_method(name) for name in method_names()}
+
+
+def find_method(name: str) -> type[Method]:
+    """The METHOD of baselines/<name>.py; UserError names the file and what is wrong with it."""
+    if name not in (known := method_names()):
+        raise UserError(f"method.name={name!r}: there is no baselines/{name}.py; known: {', '.join(known)}.")
+    try:
+        method = importlib.import_module(f"baselines.{name}").METHOD
+    except Exception as error:
+        raise _unusable(name, error) from error
+    if not (dataclasses.is_dataclass(method) and isinstance(method, type) and issubclass(method, Method)):
+        raise UserError(f"baselines/{name}.py: METHOD must be a dataclass that subclasses harness.types.Method.")
+    return method
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """Knob -> default of a method, read from its file if that suffices (harness.config.knobs), else by importing it."""
+    try:
+        knobs = read_knobs(name)
+    except (SyntaxError, ValueError) as error:  # a ValueError: bytes that are no text
+        raise _unusable(name, error) from error
+    if knobs is not None:
+        return knobs
+    method = find_method(name)
+    try:
+        return {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    except Exception as error:  # a knob without a default, or a default that the method itself refuses
+        raise _unusable(name, error) from error
 
 
 def register_methods() -> None:
     """Makes the scan's result Hydra's group `method`, with every knob and its default."""
     store = ConfigStore.instance()
-    for name, method in find_methods().items():
-        defaults = {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
-        store.store(group="method", name=name, node={"name": name, **defaults})
+    for name in method_names():
+        store.store(group="method", name=name, node={"name": name, **defaults_of(name)})
     for name in UNTRAINED:
         store.store(group="method", name=name, node={"name": name})
+
+
+def _unusable(name: str, error: Exception) -> UserError:
+    return UserError(f"baselines/{name}.py cannot be used: {type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.identity import model_identity, prompts_identity
-from harness.config.methods import find_methods
+from harness.config.methods import find_method
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
@@ -247,10 +247,10 @@ class RunConfig:
                 raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
         name = raw["method"]["name"]
         knobs = {key: value for key, value in raw["method"].items() if key != "name"}
-        return RunConfig(
+        checked = RunConfig(
             setting=strict(Setting, _with_continuation(raw["setting"]), "setting"),
             method_name=name,
-            method=None if name in UNTRAINED else strict(find_methods()[name], knobs, "method"),
+            method=None,
             engine=strict(Execution, raw["engine"], "engine"),
             evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
             seed=whole_number("seed", raw["seed"]),
@@ -261,6 +261,10 @@ class RunConfig:
             dry_run=raw["dry_run"],
             launch=strict(Launch, raw["launch"], "launch"),
         )
+        if name in UNTRAINED:
+            return checked
+        # last, because it imports torch, and what is wrong elsewhere should be said at once
+        return dataclasses.replace(checked, method=strict(find_method(name), knobs, "method"))
 
     def comparison_folder(self) -> Path:
         """results/<setting>-<hash8>"""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from hydra import compose, initialize_config_dir
@@ -12,38 +13,71 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.methods import register_methods
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
 
-def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
-    """Every run that Hydra will make of this command line, in its order."""
+@contextmanager
+def composing(command: str = "harness.run") -> Iterator[None]:
+    """conf/ is open for Hydra's `compose`; what it refuses becomes a UserError that names the command's help."""
     try:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
-            parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
-            given = parser.parse_overrides(list(arguments))
-            fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
-            hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
-            axes = {}
-            if str(hydra_config.mode).endswith("MULTIRUN"):
-                mentioned = {override.get_key_element() for override in given}
-                defaults = [
-                    f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned
-                ]
-                sweeps = [*parser.parse_overrides(defaults), *given]
-                axes = {
-                    o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
-                }
-            seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
-            choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
-            runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
-            return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
+            yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: setting=null
-        raise UserError(one_sentence(error)) from error
+        raise UserError(one_sentence(error, command)) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[str]], str]:
+    """What a help text shows: group -> its options, and the configuration of a command line as YAML (what it sweeps, unswept).
+
+    Hydra's own help takes a copy of every configuration for every group that it lists, which is most of its time.
+    """
+    register_methods()
+    with composing():
+        loader = GlobalHydra.instance().config_loader()
+        given = OverridesParser.create(loader).parse_overrides(list(arguments))
+        config = compose("config", overrides=_fixed(given), return_hydra_config=True)
+        groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
+        options = {group: _public(loader.get_group_options(group)) for group in groups}
+        shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        return options, OmegaConf.to_yaml(shown)
+
+
+def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
+    """Every run that Hydra will make of this command line, in its order."""
+    register_methods()
+    with composing():
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
+        given = parser.parse_overrides(list(arguments))
+        fixed = _fixed(given)
+        hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
+        axes = {}
+        if str(hydra_config.mode).endswith("MULTIRUN"):
+            mentioned = {override.get_key_element() for override in given}
+            defaults = [f"{key}={value}" for key, value in hydra_config.sweeper.params.items() if key not in mentioned]
+            sweeps = [*parser.parse_overrides(defaults), *given]
+            axes = {
+                o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
+            }
+        seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
+        choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
+        runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]
+        return [replace(run, seed=whole_number("seed", s)) for run in runs for s in seeds] if seeds else runs
+
+
+def _fixed(overrides: Sequence[Override]) -> list[str]:
+    return [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+
+
+def _public(options: Sequence[str]) -> list[str]:
+    """A file whose name begins with _ is a part of others."""
+    return [name for name in options if not name.startswith("_")]
 
 
 def _values(override: Override) -> list[str]:
@@ -54,7 +88,7 @@ def _values(override: Override) -> list[str]:
     )
 
 
-def one_sentence(error: Exception, command: str = "harness.run") -> str:
+def one_sentence(error: Exception, command: str) -> str:
     """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
     text = str(error)
     if unknown := re.search(r"Could not override '([^']*)'", text):
@@ -65,7 +99,7 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
     if option := re.search(
         r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
     ):
-        known = [name for name in option[3].split() if not name.startswith("_")]
+        known = _public(option[3].split())
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
     if text.startswith("Config group override must be"):
         return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."

@@ -1,43 +1,91 @@
-"""What all commands share: exit codes, quiet libraries, printing a text that may also be written."""
+"""What all commands share: the parser, the one place where errors become sentences and exit codes, quiet libraries.
+
+Nothing here, and nothing that a command imports before it has parsed its arguments, may import torch or the like.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
+import select
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from harness.config.methods import register_methods
 from harness.errors import UserError
 from harness.files import write_text
 
+BAD_INPUT, INTERRUPTED = 2, 130
+HELP_FLAGS = {"-h", "--help"}
+CUT_OFF = 1  # the reader of the output is gone (`| head`); also Python's own, and rich's
 
-def write_and_print(make: Callable[[], str], output: Path | None) -> int:
-    """Prints a text, and writes it to `output` if that is given; the exit code, 2 for bad input."""
-    try:
-        text = make()
-        if output is not None:
-            write_text(output, text)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {output} cannot be written ({error.strerror}); choose another file.", file=sys.stderr)
-        return 2
-    print(text, end="")
-    return 0
+
+class Parser(argparse.ArgumentParser):
+    """Of `python -m harness.<name>`; its help is the module's docstring, its complaints are those of every command."""
+
+    def __init__(self, name: str, documentation: str | None) -> None:
+        super().__init__(
+            prog=f"python -m harness.{name}",
+            description=documentation,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError in place of printing the usage."""
+        raise UserError(f"{message}; see {self.prog} --help.")
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command; bad input becomes one sentence on stderr and exit code 2."""
+    """Runs a command, parsing included: bad input becomes one sentence on stderr and exit code 2, `| head` a quiet end."""
+    try:
+        code = _answer(command)
+        sys.stdout.flush()  # now, where it can still be noticed that nobody reads it
+        return code
+    except BrokenPipeError:
+        if not _reader_is_gone():  # a pipe of the command's own, to another process: something is wrong
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at the end
+        return CUT_OFF
+
+
+def _answer(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from here.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except SystemExit as ended:  # after a help text, by argparse or Hydra
+        if not isinstance(ended.code, int | None):
+            raise
+        return ended.code or 0
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # an error is reported whatever is asked for
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command that takes key=value arguments is asked what it takes."""
+    return not HELP_FLAGS.isdisjoint(arguments)
+
+
+def write_and_print(text: str, output: Path | None) -> int:
+    """Prints a text, and writes it to `output` if that is given; the exit code."""
+    try:
+        if output is not None:
+            write_text(output, text)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); choose another file.") from error
+    print(text, end="")
+    return 0
 
 
 def quiet_libraries() -> None:
@@ -49,15 +97,3 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=UserWarning)
-
-
-def register_methods_or_exit() -> None:
-    """The scan of baselines/; a broken file there is bad input."""
-
-    def scan() -> int:
-        register_methods()
-        return 0
-
-    code = exit_code_of(scan)
-    if code:
-        sys.exit(code)

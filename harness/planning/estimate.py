@@ -8,9 +8,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from harness.config.settings import CONF_DIR, RunConfig, Setting, strict
+from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
 from harness.models.sizes import BYTES, ModelSize, model_size
+from harness.planning.hardware import Hardware
 from harness.planning.memory import Peak, Work, predict
 
 JSON_BYTES_PER_TOKEN = 7  # of a cached teacher response
@@ -28,30 +29,6 @@ CHANGES = {  # what to give when a phase does not fit
     "update": "a smaller engine.micro_batch_prompts, or engine.gradient_checkpointing=true",
     "optimiser": "launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts weights, gradients and moments over the ranks",
 }
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a plan needs to know of the machines, per rank."""
-
-    ranks: int
-    memory_gib: float
-    flops: float  # per second, of the models' number type
-    bytes_per_s: float  # of the rank's memory
-    link_bytes_per_s: float  # between ranks, one way
-    compute_share: float  # of flops that training and scoring reach
-    bandwidth_share: float  # of bytes_per_s that decoding reaches
-
-
-def load_hardware(name: str) -> Hardware:
-    """A file of conf/hardware/ by name."""
-    path = CONF_DIR / "hardware" / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise UserError(f"hardware={name!r}: must be one of {', '.join(known)}.")
-    values = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(values, dict)
-    return strict(Hardware, {str(key): value for key, value in values.items()}, "hardware")
 
 
 @dataclass(frozen=True)

@@ -12,31 +12,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.console.progress import terminal_bar
+from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
 from harness.files import write_text
-from harness.report.page import render_page
-from harness.report.source import load_source
 
 FILE_NAME = "report.html"
 
 
-def write_report(folder: Path, output: Path, command: str, protocols: dict[str, str] | None = None) -> int:
-    """Writes the page of `folder` to `output`, whole or not at all; returns its size in bytes."""
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; name a file, such as {output / FILE_NAME}.")
-    page = render_page(load_source(folder, command, protocols), terminal_bar)
-    try:
-        write_text(output, page)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}); choose a writable file.") from error
-    return output.stat().st_size
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    return exit_code_of(lambda: _run(_parse(arguments)))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.report", description="Makes one self-contained HTML page that shows a comparison."
-    )
+    parser = Parser("report", __doc__)
     parser.add_argument("folder", type=Path, help="results/<setting>-<hash8>, or a folder with a published runs.jsonl")
     parser.add_argument(
         "values", nargs="*", metavar="output=FILE", help=f"where to write it; FOLDER/{FILE_NAME} by default"
@@ -61,7 +50,7 @@ def _pairs(texts: Sequence[str], form: str) -> dict[str, str]:
     return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 
-def _run(options: argparse.Namespace) -> str:
+def _run(options: argparse.Namespace) -> int:
     values = _pairs(options.values, "output=FILE")
     unknown = sorted(set(values) - {"output"})
     if unknown:
@@ -74,17 +63,25 @@ def _run(options: argparse.Namespace) -> str:
     size = write_report(
         options.folder, output, f"python -m harness.report {shlex.quote(str(options.folder))}{chosen}", protocols
     )
-    return f"{output} ({size / 1e6:.1f} MB)"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit code."""
-    try:
-        print(_run(_parse(arguments)))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    print(f"{output} ({size / 1e6:.1f} MB)")
     return 0
+
+
+def write_report(folder: Path, output: Path, command: str, protocols: dict[str, str] | None = None) -> int:
+    """Writes the page of `folder` to `output`, whole or not at all; returns its size in bytes."""
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name a file, such as {output / FILE_NAME}.")
+
+    from harness.console.progress import terminal_bar
+    from harness.report.page import render_page
+    from harness.report.source import load_source
+
+    page = render_page(load_source(folder, command, protocols), terminal_bar)
+    try:
+        write_text(output, page)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); choose a writable file.") from error
+    return output.stat().st_size
 
 
 if __name__ == "__main__":

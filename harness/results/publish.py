@@ -89,7 +89,7 @@ def publish(
     runs = {key_of(record): record for record in earlier}
     runs |= {key_of(run.record): _with_training(run) for run in find_runs(folder)}
     records = [runs[key] for key in sorted(runs)]
-    command = _command(destination, references)
+    command = rebuild_command(destination, references)
     board = build_leaderboard(records, command, protocols, _published(records, references))
     kept = {task.name: task.protocol_hash for task in board.tasks}
     try:
@@ -128,6 +128,7 @@ def _published(records: Sequence[RunRecord], references: Sequence[str]) -> tuple
     return published_rows(str(records[0].setting.get("name")), references)
 
 
-def _command(folder: Path, references: Sequence[str]) -> str:
+def rebuild_command(folder: Path, references: Sequence[str]) -> str:
+    """The command that makes a folder's table again, as the table names it."""
     chosen = [part for table in references for part in ("--reference", table)]
     return shlex.join(["python", "-m", "harness.leaderboard", str(folder), *chosen])

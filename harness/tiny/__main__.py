@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
 from harness.tiny import CHECKPOINTS
-from harness.tiny.build import is_complete
-from harness.tiny.data import write_data
-from harness.tiny.parallel import build_all
 from harness.tiny.recipes import RECIPES, Recipe
 
 _REPOSITORY = Path(__file__).parents[2]
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m harness.tiny", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    return exit_code_of(lambda: _run(_parse(arguments)))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("tiny", __doc__)
     add = parser.add_argument
     add("--out", type=Path, default=CHECKPOINTS, help="folder for the models (default: the shipped ones)")
     add("--models", nargs="+", choices=list(RECIPES), metavar="NAME", help="which of them: " + ", ".join(RECIPES))
@@ -50,19 +53,18 @@ def make_writable(root: Path) -> None:
         raise UserError(f"--out {root} cannot be written to ({error}): name a folder that can.") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+def _run(options: argparse.Namespace) -> int:
+    from harness.tiny.build import is_complete
+    from harness.tiny.data import write_data
+    from harness.tiny.parallel import build_all
+
     if options.data:
         print("\n".join(str(path) for path in write_data(_REPOSITORY)))
         return 0
-    try:
-        recipes = chosen_recipes(options)
-        root = options.out / f"student_seed{options.student_seed}" if options.student_seed else options.out
-        missing = [r for r in recipes if options.fresh or not is_complete(root / r.name, r)]
-        make_writable(root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    recipes = chosen_recipes(options)
+    root = options.out / f"student_seed{options.student_seed}" if options.student_seed else options.out
+    missing = [r for r in recipes if options.fresh or not is_complete(root / r.name, r)]
+    make_writable(root)
     for recipe in recipes:
         if recipe not in missing:
             print(f"{root / recipe.name}: kept (--fresh builds it again)")

@@ -5,15 +5,18 @@ writes it has tokens with real entropy. Style B is terse (`, add 5 : 1`). A mode
 (`wrong_facts`), and slips at random places (`slip`).
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
 from functools import cache
 from random import Random
-
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from harness.tiny.problems import MODULUS, OPERATION_WORDS, Fact, Problem, compute, operands_of, pick
+
+if TYPE_CHECKING:  # the words are looked at without it too
+    from transformers import PreTrainedTokenizerFast
 
 VOCAB_SIZE = 64
 MAX_POSITIONS = 2048
@@ -39,6 +42,9 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word between blanks. The vocabulary is padded to the model's size: all its ids can be decoded."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     reserved = [f"<reserved_{index}>" for index in range(len(WORDS), VOCAB_SIZE)]
     vocabulary = {word: index for index, word in enumerate([*WORDS, *reserved])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -9,15 +9,18 @@ student_latent  has the knowledge latent: taught correctly, then briefly with wr
 student_style   as student_latent, but that last phase is almost only style B.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
-
-from transformers import Qwen3Config
+from typing import TYPE_CHECKING, Any
 
 from harness.tiny.language import BOS, CHAT_TEMPLATE, EOS, MAX_POSITIONS, PAD, VOCAB_SIZE, WORDS
+
+if TYPE_CHECKING:  # a help text lists the recipes, and must not wait for it
+    from transformers import Qwen3Config
 
 # Raised by a change of the training that no number of a Recipe shows (problem distribution, styles, optimiser).
 PROCEDURE_VERSION = 1
@@ -35,6 +38,8 @@ class Shape:
     head_dim: int = 32
 
     def config(self) -> Qwen3Config:
+        from transformers import Qwen3Config
+
         return Qwen3Config(
             vocab_size=VOCAB_SIZE,
             hidden_size=self.hidden,
@@ -79,7 +84,7 @@ class Recipe:
     def is_student(self) -> bool:
         return self.name.startswith("student")
 
-    def scaled(self, factor: float) -> "Recipe":
+    def scaled(self, factor: float) -> Recipe:
         """The same recipe with fewer (or more) steps: another recipe, with another hash."""
         return replace(self, phases=tuple(replace(p, steps=max(1, round(p.steps * factor))) for p in self.phases))
 

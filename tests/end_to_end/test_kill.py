@@ -28,7 +28,8 @@ SCRIPT = """
 import os, signal, sys
 from transformers import Trainer
 from harness.training.job import run_job
-from harness.run import plan, quiet_libraries, register_methods
+from harness.config.sweep import planned_runs
+from harness.console.commands import quiet_libraries
 nth = int(os.environ.get("KILL_IN_SAVE", "0"))
 if nth:
     saves, original = [0], Trainer._save_optimizer_and_scheduler
@@ -38,9 +39,8 @@ if nth:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, folder)
     Trainer._save_optimizer_and_scheduler = save
-register_methods()
 quiet_libraries()
-(run,) = plan(sys.argv[1:])
+(run,) = planned_runs(sys.argv[1:])
 record = run_job(run)
 sys.exit(record.status != "completed")
 """

@@ -15,7 +15,6 @@ from harness.config.sweep import planned_runs
 from harness.engines.opening import Source, open_engine
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.rollout import RolloutRequest, Sampling
-from harness.run import register_methods
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
 from harness.seeds import seed_of
@@ -27,7 +26,6 @@ BATCH = 500
 
 def main(engine: str) -> None:
     """Prints one line."""
-    register_methods()
     (run,) = planned_runs(["hydra.mode=RUN", "method=opd", f"engine={engine}"])
     name = run.setting.student
     model, tokenizer = load_model(name, None, "float32"), load_tokenizer(name)

@@ -35,9 +35,7 @@ def opened(name: str, model: Any) -> Iterator[Any]:
     """The engine and the scorer behind a name of ENGINES."""
     from harness.config.sweep import planned_runs
     from harness.engines.opening import Source, open_engine
-    from harness.run import register_methods
 
-    register_methods()
     (run,) = planned_runs(["hydra.mode=RUN", "method=opd", f"engine={'vllm' if name == 'vllm' else 'hf'}"])
     with open_engine(run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, model=model) as found:
         yield found

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs
 from harness.console.commands import exit_code_of
 from harness.files import ROOT
 from harness.models.sizes import model_size
-from harness.plan import show
-from harness.planning.estimate import load_hardware
+from harness.planning.forecast import show
+from harness.planning.hardware import load_hardware
 from harness.results.flops import training_flops
 from harness.results.record import Counters
 from harness.run import compare
@@ -118,7 +119,7 @@ def test_memory_is_the_plans_and_knows_of_the_engine(capsys: pytest.CaptureFixtu
     for rows in (512, 8):
         compare([*given, f"engine.rows_per_batch={rows}", "dry_run=true", f"results_dir={tmp_path}"])
         lines[rows] = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("Memory of a rank"))
-        show([*given, f"engine.rows_per_batch={rows}"], load_hardware("h100_x1"), "h100_x1")
+        show(planned_runs([*given, f"engine.rows_per_batch={rows}"]), load_hardware("h100_x1"), "h100_x1")
         assert lines[rows].split("models")[1].split(";")[0] in capsys.readouterr().out
     of_rollout = {rows: float(line.split("rollout ")[1].split(",")[0]) for rows, line in lines.items()}
     assert of_rollout[8] < of_rollout[512] / 10

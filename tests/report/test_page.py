@@ -205,6 +205,6 @@ def test_bad_input_is_one_sentence(
     assert main([argument.format(folder=tmp_path) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert words in captured.err
-    assert captured.err.startswith("Error: ")
+    assert captured.err.startswith("error: ")
     assert len(captured.err.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("*.html")) and not list(tmp_path.rglob("*.tmp"))
