@@ -33,7 +33,8 @@ class TrOPD(Method):
     "maximum length annealed" is read as a share of the response's own length, the other readings are values of
     `prefix_schedule`. Open: whether the teacher is renormalised on its top 64. It is not in print, and not here; if it
     were, the outlier term's gradient would be 1/m times ours, m being the teacher's mass there, so that the two differ
-    by at most 2(1 − m) in sum over the logits (tests/baselines/test_renormalised_topk.py).
+    by at most 2(1 − m) in sum over the logits (tests/baselines/test_renormalised_topk.py); 0.97 to 0.99 is reported for
+    m with k = 16 to 64.
 
     Deviations: for `annealed_maximum` and `uniform` the maximum is the longest response of the step's prompts; each
     rollout batch is used for one update, so no ratio is clipped.

@@ -73,8 +73,13 @@ def fidelity_table(methods: Mapping[str, type[Method]]) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown; an empty cell is a dash."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") or "–" for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A file of a method becomes its row's name; a bar would end the cell."""
+    return re.sub(r"baselines/(\w+)\.py", r"`\1`", text).replace("|", "\\|") or "–"
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class Example(Method):
     Other code: somebody's,
     with k | 2.
 
-    Deviations: one.
+    Deviations: one, as in baselines/opd.py.
     """
 
 
@@ -70,7 +70,7 @@ def test_a_row_of_the_fidelity_table() -> None:
     """Parts in the order of the columns, a dash for the one that the docstring lacks; no row without deviations."""
     table = fidelity_table({"example": Example, "of_ours": OfOurs})
     assert table.splitlines()[2:] == [
-        "| `example` | Somebody, arXiv 1234.56789, Eq. 1 \\| 2 | somebody's, with k \\| 2. | – | one. |"
+        "| `example` | Somebody, arXiv 1234.56789, Eq. 1 \\| 2 | somebody's, with k \\| 2. | – | one, as in `opd`. |"
     ]
 
 
