@@ -13,7 +13,8 @@ class AdditiveTrust(Method):
 
     A method of ours; TrOPD's gate (arXiv 2606.01249) in the additive form of EOPD (arXiv 2603.07079).
 
-        A_t = max(r, floor),   divergence weight = 1 − P_trust,   P_trust = sg[min(π_T(x)/π_S(x), 1)],   r = log π_T(x) − log π_S(x)
+        A_t = max(r, floor),   r = log π_T(x) − log π_S(x)
+        divergence weight = 1 − P_trust,   P_trust = sg[min(π_T(x)/π_S(x), 1)]
 
     TrOPD's mask takes the penalty of a bad token away where it adds the teacher's suggestion; here the token keeps
     both. No draw, no prefixes.

@@ -21,9 +21,14 @@ class AOPD(Method):
 
         L = E_y[(1/|y|)·Σ_t (G_t·FKL_k + (1−G_t)·(−r·log π_S(x_t)))],   G_t = 1[π_T(x_t) − π_S(x_t) ≤ τ]
 
-    The mean over tokens is taken per sequence, so the credit of a token is rescaled by
-    (student tokens of the step / sequences) / |y|. Deviations: k is the Setting's, equal for all methods (the paper's
-    was not found); |y| counts the student's tokens.
+    The mean over tokens is taken per sequence, so the credit of a token is rescaled by (student tokens of the step /
+    sequences) / |y|.
+
+    Other code: none found.
+
+    Readings: |y| counts the student's tokens; a prefix would not count.
+
+    Deviations: k is the Setting's, equal for all methods (the paper's was not found).
     """
 
     threshold: float = 0.0  # τ, a probability difference; the paper's. −1 is OPD, 1 is forward KL everywhere

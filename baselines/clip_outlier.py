@@ -13,8 +13,13 @@ class ClipOutlier(REOPOLD):
 
         A_t = max(sg[log π_T(x_t) − log π_S(x_t)], floor)
 
-    Deviation: τ (here `floor`) is not stated; it is REOPOLD's default. Kept as a file of its own so that the
-    paper's table can be run row by row.
+    Kept as a file of its own so that the paper's table can be run row by row.
+
+    Other code: as of baselines/tropd.py.
+
+    Readings: τ (here `floor`) is not stated; it is REOPOLD's default.
+
+    Deviations: none known.
     """
 
 

@@ -16,8 +16,13 @@ class EntropyOPD(Method):
         J = (1/Σ M)·Σ M·r·log π_S,   M = 1[H_S ≥ τ],   r = sg[log π_T(x) − log π_S(x)]
 
     τ keeps the given share of all student tokens of the step. This is the refinement stage of REOPOLD 2Stage without
-    its floor, and is computed by it. Reading, where the paper is silent: the sum is divided by the kept tokens, as in
-    both works it builds on.
+    its floor, and is computed by it.
+
+    Other code: the recipe that is reported for TrOPD holds a function for this mask which nothing calls.
+
+    Readings: the sum is divided by the kept tokens, as in both works it builds on; TrOPD is silent.
+
+    Deviations: none known.
     """
 
     share: float = 0.2  # share of the student's tokens that is kept; the paper's

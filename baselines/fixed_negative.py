@@ -15,8 +15,9 @@ class FixedNegative(Method):
 
         A_t = −penalty·1[r < 0],   r = log π_T(x_t) − log π_S(x_t)
 
-    The teacher says only where to push down. Deviation: the paper's own constant and selection of tokens were not
-    available.
+    The teacher says only where to push down.
+
+    Deviations: the constant and the choice of tokens are ours; the paper's were not available.
     """
 
     penalty: float = 1.0  # nats; ours

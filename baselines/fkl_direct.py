@@ -15,9 +15,15 @@ class FKLDirect(Method):
 
         L_t = Σ_{v∈TopK(π_T)} π_T(v)·(log π_T(v) − log π_S(v))   on every token x_t ~ π_S
 
-    Nothing flows through the sampling. The teacher is not renormalised on the top k, which only multiplies the
-    gradient by the teacher's mass there. No knobs. Deviation: none from the formula; the printed row (average 1.40) is
-    more likely the scalar reading, baselines/fkl_scalar.py.
+    Nothing flows through the sampling. No knobs.
+
+    Other code: verl's top-k distillation loss back-propagates this sum (k = 32), clamped at 0 from below, which
+    silences the gradient wherever the sum is negative.
+
+    Readings: the teacher is not renormalised on the top k, as printed (see baselines/tropd.py). The printed score
+    (average 1.40) is more likely that of the scalar reading, baselines/fkl_scalar.py.
+
+    Deviations: none from the formula.
     """
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:

@@ -10,7 +10,7 @@ from harness.types import Method, SignalRequest, TokenBatch, TokenCredit, TokenS
 
 
 def scalar_forward_kl(teacher: TokenSignal, student: TokenSignal, floor: float) -> Tensor:
-    """max(−FKL_k, floor) per position, [B, T], nats: a stop-gradient number that does not depend on the sampled token."""
+    """max(−FKL_k, floor) per position, [B, T], nats: a number without gradient that ignores the sampled token."""
     assert teacher.topk_logprobs is not None  # requested
     assert student.topk_logprobs is not None
     rows = [signal.flatten(0, 1) for signal in (teacher.topk_logprobs, student.topk_logprobs)]
@@ -21,13 +21,17 @@ def scalar_forward_kl(teacher: TokenSignal, student: TokenSignal, floor: float) 
 class FKLScalar(Method):
     """FKL (scalar): minus the top-k forward KL as the advantage of the sampled token, on every token.
 
-    Row "FKL" of Table 1 of TrOPD (arXiv 2606.01249), read as its released code is reported to compute it.
+    Row "FKL" of Table 1 of TrOPD (arXiv 2606.01249), read as reports describe its recipe.
 
         A_t = max(sg[Σ_{v∈TopK(π_T)} π_T(v)·(log π_S(v) − log π_T(v))], floor)
 
-    A_t does not depend on the sampled token, so its expected gradient A_t·E[∇ log π_S(x)] is exactly 0, and where it
-    is negative every sampled token is pushed down. Deviation: the floor, since the sum is unbounded below; the code's
-    own clamp, if any, is not known.
+    A_t does not depend on the sampled token, so its expected gradient A_t·E[∇ log π_S(x)] is exactly 0, and where it is
+    negative every sampled token is pushed down.
+
+    Other code: the recipe on verl that is reported for TrOPD writes this number into the advantages; whether it clamps
+    it is not known.
+
+    Deviations: the floor, since the sum is unbounded below.
     """
 
     floor: float = -5.0  # smallest advantage, nats; ours, a safeguard

@@ -15,8 +15,11 @@ class FKLTail(FKLDirect):
 
         L_t = Σ_{v∈TopK(π_T)} π_T(v)·log(π_T(v)/π_S(v)) + (1−m_T)·log((1−m_T)/(1−m_S)),   m = Σ_{v∈TopK(π_T)} π(v)
 
-    A true KL on k+1 atoms, so its minimiser leaves the tail its mass. No knobs. Deviation: that paper adds the atom to
-    a reverse KL.
+    A true KL on k+1 atoms, so its minimiser leaves the tail its mass. No knobs.
+
+    Other code: TRL's `loss_add_tail` appends the same atom.
+
+    Deviations: that paper adds the atom to a reverse KL.
     """
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:

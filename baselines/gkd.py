@@ -19,9 +19,13 @@ class GKD(Method):
         M = β·π_T + (1−β)·π_S
 
     Who writes is drawn once a step: the student with probability λ, else the data set. Back-propagated directly;
-    nothing flows through the sampling. Deviations: the mean is over tokens of the step, not over sequences; of the
-    paper's many (λ, β) the defaults are TRL's, the middle of both ranges. Needs prompts with a reference response
-    unless λ = 1.
+    nothing flows through the sampling. Needs prompts with a reference response unless λ = 1.
+
+    Other code: TRL's GKDTrainer, λ = β = 0.5 unless told otherwise.
+
+    Readings: of the paper's many (λ, β) the defaults are TRL's, the middle of both ranges.
+
+    Deviations: the mean is over tokens of the step, not over sequences.
     """
 
     student_share: float = 0.5  # λ, probability that the student writes the step; TRL's default

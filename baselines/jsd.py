@@ -17,10 +17,15 @@ class JSD(Method):
 
         L_t = β·Σ_{v∈TopK(π_T)} π_T(v)·log(π_T(v)/π_M(v)) + (1−β)·log(π_S(x)/π_M(x)),   π_M = β·π_T + (1−β)·π_S
 
-    Readings, where the paper names no gradient route: the first sum is back-propagated; the second is a policy
-    gradient with A_t = (1−β)·sg[log π_M(x) − log π_S(x)], which cannot fall below (1−β)·log(1−β). Note that the whole
-    gradient of the exact JSD is the expectation of the second part alone (the two gradients through π_M cancel), so
-    the direct first sum is an extra pull towards the teacher; the exact JSD is baselines/gkd.py.
+    The whole gradient of the exact JSD is the expectation of the second part alone (the two gradients through π_M
+    cancel), so the direct first sum is an extra pull towards the teacher; the exact JSD is baselines/gkd.py.
+
+    Other code: as of baselines/tropd.py.
+
+    Readings: no gradient route is named; the first sum is back-propagated, the second is a policy gradient with A_t =
+    (1−β)·sg[log π_M(x) − log π_S(x)], which cannot fall below (1−β)·log(1−β).
+
+    Deviations: none known.
     """
 
     beta: float = 0.5  # the teacher's share in the mixture, in (0, 1); the paper's

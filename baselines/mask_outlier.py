@@ -16,8 +16,12 @@ class MaskOutlier(Method):
 
         A_t = 1[r > τ]·r,   r = sg[log π_T(x_t) − log π_S(x_t)]
 
-    Readings, where the paper is silent: τ is static, and the same as Clip Outlier's floor, so that the two differ in
+    Other code: as of baselines/tropd.py.
+
+    Readings: where the paper is silent, τ is static, and the same as Clip Outlier's floor, so that the two differ in
     nothing else; the sum is divided by all student tokens.
+
+    Deviations: none known.
     """
 
     threshold: float = math.log(0.25)  # τ, nats; not stated by the paper, REOPOLD's floor

@@ -15,9 +15,14 @@ class OPD(Method):
 
         A_t = sg[log π_T(x_t|s_t) − log π_S(x_t|s_t)],   no discount, no baseline, no clipping
 
-    K1 is an advantage, not a loss: back-propagated directly its expected gradient is E_{π_S}[∇ log π_S] = 0. No
-    knobs. Deviation: public
-    implementations clip the log-ratio somewhere between ±5 and ±20; this baseline is not clipped.
+    No knobs.
+
+    Other code: the Tinker cookbook takes the sampler's log-probs for π_S and does not clip; others clip: rLLM the
+    advantage to ±5, LightRFT the log-ratio to ±20.
+
+    Readings: K1 is an advantage, not a loss: back-propagated directly its expected gradient is E_{π_S}[∇ log π_S] = 0.
+
+    Deviations: π_S is the trainer's own log-prob, not the sampler's.
     """
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:

@@ -16,11 +16,15 @@ class REOPOLDTwoStage(Method):
 
         J = (1/Σ M)·Σ M·max(r, floor)·log π_S      M = 1[r ≥ floor] while progress ≤ t_switch, then 1[H_S ≥ τ_β]
 
-    τ_β keeps the share β of the step's student tokens with the highest entropy. The paper divides by the kept
-    tokens: the credit is rescaled by
-    (student tokens / kept tokens), since the harness divides by student tokens. Deviations: floor, t_switch and β
-    are not stated by the authors;
-    t_switch = 100 of TrOPD's 200 steps, β = 0.2 as in its row "Entropy OPD 20%"; no PPO clipping.
+    τ_β keeps the share β of the step's student tokens with the highest entropy. The paper divides by the kept tokens:
+    the credit is rescaled by (student tokens / kept tokens), since the harness divides by student tokens.
+
+    Other code: none found.
+
+    Readings: floor, t_switch and β are not stated by the authors; floor = log(λ/(1−λ)) with λ = 0.2 as in
+    baselines/reopold.py, t_switch = 100 of TrOPD's 200 steps, β = 0.2 as in its row "Entropy OPD 20%".
+
+    Deviations: each rollout batch is used for one update, so the importance ratio is 1 and nothing is clipped.
     """
 
     floor: float = math.log(0.25)  # smallest reward, nats

@@ -15,8 +15,8 @@ class ReverseKL(FKLDirect):
 
         L_t = Σ_v π_S(v)·(log π_S(v) − log π_T(v))   at the states that the student visits
 
-    The same expected gradient as OPD, without the noise of one sampled token, at the price of both models'
-    whole distributions. No knobs. Nothing flows through the sampling of the states, as in OPD.
+    The same expected gradient as OPD, without the noise of one sampled token, at the price of both models' whole
+    distributions. No knobs. Nothing flows through the sampling of the states, as in OPD.
     """
 
     def request(self, progress: float) -> SignalRequest:

@@ -15,9 +15,10 @@ class SeqKD(Method):
 
         L_t = −log π_S(x_t),   x ~ π_T
 
-    The response is drawn once at temperature 1, cached, and trained on whole, its end token included. Deviations: the
-    paper takes the teacher's mode by beam search; a prompt has one completion, however many rollouts a prompt gets
-    under other methods. No knobs.
+    The response is drawn once at temperature 1, cached, and trained on whole, its end token included. No knobs.
+
+    Deviations: the paper takes the teacher's mode by beam search; a prompt has one completion, however many rollouts a
+    prompt gets under other methods.
     """
 
     def needs_teacher_responses(self) -> bool:

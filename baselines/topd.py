@@ -14,13 +14,17 @@ class TOPD(Method):
 
     TOP-D, arXiv 2607.04751, the proximal teacher (not TrOPD, although one toolkit's option is spelled TROPD).
 
-        A_t = sg[log(α·π_T(x) + (1−α)·π_S(x)) − log π_S(x)] = log(α·e^r + 1 − α) ≥ log(1−α),   r = log π_T(x) − log π_S(x)
+        A_t = sg[log(α·π_T(x) + (1−α)·π_S(x)) − log π_S(x)] = log(α·e^r + 1 − α) ≥ log(1−α)
+        r = log π_T(x) − log π_S(x)
 
-    Deviations: of the paper only the reward; not its length-normalised return, nor any trust-region step rule. Its own
-    α was not found.
+    Other code: NeMo-RL's `proximal_teacher_alpha`; its documentation's example is 0.2, its default of 1 is OPD.
+
+    Readings: the paper's own α was not found; it is that example's.
+
+    Deviations: of the paper only the reward; not its length-normalised return, nor any trust-region step rule.
     """
 
-    alpha: float = 0.2  # the teacher's share in the proximal teacher, in (0, 1); NeMo-RL's proximal_teacher_alpha
+    alpha: float = 0.2  # the teacher's share in the proximal teacher, in (0, 1); NeMo-RL's example
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:

@@ -1,4 +1,4 @@
-"""TrOPD: reverse-KL credit where the teacher supports the token, forward KL on the outliers, teacher prefixes early on."""
+"""TrOPD: reverse-KL credit where the teacher supports the token, forward KL elsewhere, teacher prefixes early on."""
 
 import math
 from dataclasses import dataclass
@@ -21,17 +21,23 @@ class TrOPD(Method):
         M ~ Bernoulli(P_trust),   P_trust = min(π_T(x)/π_S(x), 1)
         J^TrOPD = 1[x ~ π_S]·J^On − β·1[x ~ π_T]·log(π_T(x)/π_S(x))
 
-    Prefix: the first ⌊α·L⌋ tokens of a cached teacher response of length L, α = (1 + cos(π·progress))/2; the
-    student writes on from there.
+    Prefix: the first ⌊α·L⌋ tokens of a cached teacher response of length L, α = (1 + cos(π·progress))/2; the student
+    writes on from there.
 
-    Readings, where the paper is silent or its sources conflict: r enters as a policy-gradient advantage; M is
-    drawn once per token from the stream
-    `credit`, without gradient; the outlier term is the printed one (direct gradient, teacher probabilities not
-    renormalised on the top k); the prefix
-    term is its own gradient, −β·log π_S(x); "maximum length annealed" is read as a share of the response's own
-    length, the other readings
-    are values of `prefix_schedule`. Deviation: for `annealed_maximum` and `uniform` the maximum is the longest
-    response of the step's prompts.
+    Other code: the copy of the authors' repository that could be read (May 2026) holds none; reports describe a recipe
+    on verl in which every term is a scalar advantage (baselines/tropd_scalar.py). An independent fork of TRL
+    back-propagates the outlier term, as here, without prefixes.
+
+    Readings: r enters as a policy-gradient advantage; M is drawn once per token from the stream `credit`, without
+    gradient; the outlier term is the printed one (direct gradient); the prefix term is its own gradient, −β·log π_S(x);
+    "maximum length annealed" is read as a share of the response's own length, the other readings are values of
+    `prefix_schedule`. Open: whether the teacher is renormalised on its top 64. It is not in print, and not here; if it
+    were, the outlier term's gradient would be 1/m times ours, m being the teacher's mass there, so that the two differ
+    by at most 2(1 − m) in sum over the logits (tests/baselines/test_renormalised_topk.py); 0.97 to 0.99 is reported for
+    m with k = 16 to 64.
+
+    Deviations: for `annealed_maximum` and `uniform` the maximum is the longest response of the step's prompts; each
+    rollout batch is used for one update, so no ratio is clipped.
     """
 
     beta: float = 1e-3  # weight of the prefix imitation term, dimensionless; the paper's

@@ -17,10 +17,15 @@ class TrOPDAOPD(TrOPD):
 
         advantage = M·r,   divergence weight = (1−M) + G·1[M = 1],   G = 1[π_T(x) − π_S(x) ≤ τ]
 
-    Reading: "adding the AOPD objective for the AOPD positive samples" adds the forward KL on tokens with G = 1 on top
+    Guidance as in baselines/tropd.py.
+
+    Other code: as of baselines/tropd.py.
+
+    Readings: "adding the AOPD objective for the AOPD positive samples" adds the forward KL on tokens with G = 1 on top
     of TrOPD. Every outlier has G = 1 already and is not counted twice, so the weight is at most 1; the K1 credit of
-    trusted tokens is kept. Deviation: mean over tokens, as TrOPD, not per sequence, as AOPD. Guidance as in
-    baselines/tropd.py.
+    trusted tokens is kept.
+
+    Deviations: mean over tokens, as TrOPD, not per sequence, as AOPD.
     """
 
     threshold: float = 0.0  # τ of AOPD's gate, a probability difference; its paper's

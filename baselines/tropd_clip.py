@@ -16,8 +16,14 @@ class TrOPDClip(TrOPD):
 
         J = 1[x ~ π_S]·max(r, floor)·log π_S(x) − β·1[x ~ π_T]·log(π_T(x)/π_S(x)),   r = sg[log π_T(x) − log π_S(x)]
 
-    Reading: the floor is static, as in row "Clip Outlier", whose credit is used; that the gate stays Bernoulli in this
-    row is possible, the paper does not say. Guidance as in baselines/tropd.py.
+    Guidance as in baselines/tropd.py.
+
+    Other code: as of baselines/tropd.py.
+
+    Readings: the floor is static, as in row "Clip Outlier", whose credit is used; that the gate stays Bernoulli in this
+    row is possible, the paper does not say.
+
+    Deviations: none known.
     """
 
     floor: float = math.log(0.25)  # smallest reward, nats; not stated by the paper, REOPOLD's

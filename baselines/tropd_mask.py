@@ -16,8 +16,14 @@ class TrOPDMask(TrOPD):
 
         J = 1[x ~ π_S]·1[r > τ]·r·log π_S(x) − β·1[x ~ π_T]·log(π_T(x)/π_S(x)),   r = sg[log π_T(x) − log π_S(x)]
 
-    Reading: τ is static, as in row "Mask Outlier", whose credit is used; that the mask is Bernoulli in this row is
-    possible, the paper does not say. Guidance as in baselines/tropd.py.
+    Guidance as in baselines/tropd.py.
+
+    Other code: as of baselines/tropd.py.
+
+    Readings: τ is static, as in row "Mask Outlier", whose credit is used; that the mask is Bernoulli in this row is
+    possible, the paper does not say.
+
+    Deviations: none known.
     """
 
     threshold: float = math.log(0.25)  # τ, nats; not stated by the paper, REOPOLD's floor

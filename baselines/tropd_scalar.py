@@ -1,4 +1,4 @@
-"""TrOPD as its released code is reported to compute it: every term is a scalar advantage."""
+"""TrOPD as reports describe its recipe: every term is a scalar advantage."""
 
 from dataclasses import dataclass, replace
 
@@ -13,13 +13,18 @@ from harness.types import SignalRequest, TokenBatch, TokenCredit, TokenSignal
 class TrOPDScalar(TrOPDScalarPrefix):
     """TrOPD (scalar): the outlier's forward KL enters as the advantage of the sampled token.
 
-    TrOPD (arXiv 2606.01249) as its released code is reported to compute it.
+    TrOPD (arXiv 2606.01249) as reports describe its recipe.
 
         A_t = M·r + (1−M)·max(−FKL_k, floor) on the student's tokens,   A_t = β·(log π_S − log π_T) on the prefix
 
-    Expected, the outlier term is FKL_k·Σ_x min(π_S, π_T)·∇log π_S: it pushes rejected tokens down and imitates
-    nothing. Against baselines/tropd_scalar_prefix.py only the outlier term differs. Deviation: the floor, since FKL_k
-    is unbounded; the code's own clamp, if any, is not known.
+    Expected, the outlier term is FKL_k·Σ_x min(π_S, π_T)·∇ log π_S: it pushes rejected tokens down and imitates
+    nothing. Against baselines/tropd_scalar_prefix.py only the outlier term differs.
+
+    Other code: the recipe on verl that is reported for TrOPD; whether it clamps FKL_k, and at what, is not known.
+
+    Readings: the top k is not renormalised, although one report takes it to be (see baselines/tropd.py).
+
+    Deviations: the floor, since FKL_k is unbounded.
     """
 
     floor: float = -5.0  # smallest outlier advantage, nats; ours, a safeguard

@@ -15,9 +15,10 @@ class VOPD(OPD):
 
         A_t = sg[r + KL(π_S ‖ π_T)(s_t)],   r = log π_T(x_t) − log π_S(x_t),   E_{x~π_S}[r] = −KL(π_S ‖ π_T)
 
-    The baseline does not depend on the sampled token: same expected gradient as OPD, less variance. Deviation: the KL
-    is taken on the teacher's top k and one atom for the rest (k is the Setting's), a lower bound of the exact one; the
-    paper sums over the student's own top k. No knobs.
+    The baseline does not depend on the sampled token: same expected gradient as OPD, less variance. No knobs.
+
+    Deviations: the KL is taken on the teacher's top k and one atom for the rest (k is the Setting's), a lower bound of
+    the exact one; the paper sums over the student's own top k.
     """
 
     def request(self, progress: float) -> SignalRequest:

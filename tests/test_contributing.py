@@ -76,8 +76,3 @@ def test_its_code_passes_the_checks(tree: Path) -> None:
             [sys.executable, "-m", "ruff", *arguments, *files], cwd=tree, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_files_that_it_links_to_exist() -> None:
-    for target in re.findall(r"\]\(((?!http)[^)#]+)", TEXT):
-        assert (ROOT / target).exists(), target

@@ -1,14 +1,16 @@
-"""The list of methods is generated from the docstrings."""
+"""The list of methods and the fidelity table are generated from the docstrings."""
 
 import inspect
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from harness.config.methods import find_methods
 from harness.errors import UserError
 from harness.files import ROOT
-from harness.methods import entry_of, main, method_table
+from harness.methods import entry_of, fidelity_table, main, method_table
 from harness.types import Method
 
 
@@ -20,6 +22,31 @@ class Example(Method):
     Somebody, arXiv 1234.56789, Eq. 1 | 2:
 
         L = 0
+
+    Other code: somebody's,
+    with k | 2.
+
+    Deviations: one, as in baselines/opd.py.
+    """
+
+
+@dataclass(frozen=True)
+class OfOurs(Method):
+    """Ours: a sentence.
+
+    A row of ours.
+    """
+
+
+@dataclass(frozen=True)
+class Twice(Method):
+    """Twice: a sentence.
+
+    A row of ours.
+
+    Readings: one.
+
+    Readings: two.
     """
 
 
@@ -39,25 +66,44 @@ def test_a_docstring_without_a_source_is_refused() -> None:
         entry_of("x", Undocumented)
 
 
-def test_every_method_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    main()
-    lines = capsys.readouterr().out.splitlines()
+def test_a_row_of_the_fidelity_table() -> None:
+    """Parts in the order of the columns, a dash for the one that the docstring lacks; no row without deviations."""
+    table = fidelity_table({"example": Example, "of_ours": OfOurs})
+    assert table.splitlines()[2:] == [
+        "| `example` | Somebody, arXiv 1234.56789, Eq. 1 \\| 2 | somebody's, with k \\| 2. | – | one, as in `opd`. |"
+    ]
+
+
+def test_a_part_stands_in_one_paragraph() -> None:
+    with pytest.raises(UserError, match=r"baselines/x\.py: its docstring has 2 paragraphs `Readings:`"):
+        entry_of("x", Twice)
+
+
+def test_every_method_has_a_row() -> None:
+    lines = method_table(find_methods()).splitlines()
     assert [line.split("`")[1] for line in lines[2:]] == sorted(find_methods())
     assert len({line.split(" | ")[1] for line in lines[2:]}) == len(find_methods())  # no two describe themselves alike
 
 
 @pytest.mark.parametrize("name", sorted(find_methods()))
 def test_docstrings_hold_name_source_and_equation(name: str) -> None:
-    """`Name: sentence.`, a source, an indented equation, and what was read into or changed from the source."""
+    """`Name: sentence.`, a source, an indented equation, and where a paper is the source, what was changed from it."""
     method = find_methods()[name]
     documentation = inspect.cleandoc(method.__doc__ or "")
     entry = entry_of(name, method)
     assert ": " in entry.sentence
     assert any(word in entry.source for word in ("arXiv", "Thinking Machines", "ours")), entry.source
     assert "\n    " in documentation, "no equation"
+    assert bool(entry.deviations) != (" of ours" in entry.source), "a paper's method states its deviations"
+    assert not re.search(r"(?<!\n\n)\b(Other code|Readings?|Deviations?):", documentation), "each part is a paragraph"
 
 
-def test_the_committed_list_is_current(capsys) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "baselines").glob("*.py")), ids=lambda path: path.stem)
+def test_lines_of_methods_are_at_most_120_wide(path: Path) -> None:
+    assert not [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120]
+
+
+def test_the_committed_tables_are_current(capsys: pytest.CaptureFixture[str]) -> None:
     main()
     printed = capsys.readouterr().out.strip()
     assert printed in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")

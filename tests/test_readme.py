@@ -1,26 +1,28 @@
-"""The README says what the committed files say."""
+"""The README says what the committed files say; what it shares with other pages is in test_pages."""
 
+from __future__ import annotations
+
+import importlib
 import re
+from pathlib import Path
 
 import pytest
+import torch
 
 from harness.files import ROOT
 from harness.models.sizes import model_size
-from harness.plan import main as plan_command
-from harness.results.embed import BLOCK, embed, main
+from harness.results.embed import embed, main
+from harness.types import TokenBatch, TokenSignal
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_results() -> None:
-    assert len(BLOCK.findall(README)) >= 3
-    assert embed(README, ROOT) == README
-
-
-@pytest.mark.parametrize("name", ["statistics.md", "findings.md", "engines.md"])
-def test_figures_of_the_documents_are_those_of_the_results(name: str) -> None:
-    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert BLOCK.search(document) and embed(document, ROOT) == document
+def row_of(file: str, first_cell: str) -> list[str]:
+    """The cells of a table's first row that begins so, in a file of results/."""
+    text = (ROOT / "results" / file).read_text(encoding="utf-8")
+    return [
+        cell.strip() for cell in re.search(rf"^\| {re.escape(first_cell)} \|(.*)\|$", text, re.MULTILINE)[1].split("|")
+    ]
 
 
 def test_embedding_replaces_and_keeps(tmp_path) -> None:
@@ -57,17 +59,28 @@ def test_sizes_of_the_tiny_models_are_theirs() -> None:
         assert size is not None and f"{size.parameters:,}-parameter {name}" in README
 
 
-def test_files_that_it_links_to_exist() -> None:
-    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_other_pairs_in_one_sentence() -> None:
+    """TrOPD minus OPD of two tables that the README links to, and in how many cells of the map it is above and below."""
+    latent, style = (row_of(f"{name}/leaderboard.md", "tropd")[2] for name in ("tiny_latent", "tiny_style"))
+    assert latent.startswith("-19.5 ") and "TrOPD is 19.5 points behind OPD" in README
+    assert style.startswith("+17.3 [-") and "17.3 ahead, not resolved" in README
+    cells = row_of(
+        "small_scale/findings.md", "TrOPD is better than OPD"
+    )  # "0 / 2 / 4": as claimed / opposite / neither
+    above, below, neither = (sum(numbers) for numbers in zip(*(map(int, c.split("/")) for c in cells), strict=True))
+    words = f"TrOPD is resolved above OPD in {above} cells of {above + below + neither} and below it in {below}"
+    assert words in " ".join(README.split())
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/scale.md"])
-def test_plans_are_what_the_command_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every `$ python -m harness.plan …` of the document, run again."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    shown = re.findall(r"^\$ python -m harness\.plan (.*)\n((?:(?!\$ |```).*\n)*)", text, flags=re.MULTILINE)
-    assert len(shown) >= 3
-    for arguments, output in shown:
-        assert plan_command(arguments.split()) == 0
-        assert capsys.readouterr().out == output, arguments
+def test_the_method_that_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scale · sign(log π_T − log π_S): log-probs −1 and −2 against −2 and −1, scale 3, give +3 and −3."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "signed_of_the_readme.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    method = importlib.import_module("signed_of_the_readme").METHOD(scale=3.0)
+    own = torch.ones(1, 2, dtype=torch.bool)
+    teacher, student = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-2.0, -1.0]])
+    batch = TokenBatch(own.long(), own, ~own, student, torch.zeros(1, 2))
+    credit = method.credit(batch, TokenSignal(teacher), TokenSignal(student), progress=0.0)
+    assert credit.advantages.tolist() == [[3.0, -3.0]]
+    assert not credit.divergence_weights.any() and not credit.imitation_weights.any()
