@@ -177,7 +177,9 @@ def run_mutants(path: str, mutants: Sequence[Mutant], tests: Sequence[str], jobs
 def measure(path: str, mutants: Sequence[Mutant], jobs: int) -> dict[str, str]:
     """The outcome of every mutant by its name; the slow tests meet only those that the quick ones let through."""
     target = TARGETS[path]
-    outcomes = run_mutants(path, mutants, [*target.tests, *(["-k", f"not ({target.slow})"] if target.slow else [])], jobs)
+    outcomes = run_mutants(
+        path, mutants, [*target.tests, *(["-k", f"not ({target.slow})"] if target.slow else [])], jobs
+    )
     left = [mutant for mutant in mutants if outcomes[mutant.name] == "survived"]
     return outcomes | (run_mutants(path, left, [*target.tests, "-k", target.slow], jobs) if target.slow else {})
 
