@@ -1,4 +1,8 @@
-"""`python -m harness.run` as a person uses it, on the shipped models and a few steps."""
+"""`python -m harness.run` as a person uses it, on the shipped models and a few steps.
+
+One comparison is run by the command itself, in its own processes. What follows starts from copies of its folder and runs the
+same `main` in this process, since starting an interpreter with torch takes longer than what the tests are about.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from harness.console import parent
 from harness.files import ROOT
 from harness.results.record import load_record, write_record
+from harness.run import main
 
 PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 SMALL = [
@@ -37,6 +45,35 @@ def harness_run(*arguments: str, cwd: Path | None = None, code: int = 0) -> subp
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, one run after the other; returns what it said on stderr."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        launched = [] if "hydra.mode=RUN" in arguments else ["hydra/launcher=basic"]
+        monkeypatch.setattr(sys, "argv", ["harness.run", *arguments, *launched])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert end.value.code == code, said.out + said.err
+        return said.err
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(parent.VARIABLE, "")  # the command sets it; gone again after the test
+    return run
+
+
+@pytest.fixture
+def copied(comparison: Path, tmp_path: Path) -> Path:
+    """The folder of the finished comparison, of which a test may change anything."""
+    results = tmp_path / "copy"
+    shutil.copytree(comparison.parent, results)
+    return results / comparison.name
 
 
 @pytest.fixture(scope="module")
@@ -98,88 +135,75 @@ def test_the_table_has_every_row(comparison: Path) -> None:
     assert board
 
 
-def test_running_again_trains_nothing(comparison: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in comparison.glob("*/*/metrics.jsonl")}
-    records = {path: path.read_text() for path in comparison.glob("*/*/record.json")}
-    harness_run("method=opd,tropd", "seed=0", f"results_dir={comparison.parent}", *SMALL)
-    assert before == {path: path.stat().st_mtime_ns for path in comparison.glob("*/*/metrics.jsonl")}
-    assert records == {path: path.read_text() for path in comparison.glob("*/*/record.json")}
+def test_running_again_trains_nothing(copied: Path, run_here: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.glob("*/*/metrics.jsonl")}
+    records = {path: path.read_text() for path in copied.glob("*/*/record.json")}
+    assert len(before) == 2 and len(records) == 4
+    run_here("method=opd,tropd", "seed=0", f"results_dir={copied.parent}", *SMALL)
+    assert before == {path: path.stat().st_mtime_ns for path in copied.glob("*/*/metrics.jsonl")}
+    assert records == {path: path.read_text() for path in copied.glob("*/*/record.json")}
 
 
-def test_one_run_joins_the_table_and_a_new_task_trains_nothing(comparison: Path, tmp_path: Path) -> None:
-    results = tmp_path / "copy"
-    shutil.copytree(comparison.parent, results)
-    folder = results / comparison.name
-    weights = (folder / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes()
+def test_one_run_joins_the_table_and_a_new_task_trains_nothing(copied: Path, run_here: Run) -> None:
+    weights = (copied / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes()
     data = Path(__file__).parent.parent / "data"
-    harness_run(
+    run_here(
         "method=opd",
         "seed=0",
         "hydra.mode=RUN",
-        f"results_dir={results}",
+        f"results_dir={copied.parent}",
         "evaluation.tasks=[arithmetic,aime24]",
         f"evaluation.data_dir={data}",
         "evaluation.max_new_tokens.aime24=16",
         *SMALL,
     )
-    record = load_record(folder / "opd" / "seed0" / "record.json")
+    record = load_record(copied / "opd" / "seed0" / "record.json")
     assert {evaluation.task for evaluation in record.evaluations} == {"arithmetic", "aime24"}
     aime = next(e for e in record.evaluations if e.task == "aime24")
     assert aime.truncated_frac > 0.5
-    assert (folder / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes() == weights
-    assert "aime24" in (folder / "leaderboard.md").read_text()
+    assert (copied / "opd" / "seed0" / "checkpoint" / "model.safetensors").read_bytes() == weights
+    assert "aime24" in (copied / "leaderboard.md").read_text()
 
 
-def test_a_failed_run_is_a_row_and_a_non_zero_exit(comparison: Path, tmp_path: Path) -> None:
-    results = tmp_path / "copy"
-    shutil.copytree(comparison.parent, results)
-    folder = results / comparison.name / "eopd" / "seed0"
+def test_a_failed_run_is_a_row_and_a_non_zero_exit(copied: Path, run_here: Run) -> None:
+    folder = copied / "eopd" / "seed0"
     # a file where the trainer wants its folder
     folder.mkdir(parents=True)
     (folder / "trainer").write_text("")
-    done = harness_run("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=1)
+    said = run_here("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL, code=1)
     record = load_record(folder / "record.json")
     assert record.status == "failed"
     assert record.reason
-    assert "eopd" in (results / comparison.name / "leaderboard.md").read_text()
-    assert "Traceback" not in done.stderr
+    assert "eopd" in (copied / "leaderboard.md").read_text()
+    assert "Traceback" not in said
     (folder / "trainer").unlink()
-    harness_run("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
+    run_here("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL)
     assert load_record(folder / "record.json").status == "completed"
 
 
-def test_a_run_that_never_ended_is_shown_and_taken_up(comparison: Path, tmp_path: Path) -> None:
-    import dataclasses
-
-    results = tmp_path / "copy"
-    shutil.copytree(comparison.parent, results)
-    path = results / comparison.name / "tropd" / "seed0" / "record.json"
-    write_record(path, dataclasses.replace(load_record(path), status="started", evaluations=()))
-    harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
-    assert "did not finish" in (path.parent.parent.parent / "leaderboard.md").read_text()
-    harness_run("method=tropd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL)
-    assert "did not finish" not in (path.parent.parent.parent / "leaderboard.md").read_text()
+def test_a_run_that_never_ended_is_shown_and_taken_up(copied: Path, run_here: Run) -> None:
+    path = copied / "tropd" / "seed0" / "record.json"
+    write_record(path, replace(load_record(path), status="started", evaluations=()))
+    run_here("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL)
+    assert "did not finish" in (copied / "leaderboard.md").read_text()
+    run_here("method=tropd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL)
+    assert "did not finish" not in (copied / "leaderboard.md").read_text()
 
 
-def test_a_corrupt_record_is_named(comparison: Path, tmp_path: Path) -> None:
-    results = tmp_path / "copy"
-    shutil.copytree(comparison.parent, results)
-    path = results / comparison.name / "opd" / "seed0" / "record.json"
-    path.write_text('{"method": "opd", ')
-    done = harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=2)
-    assert "record.json" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_a_corrupt_record_is_named(copied: Path, run_here: Run) -> None:
+    (copied / "opd" / "seed0" / "record.json").write_text('{"method": "opd", ')
+    said = run_here("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL, code=2)
+    assert "record.json" in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
 
 
-def test_a_half_written_row_is_named(comparison: Path, tmp_path: Path) -> None:
-    results = tmp_path / "copy"
-    shutil.copytree(comparison.parent, results)
-    items = results / comparison.name / "opd" / "seed0" / "items.jsonl"
+def test_a_half_written_row_is_named(copied: Path, run_here: Run) -> None:
+    items = copied / "opd" / "seed0" / "items.jsonl"
     items.write_text(items.read_text()[:-20])
-    done = harness_run("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={results}", *SMALL, code=2)
-    assert "items.jsonl, line 256" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    said = run_here("method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL, code=2)
+    assert "items.jsonl, line 256" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
@@ -226,7 +250,7 @@ def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
     assert "passed" in done.stdout
 
 
-def test_bring_your_own_pair(random_pair: Path, tmp_path: Path) -> None:
+def test_bring_your_own_pair(random_pair: Path, tmp_path: Path, run_here: Run) -> None:
     """Another pair, another prompt file, several samples a prompt: trained without a task, then scored without training."""
     prompts = tmp_path / "mine.jsonl"
     turns = [{"role": "user", "content": "Start with 1 , add 2"}]
@@ -246,7 +270,7 @@ def test_bring_your_own_pair(random_pair: Path, tmp_path: Path) -> None:
         "engine.micro_batch_prompts=2",
         f"results_dir={tmp_path / 'results'}",
     ]
-    harness_run("method=opd,tropd", "seed=0", "evaluation=none", "hydra/launcher=basic", *custom)
+    run_here("method=opd,tropd", "seed=0", "evaluation=none", *custom)
     (folder,) = (tmp_path / "results").glob("mine-????????")
     table = (folder / "leaderboard.md").read_text()
     assert "none evaluated" in table
@@ -255,7 +279,7 @@ def test_bring_your_own_pair(random_pair: Path, tmp_path: Path) -> None:
         assert (record.status, record.counters.steps, record.evaluations) == ("completed", 2, ())
     before = (folder / "opd" / "seed0" / "metrics.jsonl").read_text()
     scored = ["evaluation=none", "evaluation.tasks=[arithmetic]", "++evaluation.samples.arithmetic=1"]
-    harness_run("method=opd", "seed=0", "hydra.mode=RUN", *scored, *custom)
+    run_here("method=opd", "seed=0", "hydra.mode=RUN", *scored, *custom)
     assert [e.task for e in load_record(folder / "opd" / "seed0" / "record.json").evaluations] == ["arithmetic"]
     assert (folder / "opd" / "seed0" / "metrics.jsonl").read_text() == before
 

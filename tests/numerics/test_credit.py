@@ -36,6 +36,21 @@ def test_each_origin_has_its_own_denominator() -> None:
     assert coefficients.imitation.tolist() == [[0.25, 0.0, 0.0], [0.0, 0.0, 0.0]]  # /1, on the prefix only
 
 
+def test_the_counts_are_those_of_the_whole_step() -> None:
+    """4 own tokens and 2 of another writer; padding has no denominator, also where nobody else has written."""
+    own = torch.tensor([[True, True, False, False], [True, True, False, False]])
+    prefix = torch.tensor([[False, False, True, True], [False, False, False, False]])
+    zeros, ones = torch.zeros(2, 4), torch.ones(2, 4)
+    found = compute_coefficients(TokenCredit(ones, ones, ones), TokenBatch(zeros.long(), own, prefix, zeros, zeros))
+    assert found.policy.tolist() == [[0.25, 0.25, 0.0, 0.0], [0.25, 0.25, 0.0, 0.0]]
+    assert found.divergence.tolist() == [[0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.0, 0.0]]
+    assert found.imitation.tolist() == [[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]
+    alone = TokenBatch(zeros.long(), own, torch.zeros_like(own), zeros, zeros)
+    found = compute_coefficients(TokenCredit(ones, ones, ones), alone)
+    assert found.policy.tolist() == found.divergence.tolist() == [[0.25, 0.25, 0.0, 0.0]] * 2
+    assert found.imitation.tolist() == [[0.0] * 4] * 2
+
+
 def test_hand_worked_loss() -> None:
     # policy: −(0.5·ln 0.25) = 0.5·1.38629 = 0.69315; imitation: −(0.1·ln 0.5) = 0.06931; divergence: 0.2·3 = 0.6
     logprobs = torch.tensor([0.25, 0.5]).log()
@@ -63,10 +78,21 @@ def test_nan_under_the_mask_is_harmless() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("bad", [NAN, float("inf")])
-def test_non_finite_credit_on_a_valid_token_stops_the_run(bad: float) -> None:
-    with pytest.raises(FloatingPointError, match="advantages"):
-        compute_coefficients(credit([[0.0, bad, 0.0], [0.0] * 3], [[0.0] * 3] * 2, [[0.0] * 3] * 2), small_batch())
+NAMES = ("advantages", "divergence_weights", "imitation_weights")
+VALID = {"advantages": (0, 1), "divergence_weights": (0, 1), "imitation_weights": (0, 0)}  # a token where it counts
+
+
+def credit_with(name: str, values: torch.Tensor) -> TokenCredit:
+    return TokenCredit(*(values if name == other else torch.zeros(2, 3) for other in NAMES))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
+def test_non_finite_credit_on_a_valid_token_stops_the_run(bad: float, name: str) -> None:
+    values = torch.zeros(2, 3)
+    values[VALID[name]] = bad
+    with pytest.raises(FloatingPointError, match=rf"^{name} holds a non-finite value on a valid token$"):
+        compute_coefficients(credit_with(name, values), small_batch())
 
 
 def test_negative_divergence_weight_is_refused() -> None:
@@ -74,9 +100,17 @@ def test_negative_divergence_weight_is_refused() -> None:
         compute_coefficients(credit([[0.0] * 3] * 2, [[0.0, -1.0, 0.0], [0.0] * 3], [[0.0] * 3] * 2), small_batch())
 
 
-def test_wrong_shape_is_named() -> None:
-    with pytest.raises(ValueError, match="imitation_weights"):
-        compute_coefficients(credit([[0.0] * 3] * 2, [[0.0] * 3] * 2, [[0.0] * 2] * 2), small_batch())
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_shape_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} has shape \(2, 2\), the step has \(2, 3\)$"):
+        compute_coefficients(credit_with(name, torch.zeros(2, 2)), small_batch())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_that_forgot_to_detach_gives_no_gradient(name: str) -> None:
+    values = torch.ones(2, 3, requires_grad=True)
+    found = compute_coefficients(credit_with(name, values), small_batch())
+    assert not any(coefficient.requires_grad for coefficient in vars(found).values())
 
 
 def test_an_empty_sum_is_zero() -> None:
@@ -84,12 +118,17 @@ def test_an_empty_sum_is_zero() -> None:
     assert compute_loss_terms(empty, empty, empty, empty, empty).total().item() == 0.0
 
 
-def test_coefficients_carry_no_gradient() -> None:
-    logprobs = torch.tensor([0.5]).log().requires_grad_()
-    advantage = (logprobs * 2.0).sum()[None]  # a method that forgot to detach
-    compute_loss_terms(logprobs, advantage, torch.zeros(1), torch.zeros(0), torch.zeros(0)).total().backward()
-    assert logprobs.grad is not None
-    assert logprobs.grad.item() == pytest.approx(-advantage.item())
+@pytest.mark.parametrize("term", ["policy", "imitation", "divergence"])
+def test_coefficients_carry_no_gradient(term: str) -> None:
+    """d(−c·x) = −c and d(c·x) = c where c = 2x is a number: with its own gradient the result would be twice as large."""
+    value = torch.tensor([0.5]).log().requires_grad_()
+    zero, coefficient = torch.zeros(1), 2.0 * value
+    parts = {"policy": zero, "imitation": zero, "divergence_weights": zero, "divergences": zero, "logprobs": value}
+    parts |= {"divergence_weights": coefficient, "divergences": value} if term == "divergence" else {term: coefficient}
+    compute_loss_terms(**parts).total().backward()
+    sign = 1 if term == "divergence" else -1
+    assert value.grad is not None
+    assert value.grad.item() == pytest.approx(sign * coefficient.item())
 
 
 def test_importance_ratios_hand_worked() -> None:

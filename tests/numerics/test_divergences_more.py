@@ -51,6 +51,12 @@ def test_hand_worked_uneven_mixture() -> None:
     assert jensen_shannon(teacher, student, 0.25).item() == pytest.approx(0.06329, abs=2e-5)
 
 
+def test_hand_worked_teacher_to_mixture() -> None:
+    # the same pair, β = 0.25 on the teacher: KL(T‖M) = 0.8·ln 1.6 + 0.2·ln 0.4 = 0.37600 − 0.18326 = 0.19274
+    teacher, student = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[0.4, 0.6]]).log()
+    assert teacher_to_mixture_kl(teacher, student, 0.25).item() == pytest.approx(0.19274, abs=1e-5)
+
+
 def test_hand_worked_tail() -> None:
     # two ids, masses 0.75 and 0.5, tails 0.25 and 0.5:
     # 0.5·ln(0.5/0.25) + 0.25·ln(0.25/0.25) + 0.25·ln(0.25/0.5) = 0.5·ln 2 + 0 − 0.25·ln 2
@@ -129,6 +135,14 @@ def test_tail_is_accurate_in_float32_against_float64() -> None:
     assert ((single - truth).abs() <= 1e-3 + 1e-6 * truth.abs()).all()  # 1e-4 of mass has 3 digits left in float32
 
 
+@pytest.mark.parametrize("inside", [-1e-6, -1e-3, -0.5, -1.0, -5.0, -15.0])
+def test_the_tail_of_one_id_has_all_digits_of_float32(inside: float) -> None:
+    """log(1 − e^x), its argument exact in float32: neither 1 − e^x near x = 0 nor 1 − e^x near 1 may cancel."""
+    single = torch.tensor([[inside]])
+    truth = math.log(-math.expm1(single.item()))
+    assert with_tail(single)[0, 1].item() == pytest.approx(truth, rel=1e-6)
+
+
 def test_jsd_is_bounded_and_symmetric_at_a_half() -> None:
     teacher, logits = pair(scale=30.0)
     student = logits.detach().log_softmax(-1)
@@ -203,5 +217,7 @@ def test_the_teacher_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("divergence", [*COMPLETE.values(), tail_forward_kl])
 def test_shapes_are_checked(divergence) -> None:
-    with pytest.raises(ValueError, match=r"\[N, K\]"):
+    with pytest.raises(ValueError, match=r"two \[N, K\] tensors, got \(2, 3\) and \(2, 4\)$"):
         divergence(torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"two \[N, K\] tensors, got \(3,\) and \(3,\)$"):
+        divergence(torch.zeros(3), torch.zeros(3))

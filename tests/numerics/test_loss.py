@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
+from harness.numerics import loss as loss_module
 from harness.numerics.credit import compute_loss_terms
 from harness.numerics.loss import Targets, TeacherRows, head_loss
 from harness.types import Divergence
@@ -113,10 +114,48 @@ def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_without_a_gradient_for_the_head() -> None:
-    hidden, weight, _ = inputs()
-    loss, _ = head_loss(hidden, weight.detach(), None, V, targets_for(N, V))
-    loss.backward()
-    assert hidden.grad is not None and weight.grad is None
+    """The head is constant and has no bias; the hidden states' gradient is what it is with a head that learns."""
+    hidden, weight, bias = inputs()
+    targets, zero = targets_for(N, V), torch.zeros_like(bias)
+    loss, terms = head_loss(hidden, weight.detach(), None, V, targets)
+    (2 * loss).backward()
+    assert hidden.grad is not None and weight.grad is None and not terms.requires_grad
+    truth, _ = written_out([hidden, weight, zero], targets)
+    torch.testing.assert_close(hidden.grad, torch.autograd.grad(2 * truth, [hidden])[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
+def test_the_gradient_is_proportional_to_the_one_from_above(factor: float) -> None:
+    leaves, targets = inputs(), targets_for(N, V)
+    found, truth = head_loss(*leaves, V, targets)[0], written_out(leaves, targets)[0]
+    for grad, expected in zip(
+        torch.autograd.grad(factor * found, leaves), torch.autograd.grad(factor * truth, leaves), strict=True
+    ):
+        torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_logits_that_exp_cannot_hold() -> None:
+    """Logits of some thousands: e^1000 is infinite in float64, their differences are harmless."""
+    leaves = [(1000 * inputs()[0]).detach().requires_grad_(), *inputs()[1:]]
+    targets = targets_for(N, V)
+    loss, _ = head_loss(*leaves, V, targets, 4)
+    truth, _ = written_out(leaves, targets)
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_chunk_is_as_large_as_its_buffers_allow(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(loss_module, "rows_per_chunk", lambda *of: asked.append(of) or 5)
+    targets = targets_for(N, V)
+    if dense:
+        rows = TeacherRows(torch.randn(len(targets.support_rows), 9).double(), torch.randn(V, 9).double(), None)
+        targets = dataclasses.replace(targets, dense=rows)
+    head_loss(*inputs(), V, targets)
+    assert asked == [(V, loss_module.DENSE_BUFFERS if dense else 1)]
 
 
 def test_no_positions_give_no_loss_and_no_gradient() -> None:

@@ -63,15 +63,28 @@ def test_a_completion_does_not_depend_on_its_batch(
     engine: HFEngine, monkeypatch, rows: int | None, compact: float
 ) -> None:
     reference = engine.generate(requests(), SAMPLING)
-    monkeypatch.setattr(engine, "rows_per_batch", rows)
     monkeypatch.setattr(hf_module, "COMPACT_BELOW", compact)
     shuffled = requests()
     random.Random(1).shuffle(shuffled)
-    again = {(r.prompt_id, r.sample_index): r for r in engine.generate(shuffled, SAMPLING)}
+    other_engine = HFEngine(engine.model, 64, policy_version=7, rows_per_batch=rows)
+    again = {(r.prompt_id, r.sample_index): r for r in other_engine.generate(shuffled, SAMPLING)}
     for rollout in reference:
         other = again[rollout.prompt_id, rollout.sample_index]
         assert other.completion_ids == rollout.completion_ids
         assert other.logprobs == pytest.approx(rollout.logprobs, abs=1e-5)
+
+
+def test_several_batches_answer_in_the_order_of_the_requests(engine: HFEngine) -> None:
+    """25 requests in batches of 4: the shortest together, every answer and every call at the place of its request."""
+    asked, called, written = requests(), {}, []
+    batches = HFEngine(engine.model, 64, rows_per_batch=4)
+    found = batches.generate(asked, SAMPLING, written.append, lambda row, rollout: called.update({row: rollout}))
+    assert [(r.prompt_id, r.sample_index, r.prompt_ids) for r in found] == [
+        (r.prompt_id, r.sample_index, r.prompt_ids) for r in asked
+    ]
+    assert called == dict(enumerate(found))
+    assert max(written) == 4  # rows that are decoded side by side
+    assert sum(written) == sum(len(r.completion_ids) - r.prefix_len for r in found)
 
 
 def test_a_prefix_of_its_own_tokens_changes_nothing(engine: HFEngine) -> None:
