@@ -13,6 +13,7 @@ from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.models.pair import check_pair
+from harness.models.randomness import check_training_mode
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def load_models(config: RunConfig) -> Models:
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     student = load_model(setting.student, setting.student_revision, setting.dtype, device_of(config))
+    check_training_mode(student, setting.student)
     teacher = None
     if not scores_by_vllm(config.engine):
         teacher_device = config.engine.teacher_device or device_of(config)
