@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.models.backbone import hidden_states
 from harness.models.transform import transform_of
 from harness.numerics.logprobs import Head
 from harness.numerics.loss import Targets, head_loss
@@ -21,11 +22,6 @@ def head_of(model: PreTrainedModel, vocab_size: int) -> Head:
     projection = model.get_output_embeddings()
     bias = getattr(projection, "bias", None)
     return Head(projection.weight[:vocab_size], None if bias is None else bias[:vocab_size], transform_of(model))
-
-
-def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Any:
-    """The backbone's output (`last_hidden_state` [B, L, H]); right padding needs no mask, since attention is causal."""
-    return model.base_model(input_ids=input_ids, **kwargs)
 
 
 def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +21,8 @@ from transformers import (
 
 from harness.errors import UserError
 from harness.files import locate
+from harness.models.backbone import check_causal
+from harness.models.randomness import switch_off_randomness
 from harness.models.transform import transform_of
 
 
@@ -38,7 +39,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
 
 
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A causal LM on a device, in eval mode with dropout off, checked to have a plain linear head.
+    """A causal LM on a device, in eval mode with dropout off, checked to be causal and to have a head that harness.models.transform knows.
 
     `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones.
     """
@@ -46,13 +47,9 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
         model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=kind)
         model.to(device)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    for key in ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout"):
-        if getattr(model.config, key, None):
-            setattr(model.config, key, 0.0)
+    switch_off_randomness(model)
     transform_of(model.eval(), name)
+    check_causal(model, name)
     return model
 
 

@@ -6,8 +6,7 @@ exactly, whatever the type of the weights and however small the model's own logi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.errors import UserError
+from harness.models.backbone import backbone_of, evaluating, hidden_states, near, probe_ids, rounding
 from harness.numerics.logprobs import Head, LogitsTransform, logits_of
 
 HUGE, TINY = 1e30, 1e-5  # a logit that any cap has flattened, and one that no cap has bent
@@ -31,26 +31,8 @@ def transform_of(model: PreTrainedModel, name: str | None = None) -> LogitsTrans
     return _FOUND[model]
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode for as long as the context lasts."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def rounding(dtype: torch.dtype) -> float:
-    """What two correct computations may differ by, relative to their largest number: 8 units of half types, 1,024 of others, which
-    do not round their results but sum in another order."""
-    eps = torch.finfo(dtype).eps
-    return 8 * eps if dtype.itemsize == 2 else 1024 * eps
-
-
 def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
-    if model.base_model is model or model.get_output_embeddings() is None:
+    if backbone_of(model) is model or model.get_output_embeddings() is None:
         raise UserError(
             f"{name!r} is not a causal LM with a backbone and a linear head; this model class is not supported."
         )
@@ -58,9 +40,9 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
         f"{name!r} ({type(model).__name__}) computes its logits in another way than by a linear head on the last hidden state, a "
         "scale and a tanh cap; this model class is not supported."
     )
-    ids = torch.arange(4).remainder(model.config.get_text_config().vocab_size)[None].to(model.device)
+    ids = probe_ids(model, 4)
     natural = model(input_ids=ids, use_cache=False).logits[0]
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    hidden = hidden_states(model, ids, use_cache=False).last_hidden_state[0]
     given = _known_logits(natural)
     try:
         into_head, answer = _observed(model, ids, given)
@@ -69,10 +51,10 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
     if into_head is None or into_head.shape != hidden.shape or answer.shape != given.shape:
         raise unknown
     before = float((into_head * hidden).sum() / hidden.double().square().sum())
-    if not _near(into_head, before * hidden.to(into_head.dtype), rounding(model.dtype)):
+    if not near(into_head, before * hidden.to(into_head.dtype), rounding(model.dtype)):
         raise unknown
     found = _read_off(answer.double())
-    if not _near(answer.double(), found.apply_(given.double()), AGREES):
+    if not near(answer.double(), found.apply_(given.double()), AGREES):
         raise unknown
     projection = model.get_output_embeddings()
     bias = getattr(projection, "bias", None)
@@ -80,7 +62,7 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
     if bias is not None and before != 1:
         raise unknown
     found = LogitsTransform(found.scale * before, found.cap)
-    if not _near(natural, logits_of(hidden, Head(projection.weight, bias, found)), rounding(model.dtype)):
+    if not near(natural, logits_of(hidden, Head(projection.weight, bias, found)), rounding(model.dtype)):
         raise unknown
     return found
 
@@ -109,7 +91,7 @@ def _observed(model: PreTrainedModel, ids: Tensor, given: Tensor) -> tuple[Tenso
 
     head = model.get_output_embeddings()
     with ExitStack() as hooks:
-        hooks.callback(model.base_model.register_forward_hook(widen).remove)
+        hooks.callback(backbone_of(model).register_forward_hook(widen).remove)
         hooks.callback(head.register_forward_pre_hook(look).remove)
         hooks.callback(head.register_forward_hook(lambda *_: given.clone()[None]).remove)
         answer = model(input_ids=ids, use_cache=False).logits[0]
@@ -124,9 +106,3 @@ def _read_off(answer: Tensor) -> LogitsTransform:
 def _exact_one(scale: float) -> float:
     """1 where the scale is 1 but for rounding: then nothing is computed at all."""
     return 1.0 if abs(scale - 1) < AGREES else scale
-
-
-def _near(found: Tensor, expected: Tensor, relative: float) -> bool:
-    """Row by row, relative to the row's largest number."""
-    size = expected.abs().amax(-1, keepdim=True)
-    return bool(((found - expected).abs() <= relative * size + 1e-12).all())

@@ -23,7 +23,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UserError
-from harness.models.head import head_of, hidden_states
+from harness.models.backbone import hidden_states
+from harness.models.head import head_of
 from harness.models.loading import context_length
 from harness.numerics.logprobs import project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling

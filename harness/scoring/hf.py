@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness.models.head import head_of, hidden_states
+from harness.models.backbone import evaluating, hidden_states
+from harness.models.head import head_of
 from harness.numerics.logprobs import Projection, project
 from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, ScoreRequest, pad_completions
@@ -84,7 +85,8 @@ class HFScorer:
         sequences = [[*c.prompt_ids, *c.completion_ids] for c in completions]
         width = max(map(len, sequences))
         ids = torch.tensor([s + [0] * (width - len(s)) for s in sequences], device=self.model.device)
-        states = hidden_states(self.model, ids, use_cache=False).last_hidden_state
+        with evaluating(self.model):
+            states = hidden_states(self.model, ids, use_cache=False).last_hidden_state
         rows = [
             states[i, len(c.prompt_ids) - 1 : len(s) - 1]
             for i, (c, s) in enumerate(zip(completions, sequences, strict=True))

@@ -13,6 +13,7 @@ from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.models.pair import check_pair
+from harness.models.randomness import check_training_mode
 from harness.training.ranks import shards
 
 
@@ -36,6 +37,7 @@ def load_models(config: RunConfig) -> Models:
     # Sharded weights are the optimiser's own, so float32; what is gathered to compute with is narrower (trainer.compute_in).
     kept = "float32" if shards() and setting.dtype == "bfloat16" else setting.dtype
     student = load_model(setting.student, setting.student_revision, kept, device_of(config))
+    check_training_mode(student, setting.student)
     teacher = None
     if not scores_by_vllm(config.engine):
         teacher_device = config.engine.teacher_device or device_of(config)

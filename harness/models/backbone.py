@@ -1,0 +1,72 @@
+"""The part of a causal LM below its head, and what is asked of it: that it is one, and that a token knows only those before it.
+
+Shape legend: B sequences, L tokens, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from harness.errors import UserError
+
+PROBE_TOKENS = 12  # of the text that a model is tried on at its start
+NOT_CAUSAL = 0.25  # relative; what rounding in half types cannot do to a state, and what seeing the future does
+
+
+def backbone_of(model: PreTrainedModel) -> PreTrainedModel:
+    """What makes the last hidden state; the model itself if it has no such part."""
+    if model.base_model is not model:
+        return model.base_model  # type: ignore[return-value]
+    inner = getattr(model, "model", None)  # where the class names another prefix than it has (Llama 4's text model)
+    return inner if isinstance(inner, PreTrainedModel) else model
+
+
+def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Any:
+    """The backbone's output (`last_hidden_state` [B, L, H]); right padding needs no mask, since attention is causal."""
+    return backbone_of(model)(input_ids=input_ids, **kwargs)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode for as long as the context lasts."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def probe_ids(model: PreTrainedModel, count: int = PROBE_TOKENS) -> Tensor:
+    """[1, count]: a text to try the model on."""
+    return torch.arange(count, device=model.device).remainder(model.config.get_text_config().vocab_size)[None]
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """What two correct computations may differ by, relative to their largest number: 8 units of half types, 1,024 of others, which
+    do not round their results but sum in another order."""
+    return (8 if dtype.itemsize == 2 else 1024) * torch.finfo(dtype).eps
+
+
+def near(found: Tensor, expected: Tensor, relative: float) -> bool:
+    """Row by row, relative to the row's largest number."""
+    size = expected.abs().amax(-1, keepdim=True)
+    return bool(((found - expected).abs() <= relative * size + 1e-12).all())
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel, name: str) -> None:
+    """Refuses a model whose states change with what follows them: its log-probs would be of no distribution to sample from."""
+    ids = probe_ids(model)
+    whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (PROBE_TOKENS, 6))
+    apart = (whole[:6] - half).float().norm(dim=-1) / half.float().norm(dim=-1)
+    if not apart.mean() <= (NOT_CAUSAL if model.dtype.itemsize == 2 else 1e-3):
+        raise UserError(
+            f"{name!r} ({type(model).__name__}) is not causal: what follows a token changes its state; give a decoder."
+        )

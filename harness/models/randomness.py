@@ -1,0 +1,93 @@
+"""Dropout and its kin, switched off: a distilled token is scored and trained under the distribution that it was drawn from.
+
+Numbers are set to zero where modules keep them (many classes take them from the configuration at construction, as plain floats);
+a check tells whether anything random is left.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from harness.errors import UserError
+from harness.models.backbone import hidden_states, near, probe_ids, rounding
+
+RANDOM = re.compile(
+    "drop|jitter"
+)  # in the name of a rate: attention_dropout, resid_pdrop, layerdrop, router_jitter_noise
+
+
+def switch_off_randomness(model: PreTrainedModel) -> None:
+    """Sets every rate of dropout, layer dropping and router noise to zero, in the modules and in the configuration that they read.
+
+    A number that eval mode reads too is no such rate (PhiMoE's router takes its noise for a threshold as well): it is left alone.
+    """
+    before = None
+    for name, holders in _rates(model).items():
+        before = _states(model.eval()) if before is None else before
+        values = [getattr(holder, name) for holder in holders]
+        for holder in holders:
+            setattr(holder, name, 0.0)
+        if not near(_states(model), before, rounding(model.dtype)):
+            for holder, value in zip(holders, values, strict=True):
+                setattr(holder, name, value)
+
+
+def _rates(model: PreTrainedModel) -> dict[str, list[Any]]:
+    """The names of all positive rates, and the modules and configurations that hold them."""
+    holders: dict[int, Any] = {id(model.config): model.config}
+    for module in model.modules():
+        holders[id(module)] = module
+        holders |= {id(value): value for value in vars(module).values() if isinstance(value, PreTrainedConfig)}
+    found: dict[str, list[Any]] = {}
+    for holder in holders.values():
+        for name, value in vars(holder).items():
+            named = RANDOM.search(name) or (name == "p" and isinstance(holder, _DropoutNd))
+            if named and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+                found.setdefault(name, []).append(holder)
+    return found
+
+
+def check_training_mode(model: PreTrainedModel, name: str) -> None:
+    """Makes sure that training mode computes what eval mode computes.
+
+    Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no other use for
+    the mode are kept in eval mode for good; where that is not enough, the model is refused.
+    """
+    if _modes_agree(model):
+        return
+    for module in model.modules():
+        if not hasattr(module, "gradient_checkpointing"):  # which asks for training mode, and is told so
+            module.train = types.MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
+    if not _modes_agree(model):
+        raise UserError(
+            f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with every dropout off; "
+            "this model class can be a teacher or be evaluated, not be trained."
+        )
+
+
+def _stay_in_eval_mode(self: nn.Module, mode: bool = True) -> nn.Module:
+    nn.Module.train(self, mode)  # the parts may differ
+    self.training = False
+    return self
+
+
+def _modes_agree(model: PreTrainedModel) -> bool:
+    training = model.training
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        evaluated, *trained = [_states(model.train(mode)) for mode in (False, True, True)]
+    model.train(training)
+    slack = torch.finfo(model.dtype).eps * (1 if model.dtype.itemsize == 2 else 1024)  # the same kernels ran
+    return all(near(states, evaluated, slack) for states in trained)
+
+
+@torch.no_grad()
+def _states(model: PreTrainedModel) -> Tensor:
+    return hidden_states(model, probe_ids(model), use_cache=False).last_hidden_state
