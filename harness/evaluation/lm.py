@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from harness.errors import UserError
 from harness.evaluation.journal import SampleJournal
 from harness.evaluation.loading import GENERATION_KEYS
+from harness.models.template import clock
 from harness.rollout import Progress, RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.types import Rollout
@@ -100,6 +101,7 @@ class EngineLM(LM):
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
+            **clock(self._tokenizer),
         )
         return str(rendered)
 

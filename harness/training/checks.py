@@ -71,11 +71,10 @@ def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
 
 def _check_prompts(run: RunConfig) -> None:
     from harness.models.loading import load_tokenizer
-    from harness.training.prompts import load_prompts
+    from harness.training.prompts import prompts_of
 
     setting = run.setting
-    tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    load_prompts(setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens)
+    prompts_of(setting, load_tokenizer(setting.student, setting.student_revision))
 
 
 def check_leftovers(folder: Path) -> None:

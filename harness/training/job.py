@@ -31,7 +31,7 @@ from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import Models, load_models
-from harness.training.prompts import load_prompts, prompt_order
+from harness.training.prompts import prompt_order, prompts_of
 from harness.training.recorder import StepRecorder, complete_checkpoint, read_metrics
 from harness.training.self_check import check_engine, check_served, report_difference
 from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
@@ -116,9 +116,7 @@ def _train(
 ) -> None:
     assert config.method is not None and student.weights is not None
     setting = config.setting
-    prompts = load_prompts(
-        setting.prompts, models.tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
-    )
+    prompts = prompts_of(setting, models.tokenizer)
     responses = None
     if config.method.needs_teacher_responses():
         sampling = training_sampling(setting, models.stop_ids)
