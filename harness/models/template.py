@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from harness.errors import UserError
 
 FIXED_DATE = datetime(2024, 7, 26)  # what templates that write today's date get; Llama 3's own without a clock
+PROBE = ({"role": "user", "content": "What is 1 + 1?"},)  # that two templates are compared on
 SHOWN = 40  # characters of a rendering on either side of a difference
 
 
@@ -53,19 +54,16 @@ def check_template(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, A
 
 
 def template_difference(
-    student: PreTrainedTokenizerBase,
-    teacher: PreTrainedTokenizerBase,
-    conversation: Sequence[dict[str, Any]],
-    variables: Mapping[str, Any],
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, variables: Mapping[str, Any]
 ) -> str:
-    """In words, where the teacher's own rendering of a conversation leaves the student's; empty if it does not."""
+    """In words, where the teacher's own rendering of a question leaves the student's; empty if it does not."""
     if student.chat_template == teacher.chat_template:
         return ""
     if teacher.chat_template is None:
         return "the teacher has no chat template"
-    ours = render(student, conversation, variables)
+    ours = render(student, PROBE, variables)
     try:
-        theirs = render(teacher, conversation, variables)
+        theirs = render(teacher, PROBE, variables)
     except UserError as error:
         return f"of the teacher {error}"
     if ours == theirs:

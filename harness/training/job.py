@@ -29,8 +29,9 @@ from harness.results.record import CURVE, Counters, RunRecord, load_record, writ
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
-from harness.training.guidance import load_or_make_responses
+from harness.training.guidance import check_responses, load_or_make_responses
 from harness.training.loaded import Models, load_models
+from harness.training.mechanisms import writers_of
 from harness.training.prompts import prompt_order, prompts_of
 from harness.training.recorder import StepRecorder, complete_checkpoint, read_metrics
 from harness.training.self_check import check_engine, check_served, report_difference
@@ -124,6 +125,9 @@ def _train(
         needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
         identity = setting.teacher_identity()
         responses = load_or_make_responses(cache, identity, teacher.engine, prompts, sampling, needed, progress.bar)
+        if "teacher" not in writers_of(config):  # it takes them as prefixes
+            texts = [responses.text_of(prompts[index]) for index in dict.fromkeys(needed)]
+            check_responses(config.method, texts, setting.steps, setting.min_continuation)
     weights = student.weights
     if student.backend is not None:
         check_served(student.backend, models, setting.dtype)

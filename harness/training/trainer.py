@@ -37,7 +37,7 @@ from harness.scoring.pieces import EagerScoring
 from harness.seeds import generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import training_arguments
-from harness.training.guidance import TeacherResponses, choose_prefixes
+from harness.training.guidance import TeacherResponses, choose_prefixes, prefix_metrics
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.trackers import place_logs
@@ -161,6 +161,7 @@ class DistillationTrainer(Trainer):
         `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share, all of them on one rank.
         """
         step, seed, responses = self.state.global_step, self.run_seed, self.machinery.responses
+        self._guidance: dict[str, float] = {}
         first = step * self.setting.prompts_per_step
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.completions(progress, generator_of("writer", seed, step).random())
@@ -170,7 +171,9 @@ class DistillationTrainer(Trainer):
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
             texts = [responses.text_of(prompt) for prompt in everyone]
-            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
+            uniforms = torch.tensor(draws)
+            prefixes = choose_prefixes(self.method, texts, progress, uniforms, self.setting.min_continuation)
+            self._guidance = prefix_metrics(self.method, texts, progress, uniforms, prefixes)
         requests = [
             RolloutRequest(
                 everyone[slot].prompt_id,
@@ -216,7 +219,7 @@ class DistillationTrainer(Trainer):
         student = self._student_signal(completions, batch, request, scored.signal, rows)
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
-        self.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        self.metrics = step_metrics(everyone, batch, teacher, student, credit) | self._guidance
         if not self.machinery.engine_is_trainer:
             self.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:

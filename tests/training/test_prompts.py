@@ -162,16 +162,16 @@ def test_a_template_that_refuses_gives_its_message(
 
 def test_the_first_difference_to_the_teachers_template(tokenizer: PreTrainedTokenizerBase, random_pair: Path) -> None:
     teacher = AutoTokenizer.from_pretrained(random_pair / "teacher")
-    assert template_difference(tokenizer, teacher, [ASK], {}) == ""
+    assert template_difference(tokenizer, teacher, {}) == ""
     tokenizer.chat_template, teacher.chat_template = (
         "User: {{ messages[0].content }}",
         "User: {{ messages[0].content }} So:",
     )
-    said = template_difference(tokenizer, teacher, [ASK], {})
-    assert said == "at character 13 the student's has 'User: Add 1 ?', the teacher's 'User: Add 1 ? So:'"
+    said = template_difference(tokenizer, teacher, {})
+    assert said == "at character 20 the student's has 'User: What is 1 + 1?', the teacher's 'User: What is 1 + 1? So:'"
     tokenizer.chat_template = "{# another #}User: {{ messages[0].content }} So:"
-    assert template_difference(tokenizer, teacher, [ASK], {}) == ""  # another text, the same prompts
+    assert template_difference(tokenizer, teacher, {}) == ""  # another text, the same prompts
     teacher.chat_template = "{{ raise_exception('no') }}"
-    assert template_difference(tokenizer, teacher, [ASK], {}) == "of the teacher the chat template cannot render it: no"
+    assert template_difference(tokenizer, teacher, {}) == "of the teacher the chat template cannot render it: no"
     teacher.chat_template = None
-    assert template_difference(tokenizer, teacher, [ASK], {}) == "the teacher has no chat template"
+    assert template_difference(tokenizer, teacher, {}) == "the teacher has no chat template"

@@ -86,7 +86,7 @@ def test_where_a_source_is(tmp_path: Path) -> None:
     ]
     assert found == ["file", "folder", "missing", "hub"]
     assert kind_of("data/openthoughts3/part.tsv") == "missing"
-    with pytest.raises(UserError, match="there is no file 'not_here.csv'"):
+    with pytest.raises(UserError, match=r"there is no file 'not_here\.csv'"):
         list(read_rows("not_here.csv", "train"))
-    with pytest.raises(UserError, match="cannot load setting.prompts=.*split 'train'.: "):
+    with pytest.raises(UserError, match=r"cannot load setting\.prompts=.*split 'train'\): "):
         list(read_rows(str(tmp_path), "train"))  # a folder without data
