@@ -79,7 +79,7 @@ def test_a_draw_is_the_seeds(sample: Path) -> None:
 def test_a_setting_takes_the_file(sample: Path) -> None:
     assert run(sample) == 0
     output = str(sample.parent / "prompts.jsonl")
-    prompts = load_prompts(output, load_tokenizer(str(TOKENIZER)), split="train", max_tokens=64)
+    prompts = load_prompts(output, load_tokenizer(str(TOKENIZER)), split="train", max_tokens=64, template_kwargs={})
     assert [prompt.prompt_id for prompt in prompts] == [entry["id"] for entry in written(sample)]
 
 
@@ -99,7 +99,7 @@ def test_a_parquet_file_gives_the_same(sample: Path) -> None:
     ("arguments", "message"),
     [
         (["source=open-thoughts/OpenThoughts3-1.2M"], "give revision="),
-        (["source=nowhere.jsonl"], "there is no such file"),
+        (["source=nowhere.jsonl"], "there is no file"),
         (["domains=maths"], "'maths' is none of math, code, science"),
         (["limit=0"], "limit=0: must be positive"),
         (["max_tokens=many"], "expected a whole number"),
@@ -120,9 +120,9 @@ def test_bad_input(sample: Path, arguments: list[str], message: str, capsys: pyt
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"domain": "math", "conversations": []}, "row 16: needs a list 'conversations'"),
-        ({"domain": "math", "conversations": [{"from": "gpt", "value": "x"}]}, "row 16: its first message"),
-        ({"conversations": []}, "row 16: the column 'domain' is missing"),
+        ({"domain": "math", "conversations": []}, "line 16: needs a list 'conversations'"),
+        ({"domain": "math", "conversations": [{"from": "gpt", "value": "x"}]}, "line 16: its first message"),
+        ({"conversations": []}, "line 16: the column 'domain' is missing"),
     ],
 )
 def test_a_bad_row_is_named(sample: Path, bad: dict, message: str, capsys: pytest.CaptureFixture[str]) -> None:

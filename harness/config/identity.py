@@ -59,13 +59,12 @@ def recipe_of(name: str) -> str | None:
 def hub_identity(name: str, revision: str | None, kind: str) -> str:
     """`name@commit`, the commit that the cache on this machine has of the revision; `name@revision` before it was fetched."""
     from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
     wanted = revision or "main"
     if not COMMIT.fullmatch(wanted):
         with contextlib.suppress(OSError):
-            reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "refs" / wanted
-            wanted = reference.read_text().strip() or wanted
+            repository = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+            wanted = (repository / "refs" / wanted).read_text().strip() or wanted
     return f"{name}@{wanted}"
 
 

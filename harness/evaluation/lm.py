@@ -21,6 +21,7 @@ from tqdm import tqdm
 from harness.errors import UserError
 from harness.evaluation.loading import GENERATION_KEYS
 from harness.evaluation.model import Drawing, EvaluatedModel
+from harness.models.template import clock
 from harness.rollout import Progress, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.types import Rollout
@@ -71,6 +72,7 @@ class EngineLM(LM):
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
+            **clock(self._tokenizer),
         )
         return str(rendered)
 

@@ -16,7 +16,8 @@ from harness.models.sizes import model_size
 from harness.planning.estimate import gib, memory_of, parts_of, work_of
 from harness.results.flops import training_flops
 from harness.results.record import Counters
-from harness.training.prompts import load_prompts
+from harness.training.prompts import prompts_of
+from harness.training.rows import kind_of
 from tasks.data import HubSource
 
 GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampling with a cache is slower
@@ -74,26 +75,14 @@ def prompt_lines(run: RunConfig) -> list[str]:
     both = Path(locate(setting.student)).is_dir() and Path(locate(setting.teacher)).is_dir()
     if both:
         check_pair(run)
-    if not is_file(setting.prompts):
-        where = "not there yet: see python -m harness.prepare" if made_here(setting.prompts) else "on the Hub"
+    kind = kind_of(setting.prompts)
+    if kind in ("missing", "hub"):
+        where = "not there yet: see python -m harness.prepare" if kind == "missing" else "on the Hub"
         return [f"Prompts: {setting.prompts}, {where}"]
     if not Path(locate(setting.student)).is_dir():
         return [f"Prompts: {setting.prompts}"]
-    tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    prompts = load_prompts(
-        setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
-    )
+    prompts = prompts_of(setting, load_tokenizer(setting.student, setting.student_revision))
     return [f"Prompts: {len(prompts):,} of {setting.prompts}"]
-
-
-def is_file(source: str) -> bool:
-    """Whether the prompts are a local file."""
-    return Path(locate(source)).is_file()
-
-
-def made_here(source: str) -> bool:
-    """Whether the prompts are to be a file, which no Hub has."""
-    return source.endswith((".jsonl", ".json"))
 
 
 def step_lines(runs: Sequence[RunConfig]) -> list[str]:
@@ -157,7 +146,7 @@ def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
     for name, revision in ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision)):
         if not Path(locate(name)).is_dir():
             yield f"model {name}@{revision or 'main'}"
-    if not is_file(setting.prompts) and not made_here(setting.prompts):
+    if kind_of(setting.prompts) == "hub":
         yield f"data {setting.prompts} ({setting.prompts_split})"
     if run.evaluation.data_dir is None:
         yield from dict.fromkeys(source for folder in folders.values() for source in hub_sources(folder))

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config.settings import whole_number
 from harness.errors import UserError
+from harness.training.rows import kind_of
 
 DOMAINS = ("math", "code", "science")
 REVISION = re.compile(r"[0-9a-f]{40}")
@@ -59,7 +60,6 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"overlap={options.overlap!r}: must be remove or keep.")
     if options.output.suffix != ".jsonl" or not options.output.resolve().parent.is_dir():
         raise UserError(f"output={str(options.output)!r}: must be a .jsonl file in a folder that exists.")
-    local = options.source.endswith((".jsonl", ".parquet"))
-    if not local and not REVISION.fullmatch(options.revision or ""):
+    if kind_of(options.source) == "hub" and not REVISION.fullmatch(options.revision or ""):
         raise UserError(f"source={options.source!r} is a Hub data set: give revision=<its commit, 40 hex digits>.")
     return options

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,14 +15,15 @@ from harness.errors import UserError
 from harness.evaluation.loading import TASKS_DIR, TaskOptions, load_tasks
 from harness.files import write_rows
 from harness.models.loading import load_tokenizer
+from harness.models.template import render
 from harness.planning.overlap import Gram, OverlapIndex
 from harness.planning.prompt_options import Options
 from harness.seeds import generator_of
-from tasks.data import json_lines
+from harness.training.conversations import first_question
+from harness.training.rows import kind_of, read_rows
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")  # of a task's documents, the first that it has
 OWN_PROBLEMS = ("arithmetic", "arithmetic_dev")  # made here, of which no data set knows
-SPEAKERS = ("human", "user")
 
 
 @dataclass
@@ -43,53 +43,37 @@ class Report:
     )  # by benchmark: problems, too_short, prompts, problems_found
 
 
-def read_rows(options: Options) -> tuple[Iterable[Mapping[str, Any]], int]:
-    """The rows, streamed, and how many there are (0: not known)."""
+def source_rows(options: Options) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], int]:
+    """The rows with their places, streamed from the Hub, and how many there are (0: not known)."""
     import datasets
 
     source = options.source
-    if source.endswith((".jsonl", ".parquet")) and not Path(source).is_file():
-        raise UserError(f"source={source!r}: there is no such file.")
-    if source.endswith(".jsonl"):
-        return (row for _, row in json_lines(Path(source))), sum(1 for _ in Path(source).open("rb"))
+    if kind_of(source) != "hub":
+        return read_rows(source, options.split, "source"), 0
     try:
-        if source.endswith(".parquet"):
-            rows = datasets.load_dataset("parquet", data_files=source, split="train", streaming=True)
-        else:
-            rows = datasets.load_dataset(
-                source, options.subset, split=options.split, revision=options.revision, streaming=True
-            )
+        rows = datasets.load_dataset(
+            source, options.subset, split=options.split, revision=options.revision, streaming=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"source={source!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     split = (rows.info.splits or {}).get(options.split)
-    return rows, getattr(split, "num_examples", None) or 0
+    return ((f"row {n}", row) for n, row in enumerate(rows, 1)), getattr(split, "num_examples", None) or 0
 
 
-def question_of(row: Mapping[str, Any], number: int) -> str:
-    """The user's first message, or the question of a set that has no conversations."""
-    plain = next((row[key] for key in PROBLEM_FIELDS if isinstance(row.get(key), str)), None)
-    if plain is not None and "conversations" not in row:
-        return plain.strip()
-    turns = row.get("conversations")
-    if not isinstance(turns, list) or not turns or not isinstance(turns[0], Mapping):
-        raise UserError(f"row {number}: needs a list 'conversations' with the user's message first.")
-    if turns[0].get("from") not in SPEAKERS or not isinstance(turns[0].get("value"), str):
-        raise UserError(f"row {number}: its first message is not the user's; expected {{'from': 'human', 'value': …}}.")
-    return turns[0]["value"].strip()
-
-
-def distinct_prompts(rows: Iterable[Mapping[str, Any]], options: Options, report: Report) -> Iterator[dict[str, str]]:
+def distinct_prompts(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], options: Options, report: Report
+) -> Iterator[dict[str, str]]:
     """Questions of the domains, each once; spaces and capitals do not make two."""
     seen: set[bytes] = set()
-    for number, row in enumerate(rows, 1):
+    for place, row in rows:
         report.rows += 1
         if "domain" not in row and ("conversations" in row or len(options.domains) > 1):
-            raise UserError(f"row {number}: the column 'domain' is missing; the columns are those of OpenThoughts3.")
+            raise UserError(f"{place}: the column 'domain' is missing; the columns are those of OpenThoughts3.")
         domain = row.get("domain", options.domains[0])
         if domain not in options.domains:
             report.other_domain += 1
             continue
-        text = question_of(row, number)
+        text = first_question(row, place).strip()
         key = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
         if key in seen or not text:
             report.repeated += 1
@@ -101,8 +85,7 @@ def distinct_prompts(rows: Iterable[Mapping[str, Any]], options: Options, report
 
 def token_count(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the prompt as it will be rendered."""
-    turns = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    rendered = render(tokenizer, [{"role": "user", "content": text}], {})
     return len(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
@@ -132,7 +115,7 @@ def prepare(options: Options) -> Report:
     index, report = index_benchmarks(options, tokenizer), Report()
     hits: dict[str, set[Gram]] = {}  # by prompt id
     kept: list[dict[str, str]] = []
-    rows, total = read_rows(options)
+    rows, total = source_rows(options)
     with terminal_bar("reading prompts", total, "rows") as bar:
         for prompt in distinct_prompts(_counted(rows, bar), options, report):
             if token_count(prompt["prompt"], tokenizer) > options.max_tokens:
@@ -171,7 +154,7 @@ def overlap_table(index: OverlapIndex, found: Mapping[str, set[tuple[str, str]]]
     return table
 
 
-def _counted(rows: Iterable[Mapping[str, Any]], bar: Any) -> Iterator[Mapping[str, Any]]:
+def _counted(rows: Iterable[tuple[str, Mapping[str, Any]]], bar: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for row in rows:
         bar.advance()
         yield row

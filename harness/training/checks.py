@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
@@ -12,40 +14,62 @@ from harness.files import check_writable
 from harness.results.record import load_record, read_metrics
 from harness.results.samples import read_samples
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.training.prompts import Prompt
+
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
-    """Everything that can be wrong with the input, found before the first run starts."""
+    """Everything that can be wrong with the input, found before the first run starts; what is only doubtful goes to stderr."""
     from harness.engines.checks import check_logprobs, scores_by_vllm
+    from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair
+    from harness.training.mechanisms import check_references, doubts
+    from harness.training.prompts import prompts_of
 
     check_execution(runs)
+    inputs: dict[
+        str, tuple[PreTrainedTokenizerBase, list[Prompt]]
+    ] = {}  # by Setting: the student's tokenizer, and what it makes
+    warnings: dict[str, None] = {}
     seen: set[str] = set()
     for run in runs:
+        setting = run.setting
+        if repr(setting) not in inputs:
+            check_pair(run)
+            tokenizer = load_tokenizer(setting.student, setting.student_revision)
+            inputs[repr(setting)] = (tokenizer, prompts_of(setting, tokenizer))
+            warnings |= dict.fromkeys(_teacher_template(run, tokenizer))
+        warnings |= dict.fromkeys(doubts(run))
+        check_references(run, *inputs[repr(setting)])
         if not run.fresh:
             check_leftovers(run.run_folder())
         if run.method is not None and scores_by_vllm(run.engine):
             whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
-            check_logprobs(run.engine, run.setting.top_k, check_pair(run), whole)
-        key = repr((run.setting, run.engine, run.evaluation, run.results_dir))
+            check_logprobs(run.engine, setting.top_k, check_pair(run), whole)
+        key = repr((setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
         seen.add(key)
-        check_pair(run)
-        _check_prompts(run)
         _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
         check_writable(run.results_dir)
         protocols_of(run)
+    for warning in warnings:
+        print(f"warning: {warning}.", file=sys.stderr)
 
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
     from harness.engines.checks import check_engine_options
     from harness.results.reference import reference_tables
+    from harness.training.mechanisms import check_guidance
     from harness.training.trackers import check_trackers
 
     for run in runs:
         setting, engine = run.setting, run.engine
         check_engine_options(engine, setting.dtype)
+        check_guidance(run)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if engine.name != "hf" and (processes > 1 or setting.lora_rank):
             raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
@@ -70,13 +94,15 @@ def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
             )
 
 
-def _check_prompts(run: RunConfig) -> None:
+def _teacher_template(run: RunConfig, student: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Says where the teacher was trained on prompts of another form than those that it is to score."""
     from harness.models.loading import load_tokenizer
-    from harness.training.prompts import load_prompts
+    from harness.models.template import template_difference
 
     setting = run.setting
-    tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    load_prompts(setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens)
+    teacher = load_tokenizer(setting.teacher, setting.teacher_revision)
+    if difference := template_difference(student, teacher, setting.chat_template_kwargs):
+        yield f"the teacher scores prompts that its own chat template would write in another way: {difference}"
 
 
 def check_leftovers(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from harness.console.progress import MakeBar, terminal_bar
+from harness.errors import UserError
 from harness.files import cut_torn_line, read_rows, row_text
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.training.prompts import Prompt
 from harness.types import Method
 
+ALMOST_ONE = 1 - 1e-6  # the largest uniform draw, for a schedule that takes a share of its maximum
 REQUESTS_PER_PIECE = 512  # responses between two writes to disk
 
 
@@ -88,6 +91,46 @@ def _read(path: Path) -> dict[str, tuple[int, ...]]:
     return {row["prompt_id"]: tuple(row["ids"]) for _, row in rows}
 
 
+def first_guided_step(method: Method, texts: Sequence[Sequence[int]], steps: int, min_continuation: int) -> int | None:
+    """The first of the run's steps in which one of these teacher texts could give a prefix, whatever is drawn; None: no step."""
+    draws = torch.full((len(texts),), ALMOST_ONE)
+    guided = (any(choose_prefixes(method, texts, k / steps, draws, min_continuation)) for k in range(steps))
+    return next((step for step, is_guided in enumerate(guided) if is_guided), None)
+
+
+def check_responses(method: Method, texts: Sequence[Sequence[int]], steps: int, min_continuation: int) -> None:
+    """At the start: UserError if the teacher's texts give no step a prefix, a warning if they give the first one none.
+
+    Args: texts, the teacher's responses without end token to the prompts of the run.
+    """
+    first = first_guided_step(method, texts, steps, min_continuation)
+    longest = max(map(len, texts))
+    problem = f"the teacher's texts have at most {longest} tokens, of which setting.min_continuation={min_continuation} are the student's"
+    if first is None:
+        raise UserError(
+            f"no step would get a prefix by the teacher: {problem}; give a smaller one, or another teacher."
+        )
+    if first > 0:
+        print(f"warning: no step before step {first + 1} gets a prefix by the teacher: {problem}", file=sys.stderr)
+
+
+def prefix_metrics(
+    method: Method,
+    responses: Sequence[Sequence[int]],
+    progress: float,
+    uniforms: Tensor,
+    prefixes: Sequence[Sequence[int]],
+) -> dict[str, float]:
+    """Teacher tokens that the method asked for and got, per prompt of the step, and the share of prompts that asked in vain."""
+    asked = method.prefix_lengths(progress, _lengths(responses), uniforms).clamp_min(0)
+    given = _lengths(prefixes)
+    return {
+        "guidance/asked": float(asked.float().mean()),
+        "guidance/given": float(given.float().mean()),
+        "guidance/in_vain_frac": float(((asked > 0) & (given == 0)).float().mean()),
+    }
+
+
 def choose_prefixes(
     method: Method, responses: Sequence[Sequence[int]], progress: float, uniforms: Tensor, min_continuation: int
 ) -> list[tuple[int, ...]]:
@@ -95,8 +138,12 @@ def choose_prefixes(
 
     Args: responses, P teacher texts without end token; progress in [0, 1]; uniforms [P] in [0, 1).
     """
-    lengths = torch.tensor([len(ids) for ids in responses], dtype=torch.long)
+    lengths = _lengths(responses)
     wanted = method.prefix_lengths(progress, lengths, uniforms)
     longest = (lengths - min_continuation).clamp_min(0)
     cut = torch.minimum(wanted.clamp_min(0), longest)
     return [tuple(ids[:n]) for ids, n in zip(responses, cut.tolist(), strict=True)]
+
+
+def _lengths(texts: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor([len(ids) for ids in texts], dtype=torch.long)

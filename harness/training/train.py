@@ -21,9 +21,10 @@ from harness.results.record import CURVE
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
-from harness.training.guidance import TeacherResponses, load_or_make_responses
+from harness.training.guidance import TeacherResponses, check_responses, load_or_make_responses
 from harness.training.loaded import Models, load_models
-from harness.training.prompts import Prompt, load_prompts, prompt_order
+from harness.training.mechanisms import writers_of
+from harness.training.prompts import Prompt, prompt_order, prompts_of
 from harness.training.recorder import StepLog, StepRecorder, complete_checkpoint, cut_rows
 from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
@@ -69,9 +70,7 @@ def make_machinery(
     """What a step is made with, the engine checked against the trainer."""
     assert student.weights is not None
     setting = config.setting
-    prompts = load_prompts(
-        setting.prompts, models.tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
-    )
+    prompts = prompts_of(setting, models.tokenizer)
     responses = _teacher_responses(config, models, teacher, prompts, progress)
     scorer = HFScorer(models.student, models.vocab_size)
     check = SelfCheck(student.engine, scorer, prompts[0], setting.dtype)
@@ -103,15 +102,20 @@ def _teacher_responses(
     if not config.method.needs_teacher_responses():
         return None
     setting = config.setting
-    return load_or_make_responses(
+    needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
+    responses = load_or_make_responses(
         config.results_dir / CACHE_FOLDER,
         setting.teacher_identity(),
         teacher.engine,
         prompts,
         training_sampling(setting, models.stop_ids),
-        needed=prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step),
+        needed=needed,
         make_bar=progress.bar,
     )
+    if "teacher" not in writers_of(config):  # it takes them as prefixes
+        texts = [responses.text_of(prompts[index]) for index in dict.fromkeys(needed)]
+        check_responses(config.method, texts, setting.steps, setting.min_continuation)
+    return responses
 
 
 def make_recorder(

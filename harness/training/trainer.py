@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ from harness.scoring.pieces import EagerScoring
 from harness.seeds import generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import rate_share, training_arguments
-from harness.training.guidance import TeacherResponses, choose_prefixes
+from harness.training.guidance import TeacherResponses, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
@@ -74,6 +74,7 @@ class Written:
     """The completions of a step's prompts, and what else came of writing them."""
 
     rollouts: list[Rollout]
+    guidance: dict[str, float] = field(default_factory=dict)  # metrics of the teacher's prefixes
     weights_s: float = 0.0  # seconds that the engine took for the student's weights
     scoring: EagerScoring | None = None  # by the teacher, begun while they were written; None: not begun
 
@@ -186,10 +187,13 @@ class DistillationTrainer(Trainer):
         if writer != "student":
             return Written([_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)
+        guidance: dict[str, float] = {}
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
             texts = [responses.text_of(prompt) for prompt in everyone]
-            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
+            uniforms = torch.tensor(draws)
+            prefixes = choose_prefixes(self.method, texts, progress, uniforms, self.setting.min_continuation)
+            guidance = prefix_metrics(self.method, texts, progress, uniforms, prefixes)
         requests = [
             RolloutRequest(
                 prompt_id=everyone[slot].prompt_id,
@@ -213,7 +217,7 @@ class DistillationTrainer(Trainer):
         stale = [r.policy_version for r in rollouts if r.policy_version != step]
         if stale:
             raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
-        return Written(rollouts, weights_s, scoring)
+        return Written(rollouts, guidance, weights_s, scoring)
 
     def assign_credit(self, written: Written, progress: float, rows: Sequence[int]) -> Step:
         """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight.
@@ -237,7 +241,7 @@ class DistillationTrainer(Trainer):
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
-        log.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        log.metrics = step_metrics(everyone, batch, teacher, student, credit) | written.guidance
         log.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)

@@ -21,7 +21,7 @@ from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import load_models
-from harness.training.prompts import load_prompts
+from harness.training.prompts import prompts_of
 from harness.training.recorder import StepLog
 from harness.training.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
 
@@ -29,7 +29,7 @@ from harness.training.trainer import DistillationTrainer, Machinery, micro_batch
 def trainer_for(config, folder: Path) -> DistillationTrainer:
     """A DistillationTrainer on a sharded student; its loop is not used."""
     models, setting = load_models(config), config.setting
-    prompts = load_prompts(setting.prompts, models.tokenizer, split="train", max_tokens=setting.max_prompt_tokens)
+    prompts = prompts_of(setting, models.tokenizer)
     responses = None
     if config.method.needs_teacher_responses():
         sampling, everything = training_sampling(setting, models.stop_ids), range(len(prompts))

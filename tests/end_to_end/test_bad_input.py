@@ -98,7 +98,11 @@ def test_tokenizers_that_differ(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [('{"prompt": "a"', "not valid JSON"), ("[1]", "must be a JSON object"), ('{"text": "a"}', "'prompt'")],
+    [
+        ('{"prompt": "a"', "not valid JSON"),
+        ("[1]", "expected an object"),
+        ('{"text": "a"}', "none of the columns messages, conversations, prompt, problem, question; it has text"),
+    ],
 )
 def test_prompt_file_row(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, words: str) -> None:
     prompts = tmp_path / "prompts.jsonl"

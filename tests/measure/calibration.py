@@ -18,7 +18,7 @@ from harness.rollout import RolloutRequest, Sampling
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
 from harness.seeds import seed_of
-from harness.training.prompts import load_prompts
+from harness.training.prompts import prompts_of
 
 PROMPTS, SAMPLES, VOCAB, RARE = 3000, 2, 64, 0.01
 BATCH = 500
@@ -29,7 +29,7 @@ def main(engine: str) -> None:
     (run,) = planned_runs(["hydra.mode=RUN", "method=opd", f"engine={engine}"])
     name = run.setting.student
     model, tokenizer = load_model(name, None, "float32"), load_tokenizer(name)
-    prompts = load_prompts(run.setting.prompts, tokenizer, split="train", max_tokens=64)[:PROMPTS]
+    prompts = prompts_of(run.setting, tokenizer)[:PROMPTS]
     requests = [
         RolloutRequest(p.prompt_id, p.ids, seed_of("calibration", slot, sample), sample)
         for sample in range(SAMPLES)

@@ -28,7 +28,9 @@ MAX_NEW_TOKENS = 60
 def requests(model: PreTrainedModel, count: int, prefixes: bool, stop_ids: tuple[int, ...]) -> list[RolloutRequest]:
     """The step's prompts; with prefixes, a uniform share of an earlier rollout is spliced in, as guidance does."""
     tokenizer = load_tokenizer("harness/tiny/checkpoints/student")
-    prompts = load_prompts("harness/tiny/prompts.jsonl", tokenizer, split="train", max_tokens=64)[:count]
+    prompts = load_prompts("harness/tiny/prompts.jsonl", tokenizer, split="train", max_tokens=64, template_kwargs={})[
+        :count
+    ]
     plain = [RolloutRequest(p.prompt_id, p.ids, seed=i) for i, p in enumerate(prompts)]
     if not prefixes:
         return plain

@@ -1,0 +1,73 @@
+"""Chat templates: what a conversation looks like as the text that a model goes on with."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import UserError
+
+FIXED_DATE = datetime(2024, 7, 26)  # what templates that write today's date get; Llama 3's own without a clock
+PROBE = ({"role": "user", "content": "What is 1 + 1?"},)  # that two templates are compared on
+SHOWN = 40  # characters of a rendering on either side of a difference
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[dict[str, Any]], variables: Mapping[str, Any]
+) -> str:
+    """The conversation with the header of the assistant's answer. UserError with the template's own message where it refuses."""
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(conversation), add_generation_prompt=True, tokenize=False, **clock(tokenizer), **variables
+            )
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"the chat template cannot render it: {' '.join(str(error).split())}") from error
+
+
+def clock(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The variable that stops a template's clock, for templates that look at it: runs of one table may start on different days."""
+    return {"strftime_now": FIXED_DATE.strftime} if "strftime_now" in str(tokenizer.chat_template) else {}
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> None:
+    """UserError without a template, or for a variable that it does not know, which would change nothing."""
+    template = tokenizer.chat_template
+    if template is None:
+        raise UserError("the student's tokenizer has no chat template, which prompts are rendered by; add one to it.")
+    reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"kwargs"}
+    for name in variables:
+        if name in reserved:
+            raise UserError(f"setting.chat_template_kwargs.{name} is set by the harness; leave it out.")
+        if not re.search(rf"\b{re.escape(name)}\b", str(template)):
+            raise UserError(
+                f"setting.chat_template_kwargs.{name}: the student's chat template has no variable of this name, it would "
+                "change nothing; correct it or leave it out."
+            )
+
+
+def template_difference(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, variables: Mapping[str, Any]
+) -> str:
+    """In words, where the teacher's own rendering of a question leaves the student's; empty if it does not."""
+    if student.chat_template == teacher.chat_template:
+        return ""
+    if teacher.chat_template is None:
+        return "the teacher has no chat template"
+    ours = render(student, PROBE, variables)
+    try:
+        theirs = render(teacher, PROBE, variables)
+    except UserError as error:
+        return f"of the teacher {error}"
+    if ours == theirs:
+        return ""
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    shown = [repr(text[max(0, at - SHOWN) : at + SHOWN]) for text in (ours, theirs)]
+    return f"at character {at} the student's has {shown[0]}, the teacher's {shown[1]}"

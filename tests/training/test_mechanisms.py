@@ -1,0 +1,119 @@
+"""Settings that take a method's mechanism away are refused, or said, before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from baselines.gkd import GKD
+from baselines.opd import OPD
+from baselines.seqkd import SeqKD
+from baselines.sft import SFT
+from baselines.tropd import TrOPD
+from harness.config.settings import RunConfig
+from harness.errors import UserError
+from harness.training.guidance import check_responses, prefix_metrics
+from harness.training.mechanisms import check_guidance, check_references, doubts, writers_of
+from harness.training.prompts import Prompt
+from harness.types import Method
+from tests.training.test_step import config_for
+
+
+class NoPrefix(TrOPD):
+    """Has teacher text made and never uses it."""
+
+    def prefix_lengths(self, progress: float, response_lengths: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(response_lengths)
+
+
+class LatePrefix(TrOPD):
+    """One token of the teacher's, in the second half."""
+
+    def prefix_lengths(self, progress: float, response_lengths: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(response_lengths, int(progress >= 0.5))
+
+
+@pytest.fixture
+def config(random_pair: Path, tmp_path: Path) -> RunConfig:
+    """Three steps of at most 16 tokens."""
+    return config_for(random_pair, tmp_path, OPD())
+
+
+def of(config: RunConfig, method: Method, **changes: Any) -> RunConfig:
+    return dataclasses.replace(config, method=method, setting=dataclasses.replace(config.setting, **changes))
+
+
+@pytest.mark.parametrize("method", [OPD(), SeqKD(), TrOPD(prefix_schedule="none"), TrOPD(), LatePrefix()])
+def test_methods_that_get_what_they_ask_for(config: RunConfig, method: Method) -> None:
+    check_guidance(of(config, method, min_continuation=15))
+
+
+@pytest.mark.parametrize(
+    ("method", "continuation"),
+    [(TrOPD(), 16), (NoPrefix(), 1), (TrOPD(prefix_schedule="uniform"), 16)],
+)
+def test_a_method_that_would_never_get_teacher_text(config: RunConfig, method: Method, continuation: int) -> None:
+    with pytest.raises(UserError, match="would get no teacher text in any step"):
+        check_guidance(of(config, method, min_continuation=continuation))
+
+
+def test_more_continuation_than_text_is_a_contradiction_for_every_method(config: RunConfig) -> None:
+    with pytest.raises(UserError, match=r"min_continuation=17 is more than setting\.max_new_tokens=16"):
+        of(config, OPD(), min_continuation=17)
+
+
+def test_texts_that_turn_out_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """Texts of 3 and 5 tokens: 4 for the student leave a prefix of one, 5 leave none."""
+    texts = [(1, 2, 3), (1, 2, 3, 4, 5)]
+    check_responses(TrOPD(), texts, 3, 4)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"no step would get a prefix .* at most 5 tokens, .*min_continuation=5"):
+        check_responses(TrOPD(), texts, 3, 5)
+    with pytest.raises(UserError, match="at most 0 tokens"):
+        check_responses(TrOPD(), [(), ()], 3, 1)
+    check_responses(LatePrefix(), texts, 4, 1)  # progress 0, 1/4, 1/2
+    assert "warning: no step before step 3 gets a prefix" in capsys.readouterr().err
+
+
+def test_metrics_tell_what_was_asked_and_given() -> None:
+    """Asked at progress 0: all of 2 and 6 tokens, 4 a prompt. With 3 for the student: none and 3, 1.5 a prompt."""
+    texts, uniforms = [(1, 2), (1, 2, 3, 4, 5, 6)], torch.zeros(2)
+    found = prefix_metrics(TrOPD(), texts, 0.0, uniforms, [(), (1, 2, 3)])
+    assert found == {"guidance/asked": 4.0, "guidance/given": 1.5, "guidance/in_vain_frac": 0.5}
+    # at the end of the schedule nothing is asked: nothing is in vain
+    assert prefix_metrics(TrOPD(), texts, 1.0, uniforms, [(), ()])["guidance/in_vain_frac"] == 0.0
+
+
+def test_who_writes_is_known_beforehand(config: RunConfig) -> None:
+    assert writers_of(of(config, OPD())) == {"student"}
+    assert writers_of(of(config, SFT())) == {"reference"}
+    assert writers_of(of(config, SeqKD())) == {"teacher"}
+    assert writers_of(of(config, GKD(), steps=20)) == {"student", "reference"}
+    assert writers_of(of(config, GKD(student_share=1.0))) == {"student"}
+
+
+def test_references_are_looked_for_where_they_are_trained_on(config: RunConfig) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(config.setting.student)
+    prompts = [Prompt("a", (5,), "2 .", tokenizer), Prompt("b", (6,))]
+    for method in (OPD(), GKD(student_share=1.0)):
+        check_references(of(config, method), tokenizer, prompts)
+    check_references(of(config, SFT()), tokenizer, prompts[:1])
+    with pytest.raises(UserError, match=r"responses, and prompt 'b' of .* has none"):
+        check_references(of(config, SFT()), tokenizer, prompts)
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="the student's tokenizer has no end token"):
+        check_references(of(config, SFT()), tokenizer, prompts[:1])
+    check_references(of(config, OPD()), tokenizer, prompts)
+
+
+def test_doubts(config: RunConfig) -> None:
+    assert list(doubts(of(config, OPD(), warmup_steps=2))) == []
+    (said,) = doubts(of(config, OPD(), warmup_steps=4, learning_rate=2e-3))
+    assert "warmup_steps=4 is not less than setting.steps=3" in said and "gets to 0.001 of" in said  # 2e-3 · 2/4
+    (said,) = doubts(of(config, OPD(), importance_cap=2.0))
+    assert "importance_cap does nothing" in said
