@@ -122,8 +122,9 @@ class Setting:
 
     @staticmethod
     def of_record(content: Mapping[str, Any]) -> Setting:
-        """The Setting that a record holds by value; UserError where it is another version's."""
-        return strict(Setting, {key: value for key, value in content.items() if key != "recipe"}, "setting")
+        """The Setting that a record holds by value; a field that its version had not has the value that it worked with."""
+        fields = {key: value for key, value in content.items() if key != "recipe"}
+        return strict(Setting, {"chat_template_kwargs": {}, **fields}, "setting")
 
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""

@@ -72,7 +72,7 @@ class EngineLM(LM):
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
-            **clock(self._tokenizer),
+            **clock(self._model.tokenizer),
         )
         return str(rendered)
 

@@ -88,13 +88,15 @@ def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None)
     student, teacher = sizes_of(run.setting)
     work = work_of(run, hardware.ranks, completion)
     seconds = seconds_of(work, student, teacher, hardware)
-    size = BYTES[run.setting.dtype] * student.parameters
+    size = BYTES[run.setting.dtype]
+    wide = max(4, size)
     return Plan(
         ranks=hardware.ranks,
         memory=memory_of(run, student, teacher, work),
         seconds=seconds,
         tokens=hardware.ranks * work.sequences * run.setting.max_new_tokens,
-        disk=size * (1 + RESUMABLE * 3),  # a checkpoint to go on from has AdamW's two moments
+        # a checkpoint to go on from has AdamW's two moments and, of narrow weights, the masters
+        disk=student.parameters * (size + RESUMABLE * (size + wide * (3 if wide > size else 2))),
     )
 
 
@@ -107,7 +109,7 @@ def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work
 def parts_of(memory: Peak) -> str:
     """What a peak is made of, in words and GiB."""
     phases = ", ".join(f"{phase} {gib(value)}" for phase, value in memory.phases.items())
-    return f"models {gib(memory.weights)}, AdamW {gib(memory.moments)}, and the largest of {phases}"
+    return f"models {gib(memory.weights)}, AdamW {gib(memory.adamw)}, and the largest of {phases}"
 
 
 def sizes_of(setting: Setting) -> tuple[ModelSize, ModelSize]:
@@ -133,7 +135,7 @@ def seconds_of(work: Work, student: ModelSize, teacher: ModelSize, hardware: Har
     passes = 4 if work.checkpointing else 3  # forward passes that an update is worth
     scoring = _forward_flops(teacher, scored, work.length) / hardware.flops
     update = passes * _forward_flops(student, scored, work.length) / hardware.flops
-    optimiser = 7 * size * student.parameters * work.trainable / work.shards / hardware.bytes_per_s
+    optimiser = 7 * max(4, size) * student.parameters * work.trainable / work.shards / hardware.bytes_per_s
     floor = {"rollout": max(decode.values()), "scoring": scoring, "update": update + optimiser}
     expected = {
         "rollout": max(decode["bytes"] / hardware.bandwidth_share, decode["flops"] / hardware.compute_share),

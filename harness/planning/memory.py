@@ -1,6 +1,7 @@
 """Peak memory of one rank, phase by phase: what is added to the loaded models while a run trains.
 
-    resident    gradients are freed after every update; AdamW's moments stay (they do not exist in the first rollout)
+    resident    gradients are freed after every update; AdamW's moments stay (they do not exist in the first rollout), and with
+                bfloat16 weights their float32 masters; FSDP2's shards are masters themselves
     rollout     the cache at full length and its copy while it grows, the logits of one decoded position
     scoring     one padded forward of the teacher, the hidden states that are kept, one chunk of logits
     update      a micro-batch's activations, one chunk of logits, the head's gradient in float32, all gradients
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from harness.models.sizes import BYTES, ModelSize
 from harness.numerics.logprobs import CHUNK_BYTES
 from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
+from harness.training.masters import BUCKET_NUMBERS
 
 ACTIVATIONS_HIDDEN = (
     12  # numbers kept for the backward pass per token and layer, in hidden widths (two norms, attention, residuals)
@@ -56,7 +58,7 @@ class Peak:
     """Bytes of one rank: what stays, and what each phase adds to it."""
 
     weights: int
-    moments: int
+    adamw: int  # two moments and, of narrow weights, the masters, all of them float32 at least
     phases: dict[str, int]
 
     @property
@@ -67,7 +69,7 @@ class Peak:
     @property
     def extra(self) -> int:
         """Above the loaded models."""
-        return self.moments + self.phases[self.binding]
+        return self.adamw + self.phases[self.binding]
 
     @property
     def total(self) -> int:
@@ -77,13 +79,15 @@ class Peak:
 
 def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bool = True) -> Peak:
     """The peak of a rank whose engine and scorers are transformers in the process of the trainer."""
-    size, grad_size = BYTES[work.dtype], max(4, BYTES[work.dtype])
+    size, wide = BYTES[work.dtype], max(4, BYTES[work.dtype])
     trained = int(student.parameters * work.trainable)
+    narrow = wide > size and work.trainable == 1  # adapters are float32
+    sharded = work.shards > 1
     head = student.vocab_size * student.hidden
     position = max(4, size) * student.vocab_size  # bytes of one position's logits
     chunk = min(CHUNK_BYTES, position * work.micro_sequences * work.completion)
-    gradients = int(WEIGHTS_FACTOR * size * trained / work.shards)
-    whole = size * student.parameters if work.shards > 1 else 0  # gathered while it samples
+    gradients = int(WEIGHTS_FACTOR * (wide if sharded else size) * trained / work.shards)
+    whole = size * student.parameters if sharded else 0  # gathered while it samples
     cache = size * student.cached_numbers * work.rows * work.length
     rollout = cache + cache // max(1, student.layers) + DECODE_BYTES * work.rows * student.vocab_size + whole
     forward_tokens = min(TOKENS_PER_FORWARD, work.sequences * work.length)
@@ -96,13 +100,15 @@ def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bo
         activations = size * tokens * (student.layers * student.hidden + _layer_numbers(student))
     else:
         activations = size * tokens * student.layers * _layer_numbers(student)
-    head_gradient = int(WEIGHTS_FACTOR * grad_size * head) if work.trainable == 1 else 0
+    head_gradient = int(WEIGHTS_FACTOR * wide * head) if work.trainable == 1 else 0
     update = int(ACTIVATION_FACTOR * activations) + chunk + head_gradient + gradients
-    optimiser = gradients + int(WEIGHTS_FACTOR * 2 * size * head / work.shards)
+    bucket = 4 * min(BUCKET_NUMBERS, trained) if narrow and not sharded else 0  # gradients in float32
+    optimiser = gradients + bucket + int(WEIGHTS_FACTOR * 2 * wide * head / work.shards)
     phases = {"rollout": rollout, "scoring": scoring, "update": update, "optimiser": optimiser}
     return Peak(
-        weights=size * (student.parameters // work.shards + (teacher.parameters if teacher_here else 0)),
-        moments=2 * gradients,
+        weights=(wide if sharded else size) * student.parameters // work.shards
+        + size * teacher.parameters * teacher_here,
+        adamw=int(WEIGHTS_FACTOR * wide * (3 if narrow and not sharded else 2) * trained / work.shards),
         phases={name: value + BASE_BYTES for name, value in phases.items()},
     )
 

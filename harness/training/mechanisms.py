@@ -53,7 +53,7 @@ def writers_of(run: RunConfig) -> set[Writer]:
     if run.method is None:
         return set()
     steps, seed = run.setting.steps, run.seed
-    return {run.method.completions(k / steps, generator_of("writer", seed, k).random()) for k in range(steps)}
+    return {run.method.writer(k / steps, generator_of("writer", seed, k).random()) for k in range(steps)}
 
 
 def doubts(run: RunConfig) -> Iterator[str]:
