@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.models.backbone import backbone_of, evaluating, hidden_states, near, probe_ids, rounding
 from harness.numerics.logprobs import Head, LogitsTransform, logits_of
 
-HUGE, TINY = 1e30, 1e-5  # a logit that any cap has flattened, and one that no cap has bent
+HUGE, TINY = 1e30, 2.0**-17  # a logit that any cap has flattened, and one that no cap has bent (exact in every type)
 AGREES = 1e-5  # relative, in at least float32
 _FOUND: WeakKeyDictionary[PreTrainedModel, LogitsTransform] = WeakKeyDictionary()
 

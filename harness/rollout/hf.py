@@ -1,4 +1,5 @@
-"""The default rollout engine: a batched KV-cache sampler over any transformers causal LM with attention caches.
+"""The default rollout engine: a batched KV-cache sampler over any transformers causal LM; caches other than attention's are
+left to the model (harness.rollout.own_cache).
 
 Against `model.generate` it saves work in three places: ragged prompts and prefixes are prefilled in groups of
 (nearly) equal length, and only once
@@ -13,8 +14,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,11 +27,12 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UserError
-from harness.models.backbone import hidden_states
+from harness.models.backbone import evaluating, hidden_states, probe_ids, rounding
 from harness.models.head import head_of
 from harness.models.loading import context_length
-from harness.numerics.logprobs import project
+from harness.numerics.logprobs import logits_of, project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
+from harness.rollout.own_cache import AGAIN, ATTENTION, EQUAL, RAGGED, OwnState, Way
 from harness.types import Rollout
 
 FORWARD_COST_TOKENS = (
@@ -56,34 +61,124 @@ class HFEngine:
         finished: Finished | None = None,
     ) -> list[Rollout]:
         """See RolloutEngine. Rows of a similar length are decoded together; the order of the answer is the order of the requests."""
-        was_training = self.model.training
-        self.model.eval()
         room = context_length(self.model)
         for request in requests:
             if len(request.prompt_ids) + len(request.prefix_ids) >= room:
                 raise UserError(
                     f"prompt {request.prompt_id!r} has no room for a completion in the model's context of {room} tokens."
                 )
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids) + len(requests[i].prefix_ids))
-        rollouts: dict[int, Rollout] = {}
-        side_by_side = self.rows_per_batch or max(1, len(order))
-        for start in range(0, len(order), side_by_side):
-            rows = order[start : start + side_by_side]
-            batch = _Batch(self, [requests[i] for i in rows], sampling)
-            for row, rollout in batch.run(progress):
-                rollouts[rows[row]] = rollout
-                if finished is not None:
-                    finished(rows[row], rollout)
-        self.model.train(was_training)
+        with evaluating(self.model):
+            way = way_of(self)
+            rollouts: dict[int, Rollout] = {}
+            for rows in self._batches(requests, way):
+                for row, rollout in _Batch(self, [requests[i] for i in rows], sampling, way).run(progress):
+                    rollouts[rows[row]] = rollout
+                    if finished is not None:
+                        finished(rows[row], rollout)
         return [rollouts[i] for i in range(len(requests))]
+
+    def _batches(self, requests: Sequence[RolloutRequest], way: Way) -> Iterator[list[int]]:
+        """Indices of the requests that are decoded together."""
+        lengths = [len(request.prompt_ids) + len(request.prefix_ids) for request in requests]
+        order = sorted(range(len(requests)), key=lengths.__getitem__)
+        parts = [order] if way.ragged else [list(part) for _, part in itertools.groupby(order, key=lengths.__getitem__)]
+        for part in parts:
+            side_by_side = self.rows_per_batch or max(1, len(part))
+            for start in range(0, len(part), side_by_side):
+                yield part[start : start + side_by_side]
+
+
+_WAYS: WeakKeyDictionary[PreTrainedModel, Way] = WeakKeyDictionary()
+
+
+def way_of(engine: HFEngine) -> Way:
+    """How the model is sampled from: the first way whose log-probs are those of whole forward passes, tried once per model.
+
+    Padding that leaks into a state can be smaller than what half types round away: rows of different length share a batch only if that
+    is no worse than rows of one length. UserError if no way is right.
+    """
+    model = engine.model
+    if model not in _WAYS:
+        limit = rounding(model.dtype)
+        found = ATTENTION if _error(engine, ATTENTION) <= limit else None
+        if found is None:
+            equal, floor = _error(engine, EQUAL), 0 if model.dtype.itemsize == 2 else limit / 16
+            ways = {RAGGED: min(limit, 2 * equal + floor), EQUAL: limit, AGAIN: limit}
+            found = next((way for way, allowed in ways.items() if _error(engine, way) <= allowed), None)
+        if found is None:
+            raise UserError(
+                f"{type(model).__name__} cannot be sampled from by engine=hf: with its cache it gives other log-probs than without; "
+                "give engine=vllm."
+            )
+        if found.said is not None:
+            print(f"note: {type(model).__name__} {found.said}.", file=sys.stderr)
+        _WAYS[model] = found
+    return _WAYS[model]
+
+
+def _error(engine: HFEngine, way: Way) -> float:
+    """How far log-probs are from those of whole forward passes, on four rows of three lengths, one of them with a prefix.
+
+    Returns: the mean difference, relative to the largest logit (or 1 nat); infinite where the class does not take the way at all.
+    """
+    ids = tuple(probe_ids(engine.model, min(32, context_length(engine.model) // 2))[0].tolist())
+    requests = [RolloutRequest(str(i), prompt, 0) for i, prompt in enumerate((ids[:3], ids[5:8], ids))]
+    requests.append(RolloutRequest("prefix", ids[:4], 0, prefix_ids=ids[4:6]))
+    sampling = Sampling(max_new_tokens=4, temperature=0.0)
+    apart, largest = [], 1.0
+    try:
+        for rows in engine._batches(requests, way):
+            for _, rollout in _Batch(engine, [requests[i] for i in rows], sampling, way).run(None):
+                whole = torch.tensor([[*rollout.prompt_ids, *rollout.completion_ids]], device=engine.model.device)
+                states = hidden_states(engine.model, whole, use_cache=False).last_hidden_state[0]
+                logits = logits_of(states[len(rollout.prompt_ids) - 1 : -1], head_of(engine.model, engine.vocab_size))
+                expected = logits.log_softmax(-1)[range(len(logits)), list(rollout.completion_ids)]
+                apart.append((expected.cpu().double() - torch.tensor(rollout.logprobs, dtype=torch.float64)).abs())
+                largest = max(largest, float(logits.abs().max()))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a class that is not made for this way raises anything
+        return math.inf
+    error = float(torch.cat(apart).mean()) / largest
+    return math.inf if math.isnan(error) else error
+
+
+@dataclass
+class _AttentionState:
+    """Caches of keys and values, left-padded to one length."""
+
+    model: PreTrainedModel
+    cache: DynamicCache
+    attention: Tensor  # [B, L] long, 0 at left padding
+    positions: Tensor  # [B], of the next token
+    can_select = True
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only."""
+        self.cache.batch_select_indices(rows)
+        self.attention, self.positions = self.attention[rows], self.positions[rows]
+
+    def step(self, drawn: Tensor) -> Tensor:
+        """Appends a token [B] to every row; returns its state [B, H]."""
+        self.attention = torch.cat([self.attention, self.attention.new_ones(len(drawn), 1)], dim=1)
+        output = hidden_states(
+            self.model,
+            drawn[:, None],
+            attention_mask=self.attention,
+            position_ids=self.positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        room = context_length(self.model)
+        self.positions = (self.positions + 1).clamp_max(room - 1)  # finished rows may run over
+        return output.last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
 
 @dataclass
 class _Prefilled:
-    """The state after the prompts: caches left-padded to one length, and the distribution of every row's first new token."""
+    """The state after the prompts, and the distribution of every row's first new token."""
 
-    cache: DynamicCache
-    attention: Tensor  # [B, L] long, 0 at left padding
+    state: _AttentionState | OwnState
     logits: Tensor  # [B, V]
     prefix_logprobs: list[list[float]]  # per row
 
@@ -91,8 +186,10 @@ class _Prefilled:
 class _Batch:
     """One batch of requests from prefill to the last stop token."""
 
-    def __init__(self, engine: HFEngine, requests: Sequence[RolloutRequest], sampling: Sampling) -> None:
-        self.engine, self.requests, self.sampling = engine, requests, sampling
+    def __init__(
+        self, engine: HFEngine, requests: Sequence[RolloutRequest], sampling: Sampling, way: Way = ATTENTION
+    ) -> None:
+        self.engine, self.requests, self.sampling, self.way = engine, requests, sampling, way
         self.device = engine.model.device
         self.head = head_of(engine.model, engine.vocab_size)
         self.stop_ids = torch.tensor(sampling.stop_ids, device=self.device, dtype=torch.long)
@@ -111,11 +208,10 @@ class _Batch:
     def run(self, progress: Progress | None) -> Iterator[tuple[int, Rollout]]:
         """Decodes until every row has stopped; yields a row and its completion as it stops."""
         size, steps = len(self.requests), int(self.budgets.max())
-        state = self._prefill()
+        begun = self._prefill_own() if self.way.own_cache else self._prefill()
         tokens = torch.zeros(size, steps, dtype=torch.long, device=self.device)
-        logprobs = torch.zeros(size, steps, dtype=state.logits.dtype, device=self.device)
-        rows, logits, attention = torch.arange(size, device=self.device), state.logits, state.attention
-        positions = self.positions.clone()
+        logprobs = torch.zeros(size, steps, dtype=begun.logits.dtype, device=self.device)
+        rows, logits, state = torch.arange(size, device=self.device), begun.logits, begun.state
         alive = torch.ones(size, dtype=torch.bool, device=self.device)
         for step in range(steps):
             drawn, drawn_logprobs = draw_tokens(logits, self.uniforms[rows, step], self.sampling)
@@ -126,27 +222,16 @@ class _Batch:
             ends = torch.isin(drawn, self.stop_ids) | (step + 1 >= self.budgets[rows])
             for row in rows[alive & ends].tolist():
                 written, written_logprobs = tokens[row, : step + 1].tolist(), logprobs[row, : step + 1].tolist()
-                yield row, self._rollout(row, written, [*state.prefix_logprobs[row], *written_logprobs])
+                yield row, self._rollout(row, written, [*begun.prefix_logprobs[row], *written_logprobs])
             alive &= ~ends
             remaining = int(alive.sum())
             if remaining == 0:
                 break
-            if remaining < COMPACT_BELOW * len(rows):
+            if remaining < COMPACT_BELOW * len(rows) and state.can_select:
                 keep = alive.nonzero()[:, 0]
-                state.cache.batch_select_indices(keep)
-                rows, drawn, positions = rows[keep], drawn[keep], positions[keep]
-                attention, alive = attention[keep], alive[keep]
-            attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
-            output = hidden_states(
-                self.engine.model,
-                drawn[:, None],
-                attention_mask=attention,
-                position_ids=positions[:, None],
-                past_key_values=state.cache,
-                use_cache=True,
-            )
-            logits = self._logits(output.last_hidden_state[:, 0])
-            positions = (positions + 1).clamp_max(context_length(self.engine.model) - 1)  # finished rows may run over
+                state.select(keep)
+                rows, drawn, alive = rows[keep], drawn[keep], alive[keep]
+            logits = self._logits(state.step(drawn))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
@@ -182,12 +267,20 @@ class _Batch:
             padding = longest - attention.shape[1]
             pieces.append((cache, torch.nn.functional.pad(attention, (padding, 0)), self._logits(hidden[:, -1])))
         expand = torch.tensor(row_to_unique, device=self.device)
-        return _Prefilled(
+        state = _AttentionState(
+            self.engine.model,
             cache=_merge_caches([cache for cache, _, _ in pieces], longest, expand),
             attention=torch.cat([attention for _, attention, _ in pieces])[expand],
-            logits=torch.cat([logits for _, _, logits in pieces])[expand],
-            prefix_logprobs=[prefix_logprobs[i] for i in row_to_unique],
+            positions=self.positions.clone(),
         )
+        logits = torch.cat([logits for _, _, logits in pieces])[expand]
+        return _Prefilled(state, logits, [prefix_logprobs[i] for i in row_to_unique])
+
+    def _prefill_own(self) -> _Prefilled:
+        """Likewise in the model's own cache, which cannot be taken apart: rows with the same prompt run it each for itself."""
+        members = [(request.prompt_ids, request.prefix_ids) for request in self.requests]
+        state = OwnState(self.engine.model, [[*prompt, *prefix] for prompt, prefix in members], self.way)
+        return _Prefilled(state, self._logits(state.hidden[:, -1]), self._prefix_logprobs(members, state.hidden))
 
     def _prefill_group(
         self, members: list[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -207,9 +300,7 @@ class _Batch:
         )
         cache = output.past_key_values
         if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
-            raise UserError(
-                f"{type(self.engine.model).__name__} keeps a state other than an attention cache; engine=hf cannot sample from it."
-            )
+            raise TypeError(f"{type(self.engine.model).__name__} keeps a state other than an attention cache")
         return cache, attention, output.last_hidden_state
 
     def _prefix_logprobs(

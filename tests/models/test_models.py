@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from harness.errors import UserError
+from harness.models.backbone import check_causal
 from harness.models.head import bind_token_forward
 from harness.models.loading import load_model, stop_ids_of
 from harness.models.pair import shared_vocab_size
+from harness.models.transform import transform_of
+from harness.numerics.logprobs import LogitsTransform
 from harness.tiny.language import build_tokenizer
 
 
@@ -62,8 +73,16 @@ def test_right_padding_changes_nothing(random_pair: Path) -> None:
     assert terms[1:].tolist() == [0, 0]
 
 
-def test_a_transformed_head_is_refused(tmp_path: Path) -> None:
-    """Gemma 2 caps its logits: log-probs from hidden states would be silently wrong."""
+class Shifted(Gemma2ForCausalLM):
+    """Adds a number that differs from token to token: neither a scale nor a cap."""
+
+    def forward(self, **inputs: Any) -> Any:
+        output = super().forward(**inputs)
+        output.logits = output.logits + torch.arange(64.0)
+        return output
+
+
+def gemma(kind: type[Gemma2ForCausalLM], cap: float | None, spread: float = 0.02) -> Gemma2ForCausalLM:
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=64,
@@ -73,12 +92,62 @@ def test_a_transformed_head_is_refused(tmp_path: Path) -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        final_logit_softcapping=1.0,
-        initializer_range=1.0,
+        final_logit_softcapping=cap,
+        initializer_range=spread,
     )
-    Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
-    with pytest.raises(UserError, match="soft cap"):
-        load_model(str(tmp_path / "gemma"))
+    return kind(config).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("cap", [30.0, None])
+def test_a_cap_is_found_however_small_the_logits(cap: float | None, dtype: torch.dtype) -> None:
+    """Logits near 0.01 are moved by a cap of 30 by a part in 10^8: the logits themselves would not tell."""
+    assert transform_of(gemma(Gemma2ForCausalLM, cap).to(dtype)) == LogitsTransform(1.0, cap)
+
+
+@pytest.mark.parametrize("scale", [0.0625, 1 / 6, 3.0])
+def test_a_scale_is_read_exactly(scale: float) -> None:
+    config = CohereConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        logit_scale=scale,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    assert transform_of(CohereForCausalLM(config).eval()) == LogitsTransform(scale)
+
+
+def test_another_transformation_is_refused() -> None:
+    with pytest.raises(UserError, match="in another way"):
+        transform_of(gemma(Shifted, None))
+
+
+@pytest.mark.parametrize("shift", [0, -60, -140, -180])
+def test_large_logits_of_a_right_head_are_accepted_in_half_types(shift: float) -> None:
+    """GPT-2's logits lie near -100: a fixed tolerance would be below the rounding of bfloat16 there."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2, initializer_range=0.3)).eval()
+    with torch.no_grad():
+        direction = torch.nn.functional.normalize(torch.ones(32), dim=0)
+        model.lm_head.weight.add_(direction)
+        model.transformer.ln_f.bias.add_(shift * direction)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert transform_of(copy.deepcopy(model).to(dtype)) == LogitsTransform()
+
+
+def test_the_future_is_not_seen() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2)).eval()
+    check_causal(model, "gpt2")
+    forward = model.transformer.forward
+    model.transformer.forward = lambda **inputs: _averaged(forward(**inputs))
+    with pytest.raises(UserError, match="not causal"):
+        check_causal(model, "gpt2")
+
+
+def _averaged(output: Any) -> Any:
+    output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
+    return output
 
 
 def test_heads_of_different_size_share_the_smaller(random_pair: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
 from harness.numerics import loss as loss_module
 from harness.numerics.credit import compute_loss_terms
+from harness.numerics.logprobs import IDENTITY, LogitsTransform
 from harness.numerics.loss import Targets, TeacherRows, head_loss
 from harness.types import Divergence
 
@@ -37,10 +38,15 @@ def inputs(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
 
 
-def written_out(leaves: list[torch.Tensor], t: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+def written_out(
+    leaves: list[torch.Tensor], t: Targets, transform: LogitsTransform = IDENTITY
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss from whole log-softmaxes in float64, and its terms."""
     hidden, weight, bias = leaves
-    logprobs = (hidden.double() @ weight.double()[:V].T + bias.double()[:V]).log_softmax(-1)
+    logits = transform.scale * (hidden.double() @ weight.double()[:V].T + bias.double()[:V])
+    if transform.cap is not None:
+        logits = transform.cap * torch.tanh(logits / transform.cap)
+    logprobs = logits.log_softmax(-1)
     if t.dense is None:
         student, teacher = logprobs[t.support_rows].gather(-1, t.support_ids), t.teacher_logprobs
     else:
@@ -87,6 +93,17 @@ def test_whole_vocabulary_from_hidden_states(divergence: Divergence) -> None:
     loss, _ = head_loss(*leaves, V, targets, 4)
     truth, _ = written_out(leaves, targets)
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [LogitsTransform(0.25), LogitsTransform(1.0, 2.0), LogitsTransform(3.0, 0.5)])
+def test_the_gradient_goes_through_scale_and_cap(transform: LogitsTransform) -> None:
+    leaves, targets = inputs(), targets_for(N, V)
+    loss, terms = head_loss(*leaves, V, targets, 4, transform)
+    truth, true_terms = written_out(leaves, targets, transform)
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(terms, true_terms, rtol=1e-12, atol=1e-12)
     for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 

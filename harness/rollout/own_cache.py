@@ -1,0 +1,91 @@
+"""Sampling from models that keep something else than keys and values of attention: their own cache, handed from call to call.
+
+Three ways, tried in this order: rows of all lengths side by side, left-padded, where the class masks padding out of its state; rows of one
+length at a time; and for classes whose backbone returns no cache, the whole text again for every token.
+
+Shape legend: B rows in the batch, L tokens, H hidden width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from harness.models.backbone import backbone_of, hidden_states
+from harness.models.loading import context_length
+
+CACHES = ("past_key_values", "cache_params", "state")  # under which backbones take and return their cache
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model's batches are decoded."""
+
+    said: str | None  # of it at the start; None for the ordinary one
+    own_cache: bool = True
+    ragged: bool = True  # rows of different length share a batch
+
+
+ATTENTION = Way(None, own_cache=False)
+RAGGED = Way("sampled by its own cache")
+EQUAL = Way("sampled by its own cache, prompts of one length at a time", ragged=False)
+AGAIN = Way(
+    "returns no cache to sample with, so that every token costs a forward pass over the whole text; engine=vllm may be faster",
+    ragged=False,
+)
+
+
+class OwnState:
+    """What the model knows of the rows so far. `hidden` [B, L, H] are the states of the prompts, left-padded."""
+
+    def __init__(self, model: PreTrainedModel, sequences: Sequence[Sequence[int]], way: Way) -> None:
+        self.model, self.keeps_cache, self.room = model, way is not AGAIN, context_length(model)
+        width = max(map(len, sequences))
+        padded = [[0] * (width - len(s)) + list(s) for s in sequences]
+        self.ids = torch.tensor(padded, device=model.device)
+        masks = [[0] * (width - len(s)) + [1] * len(s) for s in sequences]
+        self.mask = torch.tensor(masks, device=model.device)
+        self.ragged = min(map(len, sequences)) < width
+        self.takes = inspect.signature(backbone_of(model).forward).parameters
+        self.cache: dict[str, Any] = {}
+        self.hidden = self._forward(self.ids)
+
+    @property
+    def can_select(self) -> bool:
+        """Whether finished rows can leave."""
+        return all(isinstance(cache, Cache) for cache in self.cache.values())
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only."""
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        for cache in self.cache.values():
+            cache.reorder_cache(rows)
+
+    def step(self, drawn: Tensor) -> Tensor:
+        """Appends a token [B] to every row; returns its state [B, H]."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+        self.ids = torch.cat([self.ids, drawn[:, None]], dim=1)
+        return self._forward(drawn[:, None] if self.keeps_cache else self.ids)[:, -1]
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        given: dict[str, Any] = {"use_cache": self.keeps_cache, **self.cache}
+        if "position_ids" in self.takes:
+            positions = (self.mask.cumsum(1) - 1).clamp(0, self.room - 1)  # finished rows may run over
+            given["position_ids"] = positions[:, -ids.shape[1] :]
+        if self.ragged and "cache_params" not in self.cache:  # a state alone has taken in what the mask says
+            given["attention_mask"] = self.mask
+        output = hidden_states(
+            self.model, ids, **{k: v for k, v in given.items() if k in self.takes or k == "use_cache"}
+        )
+        if self.keeps_cache:
+            found = {name: cache for name in CACHES if (cache := getattr(output, name, None)) is not None}
+            if not found:
+                raise TypeError(f"{type(self.model).__name__} returns no cache")
+            self.cache = found
+        return output.last_hidden_state  # type: ignore[no-any-return]
