@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.settings import CONF_DIR
-from harness.config.sweep import one_sentence
+from harness.config.sweep import one_sentence, quoted
 from harness.console.commands import exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.evaluation.checkpoint import check_options
@@ -68,7 +68,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration of a command line, as plain values."""
     try:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
-            raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
+            raw = OmegaConf.to_container(compose("evaluate", overrides=quoted(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: evaluation=null
         raise UserError(one_sentence(error, "harness.evaluate")) from error
     finally:

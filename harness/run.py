@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.settings import CONF_DIR, RunConfig
-from harness.config.sweep import planned_runs
+from harness.config.sweep import planned_runs, quoted
 from harness.console import parent
 from harness.console.commands import exit_code_of, quiet_libraries, register_methods_or_exit
 from harness.errors import UserError
@@ -58,7 +58,7 @@ def hydra_job(cfg: DictConfig) -> None:
 def main() -> None:
     """The command."""
     register_methods_or_exit()
-    arguments = sys.argv[1:]
+    sys.argv[1:] = arguments = quoted(sys.argv[1:])
     if INFORMATION_FLAGS & {argument.partition("=")[0] for argument in arguments}:
         hydra_job()
         return

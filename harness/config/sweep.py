@@ -17,13 +17,33 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
+QUOTING = """'setting.student="a, b=c"'"""
+ASSIGNMENT = re.compile(r"[+~]{0,2}[\w.@/-]+=")
+BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
+
+
+def quoted(arguments: Sequence[str]) -> list[str]:
+    """The arguments with quotes around values that Hydra's grammar has no place for, such as a path with `=` or `ü`."""
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key = ASSIGNMENT.match(argument)
+    if key is None or not BARE.fullmatch(argument, key.end()):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return f"{key[0]}'{argument[key.end() :]}'"
+    return argument
+
 
 def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
     """Every run that Hydra will make of this command line, in its order."""
     try:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
-            given = parser.parse_overrides(list(arguments))
+            given = parser.parse_overrides(quoted(arguments))
             fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
             hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
             axes = {}
@@ -67,6 +87,9 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
     ):
         known = [name for name in option[3].split() if not name.startswith("_")]
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
+    if re.search(r"LexerNoViableAlt|token recognition error|no viable alternative|mismatched input|extraneous input", text):
+        what = " ".join(text.split("\n")[0].removeprefix("LexerNoViableAltException: ").split())
+        return f"cannot be read: {what}; a value with such characters is given in double quotes: {QUOTING}."
     if text.startswith("Config group override must be"):
         return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
     return " ".join(text.split()) or type(error).__name__
