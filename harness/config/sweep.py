@@ -18,6 +18,7 @@ from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
 QUOTING = """'setting.student="a, b=c"'"""
+GRAMMAR = re.compile("token recognition error|no viable alternative|mismatched input|extraneous input")
 ASSIGNMENT = re.compile(r"[+~]{0,2}[\w.@/-]+=")
 BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
 
@@ -87,9 +88,9 @@ def one_sentence(error: Exception, command: str = "harness.run") -> str:
     ):
         known = [name for name in option[3].split() if not name.startswith("_")]
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
-    if re.search(r"LexerNoViableAlt|token recognition error|no viable alternative|mismatched input|extraneous input", text):
-        what = " ".join(text.split("\n")[0].removeprefix("LexerNoViableAltException: ").split())
-        return f"cannot be read: {what}; a value with such characters is given in double quotes: {QUOTING}."
+    if "override_grammar" in text or GRAMMAR.search(text):
+        what = text.split("\n")[0].removeprefix("LexerNoViableAltException: ")
+        return f"cannot be read: {' '.join(what.split())}; a value with such characters is given in double quotes: {QUOTING}."
     if text.startswith("Config group override must be"):
         return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
     return " ".join(text.split()) or type(error).__name__
