@@ -25,7 +25,7 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from harness.config.settings import CONF_DIR
-from harness.config.sweep import composing
+from harness.config.sweep import composing, quoted
 from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
 from harness.errors import UserError
 
@@ -73,7 +73,7 @@ def _run(arguments: Sequence[str]) -> int:
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration of a command line, as plain values."""
     with composing("harness.evaluate"):
-        raw = OmegaConf.to_container(compose("evaluate", overrides=list(overrides)), resolve=True)
+        raw = OmegaConf.to_container(compose("evaluate", overrides=quoted(overrides)), resolve=True)
     assert isinstance(raw, dict)
     if set(raw) - KEYS - {"engine", "evaluation", "validate", "experiment"}:
         raise UserError("this experiment trains: it belongs to `python -m harness.run`.")

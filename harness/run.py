@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.config.settings import CONF_DIR, RunConfig
-from harness.config.sweep import options_and_configuration, planned_runs
+from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
 from harness.console.commands import HELP_FLAGS, asks_for_help, exit_code_of, quiet_libraries
 from harness.errors import UserError
@@ -53,8 +53,7 @@ def hydra_job(cfg: DictConfig) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    if arguments is not None:
-        sys.argv[1:] = arguments  # which Hydra reads
+    sys.argv[1:] = quoted(sys.argv[1:] if arguments is None else arguments)  # which Hydra reads
     return exit_code_of(lambda: _run(sys.argv[1:]))
 
 

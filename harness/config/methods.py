@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from harness.config.identity import file_digest
 from harness.config.knobs import read_knobs
 from harness.errors import UserError
 from harness.types import UNTRAINED, Method
@@ -52,6 +56,21 @@ def defaults_of(name: str) -> dict[str, Any]:
         return {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     except Exception as error:  # a knob without a default, or a default that the method itself refuses
         raise _unusable(name, error) from error
+
+
+def method_source(name: str) -> str:
+    """sha256 over a method's file and those of the methods that it is made of: what a commit may not know yet."""
+    files: dict[str, Path] = {}
+    wanted = [f"baselines.{name}"]
+    while wanted:
+        module = wanted.pop()
+        if module not in files:
+            files[module] = Path(str(importlib.import_module(module).__file__))
+            tree = ast.parse(files[module].read_text(encoding="utf-8"))
+            imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            wanted += [other for other in imported if other.startswith("baselines.")]
+    lines = [f"{module} {file_digest(path)}\n" for module, path in sorted(files.items())]
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def register_methods() -> None:

@@ -18,8 +18,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config.identity import model_identity, prompts_identity
-from harness.config.methods import find_method
+from harness.config.identity import model_identity, prompts_identity, recipe_of
+from harness.config.methods import find_method, method_source
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
@@ -65,7 +65,9 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
-    chat_template_kwargs: dict[str, Any]  # of the student's chat template, such as {enable_thinking: false}
+    chat_template_kwargs: (
+        dict[str, Any] | None
+    )  # variables of the student's chat template, such as {enable_thinking: false}
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
@@ -280,6 +282,12 @@ class RunConfig:
     def knobs(self) -> dict[str, Any]:
         """All knobs of the method."""
         return {} if self.method is None else dataclasses.asdict(self.method)  # type: ignore[call-overload]
+
+    def sources(self) -> dict[str, Any]:
+        """What the numbers are made from, by content: student, teacher and prompts, the student's recipe if it has one, the method's code."""
+        inputs: dict[str, str | None] = {**self.setting.identities(), "recipe": recipe_of(self.setting.student)}
+        found: dict[str, Any] = {"inputs": {key: value for key, value in inputs.items() if value is not None}}
+        return found if self.method is None else {**found, "method_source": method_source(self.method_name)}
 
     def changed_knobs(self) -> dict[str, Any]:
         """The knobs that differ from the method's defaults."""

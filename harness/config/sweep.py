@@ -20,6 +20,27 @@ from harness.config.methods import register_methods
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
+QUOTING = """'setting.student="a, b=c"'"""
+GRAMMAR = re.compile("token recognition error|no viable alternative|mismatched input|extraneous input")
+ASSIGNMENT = re.compile(r"[+~]{0,2}[\w.@/-]+=")
+BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
+
+
+def quoted(arguments: Sequence[str]) -> list[str]:
+    """The arguments with quotes around values that Hydra's grammar has no place for, such as a path with `=` or `ü`."""
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key = ASSIGNMENT.match(argument)
+    if key is None or not BARE.fullmatch(argument, key.end()):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return f"{key[0]}'{argument[key.end() :]}'"
+    return argument
+
 
 @contextmanager
 def composing(command: str = "harness.run") -> Iterator[None]:
@@ -41,7 +62,7 @@ def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[
     register_methods()
     with composing():
         loader = GlobalHydra.instance().config_loader()
-        given = OverridesParser.create(loader).parse_overrides(list(arguments))
+        given = OverridesParser.create(loader).parse_overrides(quoted(arguments))
         config = compose("config", overrides=_fixed(given), return_hydra_config=True)
         groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
         options = {group: _public(loader.get_group_options(group)) for group in groups}
@@ -54,7 +75,7 @@ def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
     register_methods()
     with composing():
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
-        given = parser.parse_overrides(list(arguments))
+        given = parser.parse_overrides(quoted(arguments))
         fixed = _fixed(given)
         hydra_config = compose("config", overrides=fixed, return_hydra_config=True).hydra
         axes = {}
@@ -101,6 +122,9 @@ def one_sentence(error: Exception, command: str) -> str:
     ):
         known = _public(option[3].split())
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
+    if "override_grammar" in text or GRAMMAR.search(text):
+        what = text.split("\n")[0].removeprefix("LexerNoViableAltException: ")
+        return f"cannot be read: {' '.join(what.split())}; a value with such characters is given in double quotes: {QUOTING}."
     if text.startswith("Config group override must be"):
         return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
     return " ".join(text.split()) or type(error).__name__

@@ -21,6 +21,8 @@ PUBLISHED = "runs.jsonl"
 PUBLISHED_PROVENANCE = (
     "commit",
     "dirty",
+    "inputs",
+    "method_source",
     "versions",
     "python",
     "hardware",
@@ -84,17 +86,21 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
 
 
 def check_comparable(records: Sequence[RunRecord]) -> None:
-    """Raises UserError unless all records have one training hash, one engine and one set of knobs per label."""
+    """Raises UserError unless all records have one training hash, one engine and one set of knobs per label.
+
+    Replicates may differ in their student: a seed then has a student of its own, by one recipe, and all methods have the same.
+    """
     first, *others = records
     for record in others:
         pair = f"{_name(first)} and {_name(record)}"
-        if record.training_hash != first.training_hash:
+        if record.training_hash != first.training_hash and not are_replicates(first, record):
             raise UserError(f"Mixtures refused: {pair} differ in {_setting_difference(first, record)}; keep one kind.")
         if record.engine != first.engine:
             raise UserError(
                 f"Mixtures refused: {pair} were rolled out by different engines ({first.engine}, {record.engine}); "
                 "run them again on one engine."
             )
+    _check_students(records)
     by_label: dict[str, RunRecord] = {}
     for record in records:
         same = by_label.setdefault(record.label, record)
@@ -103,6 +109,37 @@ def check_comparable(records: Sequence[RunRecord]) -> None:
             raise UserError(
                 f"Mixtures refused: {_name(same)} and {_name(record)} differ in the method's knobs "
                 f"({_show(changed)}), whose defaults have changed between them; run one of them again."
+            )
+
+
+def are_replicates(a: RunRecord, b: RunRecord) -> bool:
+    """Whether two runs are the same but for their students, which are of one recipe (harness.tiny)."""
+    left, right = _inputs(a), _inputs(b)
+    if left.get("recipe") is None or {**left, "student": None} != {**right, "student": None}:
+        return False
+    own = {"name": None, "notes": None, "student": None}
+    return not differing({**a.setting, **own}, {**b.setting, **own})
+
+
+def _inputs(record: RunRecord) -> Mapping[str, Any]:
+    return record.provenance.get("inputs") or {}
+
+
+def _check_students(records: Sequence[RunRecord]) -> None:
+    """One seed stands on one student, one checkpoint on one set of weights, whatever their paths say."""
+    known: dict[tuple[str, int], tuple[str, RunRecord]] = {}
+    for record in records:
+        place, digest = "", _inputs(record).get("student")
+        if digest is None:  # a checkpoint that was evaluated only, if its record says of which weights
+            place, digest = str(record.knobs.get("checkpoint")), record.knobs.get("weights")
+        if digest is None:
+            continue
+        before, other = known.setdefault((place, record.seed), (digest, record))
+        if before != digest:
+            student = place or f"student {record.setting.get('student')}"
+            raise UserError(
+                f"Mixtures refused: {_name(other)} and {_name(record)} were made from different weights of {student} ({before} and "
+                f"{digest}); run one of them again."
             )
 
 
@@ -209,6 +246,9 @@ def _setting_difference(a: RunRecord, b: RunRecord) -> str:
     changed = differing({**a.setting, "name": None}, {**b.setting, "name": None})  # the name is not part of the hash
     if changed:
         return f"the setting ({_show(changed)})"
+    contents = differing(_inputs(a), _inputs(b))
+    if contents:
+        return f"the content of {', '.join(contents)} ({_show(contents)})"
     return f"the training hash ({a.training_hash}, {b.training_hash}) though not in a setting key: other code or data"
 
 

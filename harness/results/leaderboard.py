@@ -124,7 +124,7 @@ class Leaderboard:
     """Everything that is printed or written."""
 
     setting: str
-    training_hash: str
+    training_hash: str  # several where replicates have students of their own
     engine: str
     tasks: tuple[Task, ...]
     seeds: tuple[int, ...]  # that any method was started on
@@ -168,7 +168,7 @@ def build_leaderboard(
     provenance = [record.provenance for record in records if record.provenance]
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
-        training_hash=records[0].training_hash,
+        training_hash=", ".join(_distinct(record.training_hash for record in records)),
         engine=records[0].engine,
         tasks=tuple(_describe_task(runs) for runs in selected.values()),
         seeds=seeds,

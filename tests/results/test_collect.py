@@ -17,6 +17,7 @@ from harness.results.collect import (
     publish_records,
     select_evaluations,
 )
+from harness.results.record import RunRecord
 
 from .synthetic import SETTING, evaluation, run, small_comparison, write_runs
 
@@ -135,3 +136,56 @@ def test_mixed_protocols_are_refused_unless_one_is_chosen() -> None:
 def test_mixed_numbers_of_problems_are_refused() -> None:
     with pytest.raises(UserError, match="different numbers of"):
         select_evaluations([run("opd", 0, [1, 2]), run("opd", 1, [1, 2, 3])])
+
+
+def replicate(method: str, seed: int, student: str, **inputs: str | None) -> RunRecord:
+    """A run on a student of its own: another path, other weights, another training hash."""
+    content = {"student": f"sha256:{student}", "teacher": "sha256:t", "prompts": "sha256:p", "recipe": "r1", **inputs}
+    return run(
+        method,
+        seed,
+        [1, 2],
+        training_hash=f"hash of {student}",
+        setting={**SETTING, "student": f"students/{student}"},
+        provenance={"inputs": {key: value for key, value in content.items() if value is not None}},
+    )
+
+
+def test_replicates_stand_in_one_table() -> None:
+    """A seed has a student of its own, of one recipe; every method stands on it."""
+    check_comparable([replicate(method, seed, f"s{seed}") for method in ("opd", "tropd") for seed in (1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([replicate("opd", 2, "s2", recipe="r2")], "setting.student|the setting"),
+        ([replicate("opd", 2, "s2", recipe=None)], "the setting"),
+        ([replicate("opd", 2, "s2", teacher="sha256:u")], "the setting"),
+        ([replicate("tropd", 1, "s2")], "different weights of student students/s2 .sha256:s1 and sha256:s2"),
+    ],
+)
+def test_what_is_no_replicate_is_refused(others: list[RunRecord], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_comparable([replicate("opd", 1, "s1"), *others])
+
+
+def test_one_path_with_two_contents_is_named() -> None:
+    same = {**SETTING, "student": "student"}
+    first = run("opd", 0, [1, 2], setting=same, provenance={"inputs": {"student": "sha256:a"}})
+    second = run(
+        "opd", 1, [1, 2], setting=same, provenance={"inputs": {"student": "sha256:b"}}, training_hash="bbbb2222"
+    )
+    with pytest.raises(UserError, match=r"differ in the content of student [(]student: sha256:a against sha256:b"):
+        check_comparable([first, second])
+
+
+def test_one_checkpoint_with_two_weights_is_refused() -> None:
+    """Two rows of evaluated checkpoints, the same path, overwritten in between."""
+    rows = [
+        run(name, 0, [1, 2], knobs={"checkpoint": "model", "weights": weights})
+        for name, weights in (("before", "sha256:a"), ("after", "sha256:b"))
+    ]
+    with pytest.raises(UserError, match="before seed 0 and after seed 0 were made from different weights of model"):
+        check_comparable(rows)
+    check_comparable([rows[0], dataclasses.replace(rows[1], seed=1, knobs={"checkpoint": "x", "weights": "sha256:b"})])

@@ -68,7 +68,11 @@ def test_models_of_the_hub_are_named_in_the_metadata(config: RunConfig) -> None:
     assert (data.base_model, data.datasets) == ("Qwen/Qwen3-1.7B", ["open-r1/DAPO-Math-17k"])
 
 
-def test_its_command_is_the_run(config: RunConfig) -> None:
+@pytest.mark.parametrize(
+    "variables", [None, {"enable_thinking": False, "style": "a, 'b' = \u00fc", "tools": ["x", 1, None]}]
+)
+def test_its_command_is_the_run(config: RunConfig, variables: dict[str, Any] | None) -> None:
+    config = dataclasses.replace(config, setting=dataclasses.replace(config.setting, chat_template_kwargs=variables))
     text = build_card(record_of(config)).text
     command = re.search(r"```bash\n(.*?)```", text, re.S)
     assert command is not None

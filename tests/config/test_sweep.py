@@ -1,0 +1,29 @@
+"""Values that Hydra's grammar has no place for: quoted for the user where only one text can be meant, else said how."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs, quoted
+from harness.errors import UserError
+
+
+@pytest.mark.parametrize("path", ["runs/lr=1e-5", "a b/c", "/home/jürgen/model", "#1", "~/x=y"])
+def test_a_path_is_taken_as_it_is(path: str) -> None:
+    register_methods()
+    given = ["method=opd", "hydra.mode=RUN", f"setting.student={path}", f"results_dir={path}"]
+    (run,) = planned_runs(given)
+    assert (run.setting.student, str(run.results_dir)) == (path, path)
+    assert quoted(quoted(given)) == quoted(given)
+
+
+def test_what_hydra_understands_stays() -> None:
+    given = ["method=a,b", "seed=[0", "setting.x=1e-5", "method=glob(*)", "a='x=y'", "--help", "++a.b={c:1}", "a=${b}"]
+    assert quoted(given) == given
+
+
+@pytest.mark.parametrize("argument", ["setting.student=a (1)", "setting.student=ü,ö", "seed=[0"])
+def test_what_may_be_meant_otherwise_is_refused_with_the_way_out(argument: str) -> None:
+    with pytest.raises(UserError, match=r"a value with such characters is given in double quotes: 'setting[.]student="):
+        planned_runs([argument, "hydra.mode=RUN"])
