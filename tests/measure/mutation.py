@@ -76,7 +76,7 @@ class Target:
     """A module and the tests that are to notice its mutants."""
 
     tests: tuple[str, ...]  # files
-    slow: str = ""  # pytest's -k of the tests that only the mutants meet which the others did not notice
+    left_out: str = ""  # pytest's -k of tests that take too long to be run for every mutant
     sample: int | None = None  # so many of its mutants, drawn; None: all
 
 
@@ -85,15 +85,15 @@ TARGETS = {
     "harness/results/record.py": Target(("tests/results/test_record.py",)),
     "harness/numerics/credit.py": Target(("tests/numerics/test_credit.py",)),
     "harness/divergences.py": Target(("tests/numerics/test_divergences.py", "tests/numerics/test_divergences_more.py")),
-    "harness/numerics/loss.py": Target(("tests/numerics/test_loss.py",), slow="full_vocabulary or memory"),
+    "harness/numerics/loss.py": Target(("tests/numerics/test_loss.py",), left_out="full_vocabulary"),
     "harness/numerics/logprobs.py": Target(
-        ("tests/numerics/test_logprobs.py", "tests/numerics/test_loss.py"), slow="full_vocabulary or memory"
+        ("tests/numerics/test_logprobs.py", "tests/numerics/test_loss.py"), left_out="full_vocabulary"
     ),
     "harness/evaluation/journal.py": Target(("tests/evaluation/test_journal.py",)),
     "harness/results/variance.py": Target(
-        ("tests/results/test_variance.py", "tests/results/test_statistics.py"), slow="coverage or size"
+        ("tests/results/test_variance.py", "tests/results/test_statistics.py"), left_out="coverage or size"
     ),
-    "harness/results/statistics.py": Target(("tests/results/test_statistics.py",), slow="coverage or size"),
+    "harness/results/statistics.py": Target(("tests/results/test_statistics.py",), left_out="coverage or size"),
     "harness/rollout/hf.py": Target(("tests/rollout/test_hf.py",), sample=160),
 }
 
@@ -154,8 +154,10 @@ def cpu_limit(path: str, tests: Sequence[str]) -> int:
     return max(LEAST_LIMIT_S, math.ceil(SLOWER * (usage.ru_utime + usage.ru_stime)))
 
 
-def run_mutants(path: str, mutants: Sequence[Mutant], tests: Sequence[str], jobs: int) -> dict[str, str]:
+def run_mutants(path: str, mutants: Sequence[Mutant], jobs: int) -> dict[str, str]:
     """The outcome of every mutant by its name: `killed` by a test that fails, `stopped` at a limit, or `survived`."""
+    target = TARGETS[path]
+    tests = [*target.tests, *(["-k", f"not ({target.left_out})"] if target.left_out else [])]
     limit = cpu_limit(path, tests)
     waiting, running, outcomes = list(reversed(mutants)), {}, {}
     while waiting or running:
@@ -172,16 +174,6 @@ def run_mutants(path: str, mutants: Sequence[Mutant], tests: Sequence[str], jobs
                 os.killpg(pid, signal.SIGKILL)
         time.sleep(0.01)
     return {mutant.name: outcomes[mutant.name] for mutant in mutants}
-
-
-def measure(path: str, mutants: Sequence[Mutant], jobs: int) -> dict[str, str]:
-    """The outcome of every mutant by its name; the slow tests meet only those that the quick ones let through."""
-    target = TARGETS[path]
-    outcomes = run_mutants(
-        path, mutants, [*target.tests, *(["-k", f"not ({target.slow})"] if target.slow else [])], jobs
-    )
-    left = [mutant for mutant in mutants if outcomes[mutant.name] == "survived"]
-    return outcomes | (run_mutants(path, left, [*target.tests, "-k", target.slow], jobs) if target.slow else {})
 
 
 def chosen(path: str) -> tuple[list[Mutant], int]:
@@ -273,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.survivors:
                 before = json.loads(file_of(path).read_text(encoding="utf-8"))["outcomes"]
                 mutants = [mutant for mutant in mutants if before.get(mutant.name) != "killed"]
-            outcomes = {**before, **measure(path, mutants, options.jobs)}
+            outcomes = {**before, **run_mutants(path, mutants, options.jobs)}
             known = {mutant.name for mutant in chosen(path)[0]}
             write_json(file_of(path), {"mutants": count, "outcomes": {k: v for k, v in outcomes.items() if k in known}})
             print(f"{path}: {dict(Counter(outcomes.values()))} of {count}", flush=True)
