@@ -25,7 +25,7 @@ _STDERR_TAIL = 4000
 _CHUNK = 1 << 16
 _START_LIMIT_S = 30.0  # for the confinement to stand, on however busy a machine
 _LAST_WORDS_S = 2.0  # for pipes to run dry and for the group to vanish after the end
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_USED = re.compile(rb"^Vm(?:RSS|PTE):\s+([0-9]+) kB", re.MULTILINE)  # in the status of a process
 
 
 class LaunchError(RuntimeError):
@@ -46,7 +46,7 @@ def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: 
             start_new_session=True,
         )
     with watched(process.pid):
-        launch.release()
+        launch.release(process.pid)
         run = _Run(process, launch, program.limits, watch)
         try:
             reason = run.follow(abort)
@@ -201,23 +201,34 @@ class _Run:
 
     def _excess(self) -> Reason | None:
         """What all processes together use too much of. Pages that they share count once for each."""
-        resident, tasks = _usage(self.first_inside or self._process.pid)
-        if resident > self._limits.memory_bytes:
+        used, tasks = _usage(self.first_inside or self._process.pid)
+        if used > self._limits.memory_bytes:
             return "memory"
+        if self.first_inside is not None and _files(self.first_inside) > self._limits.files:
+            return "files"
         return "processes" if tasks > 2 * self._limits.processes else None
 
 
+def _files(inside: int) -> int:
+    """How many files and folders there are in the temporary folder that a process sees; 0 where it has none."""
+    try:
+        folder = os.statvfs(f"/proc/{inside}/root/tmp")
+    except OSError:  # it has ended
+        return 0
+    return folder.f_files - folder.f_ffree
+
+
 def _usage(root: int) -> tuple[int, int]:
-    """Resident bytes and number of tasks of a process and all its descendants."""
-    resident = tasks = 0
+    """Bytes of resident memory and page tables, and number of tasks, of a process and all its descendants."""
+    used = tasks = 0
     pending = [root]
     while pending:
         process = pending.pop()
         with suppress(OSError, ValueError, IndexError):  # it may end meanwhile
-            with open(f"/proc/{process}/statm", "rb") as statm:
-                resident += int(statm.read().split()[1]) * _PAGE
+            with open(f"/proc/{process}/status", "rb") as status:
+                used += sum(int(kilobytes) << 10 for kilobytes in _USED.findall(status.read()))
             for task in os.listdir(f"/proc/{process}/task"):
                 tasks += 1
                 with suppress(OSError), open(f"/proc/{process}/task/{task}/children", "rb") as children:
                     pending += [int(child) for child in children.read().split()]
-    return resident, tasks
+    return used, tasks
