@@ -13,12 +13,25 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from harness.sandbox.confinement import Launch, memory_file
 from harness.sandbox.program import Limits, Outcome, Program, Reason
 from harness.sandbox.watchdog import watched
 
-Watch = Callable[[bytes], bool]  # gets stdout piece by piece; returns whether the program shall go on
+
+class Pending(Protocol):
+    """What a watch waits for before it can say whether the program shall go on."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable then. It must: nothing else ends the wait but an end of the program."""
+        ...
+
+
+# Gets stdout piece by piece, and nothing ten times a second; returns whether the program shall go on. What takes long
+# has no place in it: meanwhile nobody looks at what the program uses. Such a watch returns what it waits for; no output
+# is read until that is there, and then the watch is called again, with nothing.
+Watch = Callable[[bytes], bool | Pending]
 
 _POLL_S = 0.1  # between looks at what the program uses
 _STDERR_TAIL = 4000
@@ -74,9 +87,11 @@ class _Run:
         self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
         self._stderr = bytearray()
         self._stderr_bytes = 0
+        self._awaited: Pending | None = None  # by the watch
         self._deadline = time.monotonic() + _START_LIMIT_S
         assert process.stdout and process.stderr
-        self._streams = {process.stdout.fileno(): self._take_stdout, process.stderr.fileno(): self._take_stderr}
+        self._stdout = process.stdout.fileno()
+        self._streams = {self._stdout: self._take_stdout, process.stderr.fileno(): self._take_stderr}
         self._exit = os.pidfd_open(process.pid)
         self._last: int | None = None  # pidfd of first_inside
         self._selector = selectors.DefaultSelector()
@@ -104,18 +119,17 @@ class _Run:
                 return "stopped"
             if now >= next_look:
                 next_look = now + _POLL_S
-                if reason := self._excess():
+                if reason := self._excess() or self._remind():
                     return reason
             for key, _ in self._selector.select(max(min(next_look, self._deadline) - now, 0)):
                 if key.fd == self._launch.info_read:
                     self._read_info()
                 elif key.fileobj is self._launch.lifeline:
                     self._let_start()
-                elif key.fd in self._streams:
-                    if reason := self._read(key.fd):
-                        return reason
-                else:
-                    return self._drain() or "exited"
+                elif key.fd == self._exit:
+                    return self._drain(abort) or "exited"
+                elif reason := self._take(key):
+                    return reason
 
     def end(self) -> None:
         """Kills what is left and waits until it is gone: the first process inside is the last to go."""
@@ -135,19 +149,46 @@ class _Run:
             if stream:
                 stream.close()
 
-    def _drain(self) -> Reason | None:
+    def _drain(self, abort: threading.Event) -> Reason | None:
         """Reads what was written before the end. Whoever still holds the pipes is killed, unread."""
         deadline = time.monotonic() + _LAST_WORDS_S
         self._read_info()
         for other in (self._exit, self._launch.info_read, self._launch.lifeline):
             if other is not None:
                 self._forget(other)
-        while self._selector.get_map() and time.monotonic() < deadline:
-            ready = self._selector.select(max(deadline - time.monotonic(), 0))
-            for key, _ in ready:
-                if reason := self._read(key.fd):
+        while self._selector.get_map() and (self._awaited or time.monotonic() < deadline):
+            if abort.is_set():
+                return "stopped"
+            if self._awaited:
+                deadline = time.monotonic() + _LAST_WORDS_S
+            for key, _ in self._selector.select(_POLL_S if self._awaited else max(deadline - time.monotonic(), 0)):
+                if reason := self._take(key):
                     return reason
         return None
+
+    def _take(self, key: selectors.SelectorKey) -> Reason | None:
+        """Takes what a stream gives, or what the watch has waited for."""
+        if key.fileobj is not self._awaited:
+            return self._read(key.fd)
+        self._forget(key.fd)
+        self._awaited = None
+        self._selector.register(self._stdout, selectors.EVENT_READ)
+        return self._ask(b"")
+
+    def _ask(self, data: bytes) -> Reason | None:
+        """Shows the watch some output. If it has to wait, the output is left unread, which holds the program up."""
+        assert self._watch is not None
+        answer = self._watch(data)
+        if isinstance(answer, bool):
+            return None if answer else "stopped"
+        self._awaited = answer
+        self._forget(self._stdout)
+        self._selector.register(answer, selectors.EVENT_READ)
+        return None
+
+    def _remind(self) -> Reason | None:
+        """Lets the watch have its say where nothing is written."""
+        return None if self._watch is None or self._awaited else self._ask(b"")
 
     def _read(self, descriptor: int) -> Reason | None:
         data = os.read(descriptor, _CHUNK)
@@ -158,7 +199,7 @@ class _Run:
 
     def _take_stdout(self, data: bytes) -> Reason | None:
         if self._watch is not None:
-            return None if self._watch(data) else "stopped"
+            return self._ask(data)
         room = self._limits.output_bytes - len(self.stdout)
         self.stdout += data[:room]
         return "output" if len(data) > room else None
