@@ -77,7 +77,8 @@ class Launch:
     command: tuple[str, ...]
     descriptors: tuple[int, ...]
     environment: dict[str, str]
-    release: Callable[[int], None] = lambda pid: None  # to be told the process: before that, it does nothing
+    release: Callable[[], None] = lambda: None  # to be called once the process is known: before, it does nothing
+    join: Callable[[int], None] = lambda pid: None  # puts a process under a count of the kernel
     info_read: int | None = None  # bubblewrap reports the first process inside here
     lifeline: socket.socket | None = None  # the program's start waits here for our word
     folder: str | None = None  # where it starts
@@ -152,17 +153,12 @@ class Bubblewrap:
             stack.enter_context(theirs)
             inherited.append(theirs.fileno())
             join = stack.enter_context(memory_group(program.limits.memory_bytes + program.limits.disk_bytes))
-            listed, give = stack.enter_context(_held_back(b"\0".join(argument.encode() for argument in arguments)))
+            listed, release = stack.enter_context(_held_back(b"\0".join(argument.encode() for argument in arguments)))
             inherited.append(listed)
-
-            def release(pid: int) -> None:
-                join(pid)
-                give()
-
             inside = [*self._drop_privileges(slot), *_rlimits(program, self.as_root), _inner_python(), *_PYTHON_FLAGS]
             start = ["-c", _START, str(theirs.fileno()), f"{BOX}/{SCRIPT}"]
             command = (_tool("bwrap"), "--args", str(listed), "--", *inside, *start)
-            yield Launch(command, tuple(inherited), {}, release, info_read, ours)
+            yield Launch(command, tuple(inherited), {}, release, join, info_read, ours)
 
     def _namespaces(self) -> list[str]:
         shared = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]

@@ -30,24 +30,27 @@ _numbers = itertools.count()
 
 @contextmanager
 def memory_group(limit_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A group with this limit, while this lasts.
+    """A group with this limit, while this lasts; made when it is needed.
 
-    Gives the function that moves a process into it; what the process starts is in it from the beginning. Where there
-    are no groups, the function does nothing.
+    Gives the function that moves a process into it; what the process starts afterwards is in it from the beginning.
+    Where there are no groups, the function does nothing. A move takes some milliseconds, in which the kernel waits for
+    all processors.
     """
-    made = _make(limit_bytes)
-    if made is None:
-        yield lambda pid: None
-        return
+    made: list[Path | None] = []
 
     def join(pid: int) -> None:
-        with suppress(OSError):
-            (made / "cgroup.procs").write_text(str(pid))
+        if not made:
+            made.append(_make(limit_bytes))
+        if (group := made[0]) is not None:
+            with suppress(OSError):  # the process may have ended
+                (group / "cgroup.procs").write_text(str(pid))
 
     try:
         yield join
     finally:
-        _remove(made)
+        for group in made:
+            if group is not None:
+                _remove(group)
 
 
 def _make(limit_bytes: int) -> Path | None:

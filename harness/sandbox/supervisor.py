@@ -34,6 +34,8 @@ class Pending(Protocol):
 Watch = Callable[[bytes], bool | Pending]
 
 _POLL_S = 0.1  # between looks at what the program uses
+_SHORT_S = 0.2  # a program that ends earlier is not worth the milliseconds that joining a group takes
+_PASSES = 3  # over its processes, to find those that were started meanwhile
 _STDERR_TAIL = 4000
 _CHUNK = 1 << 16
 _START_LIMIT_S = 30.0  # for the confinement to stand, on however busy a machine
@@ -59,7 +61,7 @@ def run_launch(launch: Launch, program: Program, abort: threading.Event, watch: 
             start_new_session=True,
         )
     with watched(process.pid):
-        launch.release(process.pid)
+        launch.release()
         run = _Run(process, launch, program.limits, watch)
         try:
             reason = run.follow(abort)
@@ -87,6 +89,7 @@ class _Run:
         self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
         self._stderr = bytearray()
         self._stderr_bytes = 0
+        self._counted = False  # by the kernel, in a group
         self._awaited: Pending | None = None  # by the watch
         self._deadline = time.monotonic() + _START_LIMIT_S
         assert process.stdout and process.stderr
@@ -242,12 +245,27 @@ class _Run:
 
     def _excess(self) -> Reason | None:
         """What all processes together use too much of. Pages that they share count once for each."""
-        used, tasks = _usage(self.first_inside or self._process.pid)
+        used, tasks, processes = _usage(self.first_inside or self._process.pid)
+        if not self._counted and self.started is not None and time.monotonic() >= self.started + _SHORT_S:
+            self._counted = True
+            self._count(processes)
         if used > self._limits.memory_bytes:
             return "memory"
         if self.first_inside is not None and _files(self.first_inside) > self._limits.files:
             return "files"
         return "processes" if tasks > 2 * self._limits.processes else None
+
+    def _count(self, processes: list[int]) -> None:
+        """Has the kernel count the memory of all processes; those that they start meanwhile too."""
+        if self.first_inside is None:
+            return
+        counted: set[int] = set()
+        for _ in range(_PASSES):
+            for process in processes:
+                self._launch.join(process)
+            counted.update(processes)
+            *_, processes = _usage(self.first_inside)
+            processes = [process for process in processes if process not in counted]
 
 
 def _files(inside: int) -> int:
@@ -259,12 +277,14 @@ def _files(inside: int) -> int:
     return folder.f_files - folder.f_ffree
 
 
-def _usage(root: int) -> tuple[int, int]:
-    """Bytes of resident memory and page tables, and number of tasks, of a process and all its descendants."""
+def _usage(root: int) -> tuple[int, int, list[int]]:
+    """Bytes of resident memory and page tables, number of tasks, and pids, of a process and all its descendants."""
     used = tasks = 0
+    processes = []
     pending = [root]
     while pending:
         process = pending.pop()
+        processes.append(process)
         with suppress(OSError, ValueError, IndexError):  # it may end meanwhile
             with open(f"/proc/{process}/status", "rb") as status:
                 used += sum(int(kilobytes) << 10 for kilobytes in _USED.findall(status.read()))
@@ -272,4 +292,4 @@ def _usage(root: int) -> tuple[int, int]:
                 tasks += 1
                 with suppress(OSError), open(f"/proc/{process}/task/{task}/children", "rb") as children:
                     pending += [int(child) for child in children.read().split()]
-    return used, tasks
+    return used, tasks, processes

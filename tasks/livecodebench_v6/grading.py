@@ -29,6 +29,7 @@ GRACE_S = 2.5
 START_S = 3.0  # allowed on top of the official limits for starting a sandbox and an interpreter
 PACKAGES = ("numpy", "scipy", "sympy", "mpmath", "networkx", "sortedcontainers")  # a program may import these
 MEMORY_BYTES = 4 << 30  # upstream names this size in a comment, and limits nothing
+PROCESSES = 32  # and threads; a program of a contest has one, a pool of threads some
 _ATTEMPTS = 3  # to start a runner, on a machine that may be short of memory for a moment
 
 _INSIDE = Path(__file__).parent / "inside"
@@ -143,7 +144,7 @@ def _runner(code: str, tests: Cases, mode: str, timeout_s: int) -> Program:
     if mode == "clean" and tests.fn_name is None:
         files |= {f"input-{number}": text.encode(errors="replace") for number, text in enumerate(tests.inputs)}
     wall_s = (timeout_s + 1) * len(tests.inputs) + 5 + START_S  # the official limit of the whole problem
-    limits = Limits(wall_s=wall_s, memory_bytes=MEMORY_BYTES)
+    limits = Limits(wall_s=wall_s, memory_bytes=MEMORY_BYTES, processes=PROCESSES)
     return Program(_source(f"{mode}.py").decode(), files=files, packages=PACKAGES, limits=limits)
 
 
