@@ -106,9 +106,10 @@ def close(value: Any, wanted: Any) -> bool:
     if isinstance(value, int) and isinstance(wanted, int):
         return value == wanted
     try:
-        return math.isclose(float(value), float(wanted), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    except (TypeError, ValueError, OverflowError):
+        number, other = float(value), float(wanted)
+    except OverflowError:
         return False
+    return math.isfinite(number) and math.isclose(number, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
 
 
 def same_value(value: Any, expected: Any, lenient: bool = False) -> bool:

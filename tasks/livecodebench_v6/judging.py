@@ -13,6 +13,7 @@ import os
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.sandbox.confinement import memory_file
 from tasks.livecodebench_v6.comparison import (
     AmbiguousError,
     IncomparableError,
@@ -117,31 +119,34 @@ class Judge:
         code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from tasks.livecodebench_v6 import judging; judging.serve()"
         command = [sys.executable, "-c", code]
         self.command = shlex.join(command)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # threads take address space
-            start_new_session=True,  # an interrupt from the keyboard is not for it; it ends with its input
-        )
+        self._questions, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # threads take address space
+                start_new_session=True,  # an interrupt from the keyboard is not for it; it ends with its input
+            )
 
     def fileno(self) -> int:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
     def ask(self, question: Question, timeout_s: float) -> None:
-        """Hands a question over. The answer has to be taken before the next one."""
+        """Hands a question over, as a file, which waits for nobody. The answer has to be taken before the next one."""
         details = {
             "expected": question.expected,
             "functional": question.functional,
             "lenient": question.lenient,
             "timeout_s": timeout_s,
         }
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it is dead, and its output at an end
-            self._process.stdin.write(json.dumps(details).encode() + b"\n" + question.message + b"\n")
-            self._process.stdin.flush()
+        with (
+            memory_file(json.dumps(details).encode() + b"\n" + question.message) as file,
+            suppress(OSError),  # it is dead, and its output at an end
+        ):
+            socket.send_fds(self._questions, [b"?"], [file])
 
     def answer(self) -> Judgement:
         """Its answer; without one it has died of the question, which is then answered with that: the judge is spent."""
@@ -162,10 +167,9 @@ class Judge:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(OSError):  # what could not be written is not missed
-                pipe.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._questions.close()
 
 
 class _Idle:
@@ -199,11 +203,13 @@ def serve() -> None:
     """In a judge: answers until the input ends. The end of the time is the kernel's to enforce, by an alarm."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    questions = socket.socket(fileno=sys.stdin.fileno())
     try:
-        while details := sys.stdin.buffer.readline():
-            given = json.loads(details)
+        while files := socket.recv_fds(questions, 1, 1)[1]:
+            with open(files[0], "rb") as file:
+                given, message = json.loads(file.readline()), file.read()
             signal.setitimer(signal.ITIMER_REAL, given.pop("timeout_s"))
-            judgement = judge(Question(sys.stdin.buffer.readline()[:-1], **given))
+            judgement = judge(Question(message, **given))
             signal.setitimer(signal.ITIMER_REAL, 0)
             print(json.dumps([judgement.results, judgement.alone]), flush=True)
     except MemoryError:

@@ -51,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", default=list(ATTACKS))
     sandbox = Sandbox.detect(allow_unsafe=False)
-    print("| goes for | program | mode | results | seconds | host loses, MiB |\n| --- | --- | --- | --- | ---: | ---: |")
+    print(
+        "| goes for | program | mode | results | seconds | host loses, MiB |\n| --- | --- | --- | --- | ---: | ---: |"
+    )
     for name in parser.parse_args().names:
         for mode in MODES:
             began = time.monotonic()

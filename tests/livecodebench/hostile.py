@@ -11,6 +11,14 @@ from typing import Any
 _C = "import ctypes, mmap, os, posix, signal, socket, sys, time\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 _FORK = _C + "for _ in range(7):\n    try:\n        if posix.fork() == 0: break\n    except OSError: pass\n"
 
+# 30 processes fill 256 MiB each, one after the other, and have next to none of it mapped in the end
+_OUT_OF_VIEW = (
+    "mmap.mmap(fd, 1 << 20)\nfor n in range(30):\n    if posix.fork() == 0:\n        time.sleep(0.1 * n)\n"
+    "        m = mmap.mmap(fd, 1 << 28)\n        for at in range(0, 1 << 28, 1 << 20):\n"
+    "            m[at : at + (1 << 20)] = b'x' * (1 << 20)\n            m.madvise(mmap.MADV_DONTNEED)\n"
+    "        time.sleep(9)\ntime.sleep(5)\nprint(1)\n"
+)
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -29,7 +37,9 @@ class Attack:
 
 def _dict(entries: int) -> str:
     return (
-        "class D(dict):\n    def items(self): return ((i * ((1 << 61) - 1), 0) for i in range(1, " + str(entries) + "))\n"
+        "class D(dict):\n    def items(self): return ((i * ((1 << 61) - 1), 0) for i in range(1, "
+        + str(entries)
+        + "))\n"
         "def f(x): return D()\n"
     )
 
@@ -57,7 +67,9 @@ ATTACKS = {
     "array_memory_short": Attack("comparison", _array(100_000, 100_000), functional=True),
     "ratio": Attack("comparison", _ratio(12_000_000), functional=True),
     "ratio_short": Attack("comparison", _ratio(1_500_000), functional=True),
-    "deep_list": Attack("comparison", "def f(x):\n    for _ in range(40_000): x = [x]\n    return x\n", functional=True),
+    "deep_list": Attack(
+        "comparison", "def f(x):\n    for _ in range(40_000): x = [x]\n    return x\n", functional=True
+    ),
     "many_lines": Attack("comparison", "print('\\n' * (15 << 20))"),
     "many_words": Attack("comparison", "print('1 ' * (7 << 20))"),
     "many_empty_lists": Attack("comparison", "def f(x): return [[]] * 4_000_000\n", functional=True),
@@ -83,26 +95,20 @@ ATTACKS = {
     ),
     "pipe_buffers": Attack(
         "buffers",
-        _FORK + "kept = []\nwhile True:\n    try:\n        a, b = posix.pipe(); posix.set_blocking(b, False); kept.append((a, b))\n"
+        _FORK
+        + "kept = []\nwhile True:\n    try:\n        a, b = posix.pipe(); posix.set_blocking(b, False); kept.append((a, b))\n"
         "        libc.fcntl(b, 1031, 1 << 20)\n        while True: posix.write(b, bytes(1 << 16))\n"
         "    except OSError: time.sleep(0.01)\n",
     ),
-    "shared_memory_out_of_view": Attack(
-        "shared memory",
-        _C + "mmap.mmap(-1, 1 << 20)\nfor n in range(30):\n    if posix.fork() == 0:\n        time.sleep(0.1 * n)\n        m = mmap.mmap(-1, 1 << 28)\n"
-        "        for at in range(0, 1 << 28, 1 << 20):\n            m[at : at + (1 << 20)] = b'x' * (1 << 20)\n"
-        "            m.madvise(mmap.MADV_DONTNEED)\n        time.sleep(9)\ntime.sleep(5)\nprint(1)\n",
-    ),
+    "shared_memory_out_of_view": Attack("shared memory", _C + "fd = -1\n" + _OUT_OF_VIEW),
     "shared_zeros_out_of_view": Attack(
-        "shared memory",
-        _C + "fd = posix.open('/dev/zero', posix.O_RDWR)\nmmap.mmap(fd, 1 << 20)\nfor n in range(30):\n    if posix.fork() == 0:\n"
-        "        time.sleep(0.1 * n)\n        m = mmap.mmap(fd, 1 << 28)\n"
-        "        for at in range(0, 1 << 28, 1 << 20):\n            m[at : at + (1 << 20)] = b'x' * (1 << 20)\n"
-        "            m.madvise(mmap.MADV_DONTNEED)\n        time.sleep(9)\ntime.sleep(5)\nprint(1)\n",
+        "shared memory", _C + "fd = posix.open('/dev/zero', posix.O_RDWR)\n" + _OUT_OF_VIEW
     ),
     "record_locks": Attack(
         "files",
-        "import fcntl\n" + _FORK + "files = [open(f'/tmp/{posix.getpid()}-{n}', 'w') for n in range(40)]\nat = 0\nwhile True:\n"
+        "import fcntl\n"
+        + _FORK
+        + "files = [open(f'/tmp/{posix.getpid()}-{n}', 'w') for n in range(40)]\nat = 0\nwhile True:\n"
         "    for file in files: fcntl.lockf(file, fcntl.LOCK_EX, 1, at)\n    at += 2\n",
     ),
     "watches": Attack(
@@ -118,7 +124,8 @@ ATTACKS = {
     ),
     "page_tables": Attack(
         "page tables",
-        _FORK + "kept = []\nwhile True:\n    try:\n        m = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        _FORK
+        + "kept = []\nwhile True:\n    try:\n        m = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
         "        for at in range(0, 1 << 30, 1 << 21): m[at]\n        kept.append(m)\n    except (OSError, ValueError): time.sleep(0.1)\n",
     ),
     # time

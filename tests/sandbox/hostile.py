@@ -69,13 +69,7 @@ HOSTILE = [
     Hostile("socket_pair", "import socket\nsocket.socketpair()\nprint(6)"),
     Hostile("unix_socket", "import socket\nsocket.socket(socket.AF_UNIX)\nprint(6)"),
     Hostile("shared_memory", "import mmap\nmmap.mmap(-1, 1 << 20)[0]\nprint(6)"),
-    Hostile(
-        "shared_memory_checked_flags",
-        "import mmap\nmmap.mmap(-1, 1 << 20, flags=3 | mmap.MAP_ANONYMOUS)[0]\nprint(6)",  # MAP_SHARED_VALIDATE
-    ),
-    Hostile(
-        "shared_zeros", "import mmap, os\nmmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 20)[0] = 1\nprint(6)"
-    ),
+    Hostile("shared_zeros", "import mmap, os\nmmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 20)[0] = 1\nprint(6)"),
     Hostile(
         "record_locks",
         "import fcntl\nwith open('/tmp/a', 'w') as f:\n    fcntl.lockf(f, fcntl.LOCK_EX, 1, 1)\nprint(6)",

@@ -101,7 +101,9 @@ def test_a_watch_may_wait_without_blinding_the_supervisor(sandbox: Sandbox):
     assert (outcome.reason, seen) == ("stopped", [b"first\n", b"last\n"])
     seen[:] = []
     limits = Limits(wall_s=20, memory_bytes=300 * MIB, processes=8)
-    hungry = "import os, time\nprint(1, flush=True)\nfor _ in range(2): os.fork()\nx = b'x' * (100 << 20)\ntime.sleep(60)"
+    hungry = (
+        "import os, time\nprint(1, flush=True)\nfor _ in range(2): os.fork()\nx = b'x' * (100 << 20)\ntime.sleep(60)"
+    )
 
     class Never:
         def fileno(self) -> int:
