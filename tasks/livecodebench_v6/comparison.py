@@ -88,17 +88,17 @@ def _close_words(line: str, wanted: str) -> bool:
 
 
 def _close_texts(word: str, wanted: str) -> bool:
-    """Whether both are numbers, and close, or equal if both are written as integers."""
+    """Whether both are numbers, and close, or equal if both are integers: 1000000 is not 1000001, however close."""
     try:
-        return close(_number(word), _number(wanted))
+        if _is_integer(word) and _is_integer(wanted):
+            return Decimal(word) == Decimal(wanted)
+        return close(float(word), float(wanted))
     except (ValueError, InvalidOperation):
         return False
 
 
-def _number(word: str) -> int | float:
-    """An integer stays one: 1000000 is not 1000001, however close."""
-    value = float(word)
-    return int(Decimal(word)) if word.lstrip("+-").isdecimal() else value
+def _is_integer(word: str) -> bool:
+    return word.lstrip("+-").isdecimal()
 
 
 def close(value: Any, wanted: Any) -> bool:

@@ -117,7 +117,7 @@ class Judge:
 
     def __init__(self) -> None:
         code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from tasks.livecodebench_v6 import judging; judging.serve()"
-        command = [sys.executable, "-c", code]
+        command = [sys.executable, "-P", "-c", code]
         self.command = shlex.join(command)
         self._questions, theirs = socket.socketpair()
         with theirs:
