@@ -35,7 +35,8 @@ _GROUPS = re.compile(
 )  # what opens or closes a group, and escapes
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([+-]?[0-9][0-9.,]*)")  # TeX without braces
-_SPECIAL_TOKENS = re.compile(r"(?:\s*(?:<\|[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|</s>|<eos>|<end_of_turn>))+\s*$")
+_SPECIAL_TOKEN = re.compile(r"(?:<\|[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|</s>|<eos>|<end_of_turn>)\Z")
+_SPECIAL_TOKEN_CHARS = 44  # of the longest
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")  # how GSM8K writes its golds
 _ANSWER_WORD = re.compile(r"\banswer\b", re.I)
 _ANSWER = re.compile(r"\banswer\b(?P<between>[^\n.=]{0,60}?)(?:\bis\b|\bare\b|:|=)[ \t]*:?(?P<value>[^\n]+)", re.I)
@@ -46,6 +47,7 @@ _DISPLAY_AT_END = re.compile(r"(?:\$\$|\\\[)\s*\n(?P<value>[^$\[\]\n]{1,200})\n\
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _ENDS_WITH = re.compile(r"(?:\b(?:is|are|gives?|equals?|get|obtain|yields?)\b|=)\s*(?P<value>[^=]+)$", re.I)
 _MAX_STATED_CHARS = 200  # of a final answer without a box; longer is prose
+_MAX_VALUE_CHARS = 10 * _MAX_STATED_CHARS  # looked at: patterns that begin with blanks take quadratic time in them
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def last_boxed(text: str) -> str | None:
 
 def stated_answer(text: str) -> str | None:
     """A final answer without a box: after "####", after "answer is" or "Answer:", or the value that the last line ends in."""
-    text = _SPECIAL_TOKENS.sub("", text).strip()
+    text = _without_special_tokens(text).strip()
     if hashes := _HASHES.findall(text):
         return _value(hashes[-1])
     for word in reversed(list(_ANSWER_WORD.finditer(text))):  # from the last one: a line may state several
@@ -208,9 +210,21 @@ def stated_answer(text: str) -> str | None:
     return number_in_prose(plain(line))
 
 
+def _without_special_tokens(text: str) -> str:
+    """Without those at its end, found from there: a response may hold a million blanks in a row."""
+    end = len(text)
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        token = _SPECIAL_TOKEN.search(text, max(0, end - _SPECIAL_TOKEN_CHARS), end)
+        if token is None:
+            return text[:end]
+        end = token.start()
+
+
 def _value(rest_of_line: str) -> str | None:
     """The value at the beginning of what follows "the answer is"."""
-    rest = _HOPE.sub("", rest_of_line.replace("**", "")).strip().strip("*_ ")
+    rest = _HOPE.sub("", rest_of_line[:_MAX_VALUE_CHARS].replace("**", "")).strip().strip("*_ ")
     span = _MATH_SPAN.match(rest)
     if span:
         return next(group for group in span.groups() if group).strip()

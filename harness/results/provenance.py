@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from harness.files import ROOT
+from harness.sandbox.packages import installed_versions
 
 PACKAGES = ("torch", "transformers", "accelerate", "lm-eval", "datasets", "hydra-core", "numpy")
 SOURCES = ("harness", "baselines", "tasks", "conf", "pyproject.toml")  # of the checkout: what makes numbers
@@ -27,7 +28,9 @@ def collect_provenance(device: str) -> dict[str, Any]:
     """Commit and dirty flag, package versions and hardware of this process."""
     return {
         **_git_state(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | _engine_versions(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | installed_versions()  # what programs under test may import
+        | _engine_versions(),
         "python": platform.python_version(),
         "hardware": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
         "cores": os.cpu_count(),

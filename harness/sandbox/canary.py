@@ -14,7 +14,7 @@ _LIMITS = Limits(wall_s=20, memory_bytes=256 * MIB, processes=12, file_bytes=MIB
 
 # Every line of its output is one thing that it could do and should not be able to.
 _CODE = """
-import json, os, signal, socket, sys, time
+import json, mmap, os, signal, socket, sys, time
 known = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.json")))
 found = []
 
@@ -54,6 +54,8 @@ tries("see other processes", lambda: any(int(p) > 100 for p in os.listdir("/proc
 tries("exceed the limit on memory", lambda: bytearray(2 * known["memory"]))
 tries("exceed the limit on a file", lambda: open("/tmp/big", "wb").write(bytes(2 * known["file_bytes"])))
 tries("exceed the limit on its folder", fill)
+tries("keep memory that no limit counts", lambda: mmap.mmap(-1, mmap.PAGESIZE))
+tries("fill the buffers of sockets", socket.socketpair)
 tries("exceed the limit on processes", fork)
 print(json.dumps(found))
 """

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.sandbox.memory_group import memory_group
 from harness.sandbox.program import SCRIPT, Program
 from harness.sandbox.seccomp import seccomp_filter
 
@@ -57,6 +58,15 @@ del sys.argv[:2], lifeline, os, sys
 exec(compile(open(__file__, "rb").read(), __file__, "exec", dont_inherit=True))
 """
 _PYTHON_FLAGS = ("-s", "-P", "-B")  # nothing is imported from a home folder or the program's own, nothing is cached
+# no /dev/zero (its shared mappings are memory that nobody counts) and no terminals (they have buffers)
+_DEVICES = ("null", "random", "urandom")
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+_PENDING_SIGNALS = 256  # queued, and timers; every one is memory of the kernel
 _SLOTS = 1024  # user ids that one process of the harness may use at a time
 
 
@@ -68,6 +78,7 @@ class Launch:
     descriptors: tuple[int, ...]
     environment: dict[str, str]
     release: Callable[[], None] = lambda: None  # to be called once the process is known: before, it does nothing
+    join: Callable[[int], None] = lambda pid: None  # puts a process under a count of the kernel
     info_read: int | None = None  # bubblewrap reports the first process inside here
     lifeline: socket.socket | None = None  # the program's start waits here for our word
     folder: str | None = None  # where it starts
@@ -129,7 +140,7 @@ class Bubblewrap:
             for name, content in {SCRIPT: program.code.encode(errors="replace"), **program.files}.items():
                 arguments += ["--perms", "0444", "--file", inherit(content), f"{BOX}/{name}"]
             arguments += ["--perms", "1777", "--size", str(program.limits.disk_bytes), "--tmpfs", "/tmp"]
-            arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+            arguments += ["--remount-ro", "/", "--chdir", "/tmp"]
             if rules := seccomp_filter():
                 arguments += ["--seccomp", inherit(rules)]
             info_read, info_write = os.pipe()
@@ -141,12 +152,13 @@ class Bubblewrap:
             stack.enter_context(ours)
             stack.enter_context(theirs)
             inherited.append(theirs.fileno())
+            join = stack.enter_context(memory_group(program.limits.memory_bytes + program.limits.disk_bytes))
             listed, release = stack.enter_context(_held_back(b"\0".join(argument.encode() for argument in arguments)))
             inherited.append(listed)
             inside = [*self._drop_privileges(slot), *_rlimits(program, self.as_root), _inner_python(), *_PYTHON_FLAGS]
             start = ["-c", _START, str(theirs.fileno()), f"{BOX}/{SCRIPT}"]
             command = (_tool("bwrap"), "--args", str(listed), "--", *inside, *start)
-            yield Launch(command, tuple(inherited), {}, release, info_read, ours)
+            yield Launch(command, tuple(inherited), {}, release, join, info_read, ours)
 
     def _namespaces(self) -> list[str]:
         shared = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
@@ -228,7 +240,11 @@ def _held_back(content: bytes) -> Iterator[tuple[int, Callable[[], None]]]:
 @functools.lru_cache
 def _system_mounts() -> tuple[str, ...]:
     """The interpreter and the libraries it needs. Nothing of /etc, /home, /root, /var or a mounted volume."""
-    mounts: list[str] = ["--proc", "/proc", "--dev", "/dev"]
+    mounts: list[str] = ["--proc", "/proc", "--perms", "0755", "--dir", "/dev"]
+    for device in _DEVICES:
+        mounts += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    for name, target in _DEVICE_LINKS.items():
+        mounts += ["--symlink", target, f"/dev/{name}"]
     for folder in ("/usr", "/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
             mounts += ["--symlink", os.readlink(folder), folder]
@@ -246,14 +262,17 @@ def _system_mounts() -> tuple[str, ...]:
 
 @functools.lru_cache
 def _package_mounts(packages: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders of installed packages, with the compiled libraries that wheels keep beside them."""
+    """The folders or files of installed packages, with the compiled libraries that wheels keep beside them."""
     mounts = ["--perms", "0755", "--dir", PACKAGES]
     for package in packages:
         spec = importlib.util.find_spec(package)
-        for location in (spec.submodule_search_locations or []) if spec else []:
-            for folder in (Path(location), Path(location).with_name(f"{package}.libs")):
-                if folder.is_dir():
-                    mounts += ["--ro-bind", str(folder.resolve()), f"{PACKAGES}/{folder.name}"]
+        if spec is None:
+            continue
+        locations = spec.submodule_search_locations or ([spec.origin] if spec.origin else [])
+        for location in map(Path, locations):
+            for path in (location, location.with_name(f"{package}.libs")):
+                if path.exists():
+                    mounts += ["--ro-bind", str(path.resolve()), f"{PACKAGES}/{path.name}"]
     return tuple(mounts)
 
 
@@ -267,7 +286,7 @@ def _rlimits(program: Program, count_processes: bool) -> list[str]:
         "--core=0",
     ]
     if count_processes or _processes_counted_by_namespace():
-        options.append(f"--nproc={limits.processes}")
+        options += [f"--nproc={limits.processes}", f"--sigpending={_PENDING_SIGNALS}"]
     return [_tool("prlimit"), *options, "--"]
 
 

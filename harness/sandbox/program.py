@@ -8,7 +8,7 @@ from typing import Literal
 
 MIB = 1 << 20
 
-Reason = Literal["exited", "wall", "memory", "processes", "output", "stopped"]
+Reason = Literal["exited", "wall", "memory", "processes", "files", "output", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Limits:
 
     wall_s: float = 10.0
     cpu_s: int | None = None  # per process; None: wall_s, rounded up
-    memory_bytes: int = 1024 * MIB  # address space of each process, and resident memory of all together
+    memory_bytes: int = 1024 * MIB  # address space of each process; resident memory and page tables of all together
     processes: int = 64  # processes and threads together
     output_bytes: int = 16 * MIB  # of stdout, and of stderr
     file_bytes: int = 16 * MIB  # of any file that it writes
     disk_bytes: int = 64 * MIB  # of its private temporary folder
+    files: int = 4096  # in that folder, folders included
     open_files: int = 64  # per process
 
     def __post_init__(self) -> None:

@@ -13,19 +13,34 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from harness.sandbox.confinement import Launch, memory_file
 from harness.sandbox.program import Limits, Outcome, Program, Reason
 from harness.sandbox.watchdog import watched
 
-Watch = Callable[[bytes], bool]  # gets stdout piece by piece; returns whether the program shall go on
+
+class Pending(Protocol):
+    """What a watch waits for before it can say whether the program shall go on."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable then. It must: nothing else ends the wait but an end of the program."""
+        ...
+
+
+# Gets stdout piece by piece, and nothing ten times a second; returns whether the program shall go on. What takes long
+# has no place in it: meanwhile nobody looks at what the program uses. Such a watch returns what it waits for; no output
+# is read until that is there, and then the watch is called again, with nothing.
+Watch = Callable[[bytes], bool | Pending]
 
 _POLL_S = 0.1  # between looks at what the program uses
+_SHORT_S = 0.2  # a program that ends earlier is not worth the milliseconds that joining a group takes
+_PASSES = 3  # over its processes, to find those that were started meanwhile
 _STDERR_TAIL = 4000
 _CHUNK = 1 << 16
 _START_LIMIT_S = 30.0  # for the confinement to stand, on however busy a machine
 _LAST_WORDS_S = 2.0  # for pipes to run dry and for the group to vanish after the end
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_USED = re.compile(rb"^Vm(?:RSS|PTE):\s+([0-9]+) kB", re.MULTILINE)  # in the status of a process
 
 
 class LaunchError(RuntimeError):
@@ -74,9 +89,12 @@ class _Run:
         self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
         self._stderr = bytearray()
         self._stderr_bytes = 0
+        self._counted = False  # by the kernel, in a group
+        self._awaited: Pending | None = None  # by the watch
         self._deadline = time.monotonic() + _START_LIMIT_S
         assert process.stdout and process.stderr
-        self._streams = {process.stdout.fileno(): self._take_stdout, process.stderr.fileno(): self._take_stderr}
+        self._stdout = process.stdout.fileno()
+        self._streams = {self._stdout: self._take_stdout, process.stderr.fileno(): self._take_stderr}
         self._exit = os.pidfd_open(process.pid)
         self._last: int | None = None  # pidfd of first_inside
         self._selector = selectors.DefaultSelector()
@@ -104,18 +122,17 @@ class _Run:
                 return "stopped"
             if now >= next_look:
                 next_look = now + _POLL_S
-                if reason := self._excess():
+                if reason := self._excess() or self._remind():
                     return reason
             for key, _ in self._selector.select(max(min(next_look, self._deadline) - now, 0)):
                 if key.fd == self._launch.info_read:
                     self._read_info()
                 elif key.fileobj is self._launch.lifeline:
                     self._let_start()
-                elif key.fd in self._streams:
-                    if reason := self._read(key.fd):
-                        return reason
-                else:
-                    return self._drain() or "exited"
+                elif key.fd == self._exit:
+                    return self._drain(abort) or "exited"
+                elif reason := self._take(key):
+                    return reason
 
     def end(self) -> None:
         """Kills what is left and waits until it is gone: the first process inside is the last to go."""
@@ -135,19 +152,46 @@ class _Run:
             if stream:
                 stream.close()
 
-    def _drain(self) -> Reason | None:
+    def _drain(self, abort: threading.Event) -> Reason | None:
         """Reads what was written before the end. Whoever still holds the pipes is killed, unread."""
         deadline = time.monotonic() + _LAST_WORDS_S
         self._read_info()
         for other in (self._exit, self._launch.info_read, self._launch.lifeline):
             if other is not None:
                 self._forget(other)
-        while self._selector.get_map() and time.monotonic() < deadline:
-            ready = self._selector.select(max(deadline - time.monotonic(), 0))
-            for key, _ in ready:
-                if reason := self._read(key.fd):
+        while self._selector.get_map() and (self._awaited or time.monotonic() < deadline):
+            if abort.is_set():
+                return "stopped"
+            if self._awaited:
+                deadline = time.monotonic() + _LAST_WORDS_S
+            for key, _ in self._selector.select(_POLL_S if self._awaited else max(deadline - time.monotonic(), 0)):
+                if reason := self._take(key):
                     return reason
         return None
+
+    def _take(self, key: selectors.SelectorKey) -> Reason | None:
+        """Takes what a stream gives, or what the watch has waited for."""
+        if key.fileobj is not self._awaited:
+            return self._read(key.fd)
+        self._forget(key.fd)
+        self._awaited = None
+        self._selector.register(self._stdout, selectors.EVENT_READ)
+        return self._ask(b"")
+
+    def _ask(self, data: bytes) -> Reason | None:
+        """Shows the watch some output. If it has to wait, the output is left unread, which holds the program up."""
+        assert self._watch is not None
+        answer = self._watch(data)
+        if isinstance(answer, bool):
+            return None if answer else "stopped"
+        self._awaited = answer
+        self._forget(self._stdout)
+        self._selector.register(answer, selectors.EVENT_READ)
+        return None
+
+    def _remind(self) -> Reason | None:
+        """Lets the watch have its say where nothing is written."""
+        return None if self._watch is None or self._awaited else self._ask(b"")
 
     def _read(self, descriptor: int) -> Reason | None:
         data = os.read(descriptor, _CHUNK)
@@ -158,7 +202,7 @@ class _Run:
 
     def _take_stdout(self, data: bytes) -> Reason | None:
         if self._watch is not None:
-            return None if self._watch(data) else "stopped"
+            return self._ask(data)
         room = self._limits.output_bytes - len(self.stdout)
         self.stdout += data[:room]
         return "output" if len(data) > room else None
@@ -201,23 +245,51 @@ class _Run:
 
     def _excess(self) -> Reason | None:
         """What all processes together use too much of. Pages that they share count once for each."""
-        resident, tasks = _usage(self.first_inside or self._process.pid)
-        if resident > self._limits.memory_bytes:
+        used, tasks, processes = _usage(self.first_inside or self._process.pid)
+        if not self._counted and self.started is not None and time.monotonic() >= self.started + _SHORT_S:
+            self._counted = True
+            self._count(processes)
+        if used > self._limits.memory_bytes:
             return "memory"
+        if self.first_inside is not None and _files(self.first_inside) > self._limits.files:
+            return "files"
         return "processes" if tasks > 2 * self._limits.processes else None
 
+    def _count(self, processes: list[int]) -> None:
+        """Has the kernel count the memory of all processes; those that they start meanwhile too."""
+        if self.first_inside is None:
+            return
+        counted: set[int] = set()
+        for _ in range(_PASSES):
+            for process in processes:
+                self._launch.join(process)
+            counted.update(processes)
+            *_, processes = _usage(self.first_inside)
+            processes = [process for process in processes if process not in counted]
 
-def _usage(root: int) -> tuple[int, int]:
-    """Resident bytes and number of tasks of a process and all its descendants."""
-    resident = tasks = 0
+
+def _files(inside: int) -> int:
+    """How many files and folders there are in the temporary folder that a process sees; 0 where it has none."""
+    try:
+        folder = os.statvfs(f"/proc/{inside}/root/tmp")
+    except OSError:  # it has ended
+        return 0
+    return folder.f_files - folder.f_ffree
+
+
+def _usage(root: int) -> tuple[int, int, list[int]]:
+    """Bytes of resident memory and page tables, number of tasks, and pids, of a process and all its descendants."""
+    used = tasks = 0
+    processes = []
     pending = [root]
     while pending:
         process = pending.pop()
+        processes.append(process)
         with suppress(OSError, ValueError, IndexError):  # it may end meanwhile
-            with open(f"/proc/{process}/statm", "rb") as statm:
-                resident += int(statm.read().split()[1]) * _PAGE
+            with open(f"/proc/{process}/status", "rb") as status:
+                used += sum(int(kilobytes) << 10 for kilobytes in _USED.findall(status.read()))
             for task in os.listdir(f"/proc/{process}/task"):
                 tasks += 1
                 with suppress(OSError), open(f"/proc/{process}/task/{task}/children", "rb") as children:
                     pending += [int(child) for child in children.read().split()]
-    return resident, tasks
+    return used, tasks, processes

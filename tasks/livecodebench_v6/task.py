@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.sandbox import Sandbox
+from harness.sandbox.packages import require_packages
 from tasks.data import as_splits
 from tasks.livecodebench_v6.grading import MODES, TIMEOUT_S, Grade, grade_response
 from tasks.livecodebench_v6.problems import load_problems, load_tests
@@ -30,13 +31,15 @@ def load(
     Refuses here, before a model spends hours, where the responses could not be graded afterwards.
     """
     Sandbox.detect()
+    packages = ", ".join(f"{name} {version}" for name, version in require_packages().items())
     for name, value, known in (("mode", mode, MODES), ("prompt_style", prompt_style, STYLES)):
         if value not in known:
             raise UserError(f"livecodebench_v6: {name} must be one of {', '.join(known)}, not {value!r}.")
     rows = []
     for problem in load_problems(data_dir):
         system, user = prompt(problem["question"], problem["starter_code"], prompt_style)
-        rows.append({**problem, "system": system, "prompt": user, "mode": mode, "timeout_s": timeout_s})
+        how = {"mode": mode, "timeout_s": timeout_s, "packages": packages}  # part of the protocol hash
+        rows.append({**problem, "system": system, "prompt": user, **how})
     return as_splits(test=rows)
 
 

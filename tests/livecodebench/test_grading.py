@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.sandbox import Sandbox
+from harness.sandbox.packages import MODULES
 from tasks.livecodebench_v6.extraction import extract_code
 from tasks.livecodebench_v6.grading import grade_row
 
@@ -89,6 +90,47 @@ def test_programs_that_cheat_fail_and_disturb_nobody(mode: str, sandbox: Sandbox
     cheats = dict(zip(names, [*grades[:ends:2], *grades[ends:]], strict=True))
     assert not [name for name, grade in cheats.items() if grade["passed"]]
     assert [grade["results"] for grade in grades[1:ends:2]] == [[True, True]] * len(CHEATS)
+
+
+@BOTH_MODES
+def test_a_limit_of_ours_holds_where_the_alarm_is_off(mode: str, sandbox: Sandbox):
+    """Upstream passes these. A limit of 1 s and 2.5 s of grace: 4.5 s of work, in a test or in loading, are too much."""
+    work = "import signal, time\nsignal.alarm(0)\nuntil = time.time() + {}\nwhile time.time() < until: pass\n"
+    row = {"inputs": ["1"], "outputs": ["6"], "fn_name": None, "timeout_s": 1}
+    late = grade_row({**row, "code": work.format(4.5) + "print(6)"}, mode, sandbox)
+    assert late["results"] == ([-1] if mode == "official" else [-3])
+    loading = {**row, "fn_name": "f", "code": work.format(8) + "def f(x): return 6"}
+    assert not grade_row(loading, mode, sandbox)["passed"]
+    if mode == "official":  # within the grace it is upstream's verdict
+        assert grade_row({**row, "code": work.format(2) + "print(6)"}, mode, sandbox)["passed"]
+
+
+@BOTH_MODES
+def test_asyncio_works_without_sockets(mode: str, sandbox: Sandbox):
+    code = (
+        "import asyncio\nasync def one(n):\n    await asyncio.sleep(0.01)\n    return n\n"
+        "async def main():\n    loop = asyncio.get_running_loop()\n"
+        "    print(sum(await asyncio.gather(*map(one, range(4)))) if await loop.run_in_executor(None, int, '6') else 0)\n"
+        "asyncio.run(main())"
+    )
+    row = {"code": code, "inputs": ["1"], "outputs": ["6"], "fn_name": None, "timeout_s": 5}
+    assert grade_row(row, mode, sandbox)["passed"]
+
+
+@BOTH_MODES
+def test_the_declared_packages_can_be_imported(mode: str, sandbox: Sandbox):
+    code = "\n".join(f"import {module}" for module in MODULES) + "\nprint(pandas.DataFrame({'a': [1, 2, 3]}).a.sum())"
+    row = {"code": code, "inputs": [""], "outputs": ["6"], "fn_name": None, "timeout_s": 20}
+    assert grade_row(row, mode, sandbox)["passed"]
+
+
+def test_rounding_is_forgiven_in_clean_mode_only(sandbox: Sandbox):
+    rows = [
+        {"code": "print(0.1 + 0.2 + 1e-8)", "inputs": [""], "outputs": ["0.3"], "fn_name": None},
+        {"code": "def f(x): return [x + 0.2, 1]", "inputs": ["0.1"], "outputs": ["[0.3, 1]"], "fn_name": "f"},
+    ]
+    assert [grade_row(row, "official", sandbox)["results"] for row in rows] == [[-2], [False]]
+    assert all(grade_row(row, "clean", sandbox)["passed"] for row in rows)
 
 
 @BOTH_MODES

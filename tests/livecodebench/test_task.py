@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+import harness.sandbox.packages as packages_module
 from harness.errors import UserError
 from harness.sandbox import Sandbox
 from tasks.livecodebench_v6 import task as task_module
 from tasks.livecodebench_v6.prompts import prompt
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.livecodebench.hostile import ATTACKS
 from tests.scripted import ScriptedEngine
 
 MAX_LENGTH = 8192
@@ -48,6 +50,44 @@ def test_every_sample_is_graded_on_its_own(tokenizer, data_dir, solutions, sandb
     assert result.evaluation.correct == (1, 1, 1, 1, 1, 0)
     assert [item.correct for item in result.items] == [1, 0] * 3 + [0, 1] * 2 + [0, 0]
     assert result.metrics["avg_at_k"] == 5 / 12 and result.metrics["extracted"] == 10 / 12
+
+
+def test_no_answer_ends_an_evaluation(tokenizer, data_dir, solutions, sandbox):
+    """An attack a sample on one problem of its kind; all other answers are right, and count."""
+    problems = {True: "syn_1", False: "syn_a"}  # functional or not
+    attacks = [attack for name, attack in ATTACKS.items() if not name.endswith("_loading")]
+
+    def answer(request):
+        problem = request.prompt_id.split("/")[1]
+        attack = attacks[request.sample_index]
+        code = solutions[problem]
+        return fenced(f"{attack.code}\nadd = globals().get('f')" if problem == problems[attack.functional] else code)
+
+    result = run(ScriptedEngine(answer, tokenizer), tokenizer, data_dir, samples=len(attacks))
+    counts = dict(zip(("syn_a", "syn_b", "syn_c", "syn_1", "syn_2", "syn_3"), result.evaluation.correct, strict=True))
+    attacked = {problem: sum(problem == problems[attack.functional] for attack in attacks) for problem in counts}
+    assert counts == {problem: len(attacks) - attacked[problem] for problem in counts}
+
+
+def test_what_programs_may_import_is_part_of_the_protocol(tokenizer, data_dir, sandbox, monkeypatch):
+    installed = {"numpy": "2.4.6", "sympy": "1.14.0"}
+    monkeypatch.setattr(task_module, "require_packages", lambda: installed)
+    hashes = []
+    for version in ("1.14.0", "1.15.0", "1.14.0"):
+        installed["sympy"] = version
+        hashes.append(protocol_hashes(["livecodebench_v6"], tokenizer, data_dir=data_dir)["livecodebench_v6"])
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_a_missing_package_is_an_error_before_anything_is_generated(tokenizer, data_dir, sandbox, monkeypatch):
+    absent = packages_module.Package("no-such-package", "1.0", "no_such_package")
+    monkeypatch.setattr(packages_module, "PACKAGES", (*packages_module.PACKAGES, absent))
+    packages_module.installed_versions.cache_clear()
+    engine = ScriptedEngine(lambda request: "nothing", tokenizer)
+    with pytest.raises(UserError, match=r"no-such-package is not installed; run `pip install -e '\.\[code\]'`"):
+        run(engine, tokenizer, data_dir)
+    assert engine.requests == []
+    packages_module.installed_versions.cache_clear()
 
 
 def test_the_mode_is_part_of_the_protocol(tokenizer, data_dir, sandbox):

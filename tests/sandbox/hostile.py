@@ -59,6 +59,34 @@ HOSTILE = [
         "for n in range(1000):\n    with open(f'/tmp/{n}', 'wb') as f: f.write(bytes(1 << 20))\nprint(6)",
     ),
     Hostile("many_files", "n = 0\nwhile True: open(f'/tmp/{n}', 'w').close(); n += 1"),
+    # memory that no rlimit counts and that is nobody's resident memory
+    Hostile(
+        "extended_attributes",
+        "import os\nopen('/tmp/a', 'w').close()\nos.setxattr('/tmp/a', 'user.a', b'x' * 60000)\nprint(6)",
+    ),
+    Hostile("hard_links", "import os\nopen('/tmp/a', 'w').close()\nos.link('/tmp/a', '/tmp/b')\nprint(6)"),
+    Hostile("symbolic_links", "import os\nos.symlink('n' * 4000, '/tmp/a')\nprint(6)"),
+    Hostile("socket_pair", "import socket\nsocket.socketpair()\nprint(6)"),
+    Hostile("unix_socket", "import socket\nsocket.socket(socket.AF_UNIX)\nprint(6)"),
+    Hostile("shared_memory", "import mmap\nmmap.mmap(-1, 1 << 20)[0]\nprint(6)"),
+    Hostile("shared_zeros", "import mmap, os\nmmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 20)[0] = 1\nprint(6)"),
+    Hostile(
+        "record_locks",
+        "import fcntl\nwith open('/tmp/a', 'w') as f:\n    fcntl.lockf(f, fcntl.LOCK_EX, 1, 1)\nprint(6)",
+    ),
+    Hostile("watches", "import ctypes\nprint(6 if ctypes.CDLL(None).inotify_init1(0) >= 0 else '')"),
+    Hostile(
+        "pages_in_a_pipe",
+        "import os\na, b = os.pipe()\nwith open('/tmp/a', 'w+b') as f:\n    f.write(bytes(4096)); f.flush()\n"
+        "    os.splice(f.fileno(), b, 4096, offset_src=0)\nprint(6)",
+    ),
+    Hostile("larger_pipe", "import fcntl, os\nfcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1 << 20)\nprint(6)"),
+    Hostile("terminals", "import os\nos.openpty()\nprint(6)"),
+    Hostile(
+        "queued_signals",
+        "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {34})\nimport ctypes\nc = ctypes.CDLL(None)\n"
+        "n = sum(c.sigqueue(os.getpid(), 34, 0) == 0 for _ in range(5000))\nprint(6 if n == 5000 else n)",
+    ),
     Hostile("all_cores", _FORK + "for _ in range(7):\n    if os.fork() == 0: break\nwhile True: pass"),
     Hostile("long_multiplication", "x = 7 ** (10 ** 9)\nprint(6)"),
     Hostile("slow_regular_expression", "import re\nre.match(r'(a+)+$', 'a' * 64 + 'b')\nprint(6)"),

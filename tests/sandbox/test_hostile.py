@@ -84,6 +84,11 @@ def test_a_hostile_program_fails_alone(hostile, outcomes):
     assert honest.ok and honest.stdout == b"6\n"
 
 
+def test_the_limit_that_ended_them_is_named(outcomes):
+    names = ("endless_stdout", "many_files", "allocate_in_many_processes")
+    assert [outcomes[name][0].reason for name in names] == ["output", "files", "memory"]
+
+
 def test_hostile_programs_write_nothing(host, outcomes):
     assert len(outcomes) > 30
     assert Path(host["@FILE@"]).read_text() == "private"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,41 @@ def test_the_watcher_sees_the_output_as_it_comes_and_can_stop(sandbox: Sandbox):
     outcome = sandbox.run(Program(code, limits=Limits(wall_s=30)), watch)
     assert (outcome.reason, outcome.stdout, bytes(seen)) == ("stopped", b"", b"go\nstop\n")
     assert outcome.seconds < 20
+
+
+def test_a_watch_may_wait_without_blinding_the_supervisor(sandbox: Sandbox):
+    """While it waits no output is read, limits hold, and what it says afterwards counts, after the program's end too."""
+    seen, pipes = [], [os.pipe() for _ in range(2)]
+
+    class Answer:
+        def fileno(self) -> int:
+            return pipes[len(seen) - 1][0]
+
+    def watch(data: bytes) -> bool | Answer:
+        if not data:
+            return b"last" not in b"".join(seen)
+        seen.append(data)
+        threading.Timer(0.3, os.write, (pipes[len(seen) - 1][1], b"x")).start()
+        return Answer()
+
+    code = "import time\nprint('first', flush=True)\ntime.sleep(0.1)\nprint('last', flush=True)"
+    outcome = sandbox.run(Program(code, limits=Limits(wall_s=20)), watch)
+    assert (outcome.reason, seen) == ("stopped", [b"first\n", b"last\n"])
+    seen[:] = []
+    limits = Limits(wall_s=20, memory_bytes=300 * MIB, processes=8)
+    hungry = (
+        "import os, time\nprint(1, flush=True)\nfor _ in range(2): os.fork()\nx = b'x' * (100 << 20)\ntime.sleep(60)"
+    )
+
+    class Never:
+        def fileno(self) -> int:
+            return quiet[0]
+
+    quiet = os.pipe()
+    outcome = sandbox.run(Program(hungry, limits=limits), lambda data: Never() if data else True)
+    assert outcome.reason == "memory"
+    for descriptor in (*quiet, *pipes[0], *pipes[1]):
+        os.close(descriptor)
 
 
 def test_hashing_is_the_same_every_time(sandbox: Sandbox):

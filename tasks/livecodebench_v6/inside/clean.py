@@ -35,6 +35,7 @@ from common import (
     Send,
     load_job,
     open_channel,
+    serve_asyncio,
 )
 
 sys.path.pop()
@@ -170,6 +171,7 @@ def run_tests(job: dict[str, Any], send: Send) -> None:
         send({"failed": CRASHED})
         return
     import_what_it_needs(job["code"], job["packages"])
+    send({"loaded": True})
     gc.freeze()  # what the forks share is not looked through in each of them
     for number in range(len(job["inputs"])):
         message = run_test(job, number, program, prelude)
@@ -182,6 +184,7 @@ def run_tests(job: dict[str, Any], send: Send) -> None:
 def main() -> None:
     job = load_job()
     sys.set_int_max_str_digits(MAX_INT_DIGITS)
+    serve_asyncio(job["code"])
     send = open_channel()
     nothing = os.open(os.devnull, os.O_WRONLY)
     send({"ready": True})

@@ -1,9 +1,11 @@
 """What both runners need: the names that a program may take for granted, and the channel to the host.
 
-A message is one line of JSON: {"ready"} first, then {"output"}, {"value"} or {"error"} per test, and {"end"}; or
-{"failed"} where a program fails as a whole.
+A message is one line of JSON: {"ready"} and {"loaded"} first, then {"output"}, {"value"} or {"error"} per test, and
+{"end"}; or {"failed"} where a program fails as a whole.
 """
 
+import functools
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -29,6 +31,23 @@ def load_job() -> dict[str, Any]:
     """The program, its inputs, and how to run it."""
     with open(os.path.join(BOX, "job.json"), encoding="utf-8") as file:
         return json.load(file)  # type: ignore[no-any-return]
+
+
+class PipeEnd:
+    """One end of a pipe with as much of a socket as an event loop of asyncio needs to wake itself up."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.fileno, self.setblocking = lambda: descriptor, functools.partial(os.set_blocking, descriptor)
+        self.recv, self.send = functools.partial(os.read, descriptor), functools.partial(os.write, descriptor)
+        self.close = functools.partial(os.close, descriptor)
+
+
+def serve_asyncio(code: str) -> None:
+    """Sockets are denied here, and asyncio makes a pair of them for itself: programs with it get a pipe instead."""
+    if "asyncio" in code:
+        socket = importlib.import_module("socket")
+        socket.socketpair = lambda *args, **kwargs: [PipeEnd(end) for end in os.pipe()]  # type: ignore[attr-defined]
 
 
 def open_channel() -> Send:

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 import portable
-from common import CRASHED, MAX_INT_DIGITS, PRELUDE, TIMED_OUT, Send, load_job, open_channel
+from common import CRASHED, MAX_INT_DIGITS, PRELUDE, TIMED_OUT, Send, load_job, open_channel, serve_asyncio
 
 sys.path.pop()
 
@@ -204,6 +204,7 @@ def run_test(action: Callable[[], dict[str, Any]], timeout_s: int) -> dict[str, 
 def run_stdin(job: dict[str, Any], send: Send) -> None:
     timeout_s = job["timeout_s"]
     function = load(as_function(without_main_guard(job["code"])), "wrapped_function", timeout_s)
+    send({"loaded": True})
     for text in job["inputs"]:
 
         def action(text: str = text) -> dict[str, Any]:
@@ -221,6 +222,7 @@ def run_functional(job: dict[str, Any], send: Send) -> None:
     function = load(f"{PRELUDE}\n\n{job['code']}", job["fn_name"], job["timeout_s"])
     arguments = [[json.loads(line) for line in text.split("\n")] for text in job["inputs"]]
     dumps = portable.dumps
+    send({"loaded": True})
     for test in arguments:
 
         def action(test: list[Any] = test) -> dict[str, Any]:
@@ -234,6 +236,7 @@ def run_functional(job: dict[str, Any], send: Send) -> None:
 def main() -> None:
     job = load_job()
     sys.set_int_max_str_digits(MAX_INT_DIGITS)
+    serve_asyncio(job["code"])
     send = open_channel()
     send({"ready": True})
     signal.signal(signal.SIGALRM, on_alarm)
