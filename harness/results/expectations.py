@@ -61,11 +61,6 @@ class Measured:
     ok: bool
 
 
-def load_expectations(path: Path) -> list[Expectation]:
-    """Reads a YAML list of expectations; raises UserError that names the entry and key."""
-    return parse_expectations(read_yaml(path, "expectations"), str(path))
-
-
 def read_yaml(path: Path, what: str) -> Any:
     """What a YAML file holds; UserError for one that cannot be read, `what` says what it should be of."""
     try:

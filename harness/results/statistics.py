@@ -89,11 +89,7 @@ def difference_halfwidths(estimate: MeanVariance, problems: float) -> Array:
     of other problems that I problems can fail to show: Clopper and Pearson's upper end for 0 of I, 1 - 0.025^(1/I).
     """
     spread = estimate.quantile(_ALPHA) * np.sqrt(estimate.variance)
-    return np.where(estimate.variance > 0, spread, _unseen(problems))
-
-
-def _unseen(problems: float) -> float:
-    return 1 - _TAIL ** (1 / problems)
+    return np.where(estimate.variance > 0, spread, 1 - _TAIL ** (1 / problems))
 
 
 def mean_interval(y: Scores) -> Interval:
@@ -129,8 +125,8 @@ def paired_difference(y_a: Scores, y_b: Scores) -> Difference:
     improvement = _interval(compute_mean_variance(*wins), wins)
     mean, df = float(estimate.mean), float(estimate.df)
     quantile = float(estimate.quantile(_ALPHA))
-    error = math.sqrt(estimate.variance) or _unseen(_effective_problems(a)) / quantile
-    half = quantile * error
+    half = float(difference_halfwidths(estimate, _effective_problems(a)))
+    error = math.sqrt(estimate.variance) or half / quantile
     statistic = mean / error
     p_value = float(estimate.two_sided_tail(abs(statistic)))
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)

@@ -1,7 +1,6 @@
 """Rollout engines: whatever turns prompts (and prefixes) into sampled completions.
 
-`RolloutEngine` is the whole interface; `hf.HFEngine` is the default, `scripted.ScriptedEngine` the fake that tests
-and replays use.
+`RolloutEngine` is the whole interface; `hf.HFEngine` is the default.
 """
 
 from collections.abc import Callable, Sequence

@@ -82,10 +82,6 @@ class Sandbox:
                         raise SandboxError(str(error)) from error
         raise AssertionError("unreachable")
 
-    def run_many(self, programs: Sequence[Program], workers: int | None = None) -> list[Outcome]:
-        """The outcomes of many programs, in their order."""
-        return self.map(self.run, programs, workers)
-
     def map(
         self,
         function: Callable[[Item], Result],

@@ -1,6 +1,6 @@
 """Scorers: whatever reads log-probs of given completions out of a model; the same interface for teacher and student.
 
-`Scorer` is the whole interface; `hf.HFScorer` is the default, `ScriptedScorer` the fake for tests.
+`Scorer` is the whole interface; `hf.HFScorer` is the default.
 """
 
 from collections.abc import Sequence
@@ -56,41 +56,6 @@ class Scorer(Protocol):
     def score(self, completions: Sequence[Completion], request: ScoreRequest) -> Scored:
         """Log-probs [B, T] (right-padded with 0) of every completion token, and what else was asked for."""
         ...
-
-
-@dataclass(frozen=True)
-class TableScored:
-    """Scored by looking up whole-vocabulary log-probs."""
-
-    signal: TokenSignal
-    table: Tensor  # [B, T, V]
-
-    def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-        """See Scored."""
-        values, ids = self.table[mask].topk(top_k, dim=-1)
-        return ids, values
-
-
-class ScriptedScorer:
-    """The fake: log-probs come from a fixed table [B, T, V] of logits, whatever the prompt."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.table = logits.log_softmax(-1)
-
-    def score(self, completions: Sequence[Completion], request: ScoreRequest) -> TableScored:
-        """See Scorer."""
-        width = max(len(c.completion_ids) for c in completions)
-        table = self.table[: len(completions), :width]
-        mask, labels = pad_completions(completions)
-        logprobs = torch.where(mask, table.gather(-1, labels[..., None])[..., 0], 0.0)
-        topk_ids = topk_logprobs = entropy = None
-        if request.at_ids is not None:
-            topk_ids, topk_logprobs = request.at_ids, table.gather(-1, request.at_ids)
-        elif request.top_k:
-            topk_logprobs, topk_ids = table.topk(request.top_k, dim=-1)
-        if request.entropy:
-            entropy = torch.where(mask, -(table.exp() * table).sum(-1), 0.0)
-        return TableScored(TokenSignal(logprobs, topk_ids, topk_logprobs, entropy), table)
 
 
 def pad_completions(completions: Sequence[Completion]) -> tuple[Tensor, Tensor]:

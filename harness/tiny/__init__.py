@@ -6,4 +6,3 @@
 from pathlib import Path
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-PROMPTS = Path(__file__).parent / "prompts.jsonl"

@@ -9,7 +9,7 @@ import yaml
 
 from harness.evaluation import evaluate
 from harness.evaluation.loading import TASKS_DIR
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 DATA, PARITY = os.environ.get("BENCHMARK_DATA"), os.environ.get("PARITY_DATA")
 PROTOCOLS = Path(__file__).parents[2] / "conf" / "evaluation"

@@ -12,8 +12,8 @@ import torch
 
 from harness.errors import UserError
 from harness.evaluation import evaluate, protocol_hashes
-from harness.rollout.scripted import ScriptedEngine
 from tasks.data import read_rows
+from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT
 

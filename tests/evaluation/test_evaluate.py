@@ -14,7 +14,7 @@ from harness.evaluation.validation import cut_percent, repeat_standard_error
 from harness.leaderboard import main as leaderboard
 from harness.results.record import load_record
 from harness.rollout.hf import HFEngine
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT, make_tokenizer
 

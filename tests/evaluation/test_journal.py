@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.evaluation.journal import SampleJournal, read_journal
 from harness.evaluation.lm import EngineLM
 from harness.rollout import RolloutRequest, Sampling
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 REQUEST = RolloutRequest("p", prompt_ids=(1, 2), seed=5)
 SAMPLING = Sampling(4, stop_ids=(9,))

@@ -5,8 +5,8 @@ from lm_eval.api.instance import Instance
 
 from harness.errors import UserError
 from harness.evaluation.lm import EngineLM
-from harness.rollout.scripted import ScriptedEngine
 from harness.seeds import seed_of
+from tests.scripted import ScriptedEngine
 
 from .conftest import make_tokenizer
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.evaluation import evaluate, protocol_hashes
 from harness.evaluation.loading import TASKS_DIR
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT, TEMPLATE, make_tokenizer
 

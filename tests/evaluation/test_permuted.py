@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from harness.evaluation import evaluate, protocol_hashes
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 COLUMNS = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3", "Record ID"]
 ROWS = [("Unit of force?", "newton", "joule", "watt", "pascal"), ("Legs of an ant?", "6", "8", "4", "10")]

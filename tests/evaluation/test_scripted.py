@@ -1,9 +1,9 @@
-"""harness.rollout.scripted: the fake keeps the promises of a RolloutEngine."""
+"""tests.scripted: the fake keeps the promises of a RolloutEngine."""
 
 import pytest
 
 from harness.rollout import RolloutRequest, Sampling
-from harness.rollout.scripted import ScriptedEngine
+from tests.scripted import ScriptedEngine
 
 END = 9
 

@@ -6,10 +6,10 @@ import pytest
 
 from harness.errors import UserError
 from harness.evaluation import evaluate, protocol_hashes
-from harness.rollout.scripted import ScriptedEngine
 from harness.sandbox import Sandbox
 from tasks.livecodebench_v6 import task as task_module
 from tasks.livecodebench_v6.prompts import prompt
+from tests.scripted import ScriptedEngine
 
 MAX_LENGTH = 8192
 

@@ -15,9 +15,9 @@ from harness.results.expectations import (
     Expectation,
     Measured,
     measure_expectations,
-    load_expectations,
     parse_expectations,
     print_measured,
+    read_yaml,
 )
 
 from .synthetic import run, small_comparison, write_metrics, write_runs
@@ -123,14 +123,14 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(folder: Path) ->
 def test_expectations_come_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "expectations.yaml"
     path.write_text("- {name: learns, value: score.arithmetic.tropd, minus: score.arithmetic.student, at_least: 0.1}\n")
-    assert load_expectations(path) == [
+    assert parse_expectations(read_yaml(path, "expectations"), "file") == [
         Expectation("learns", "score.arithmetic.tropd", "score.arithmetic.student", at_least=0.1)
     ]
     path.write_text("- [")
     with pytest.raises(UserError, match="is not YAML"):
-        load_expectations(path)
+        parse_expectations(read_yaml(path, "expectations"), "file")
     with pytest.raises(UserError, match="cannot be read"):
-        load_expectations(tmp_path / "absent.yaml")
+        read_yaml(tmp_path / "absent.yaml", "expectations")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def outcomes(host, sandbox: Sandbox) -> dict[str, tuple[Outcome, Outcome]]:
     programs = [
         program for hostile in HOSTILE for program in (Program(filled(hostile.code, host), limits=LIMITS), HONEST)
     ]
-    ended = sandbox.run_many(programs, workers=2)
+    ended = sandbox.map(sandbox.run, programs, workers=2)
     assert descendants() <= before, "something still runs"
     names = (hostile.name for hostile in HOSTILE)
     return dict(zip(names, zip(ended[::2], ended[1::2], strict=True), strict=True))
@@ -97,5 +97,5 @@ def test_programs_of_other_sandboxes_are_out_of_reach(sandbox: Sandbox):
         "import os, time\nfor _ in range(8):\n    if os.fork() == 0: time.sleep(0.05); os._exit(0)\nprint('forked')",
         limits=Limits(wall_s=20, processes=16),
     )
-    outcomes = sandbox.run_many([bomb, forks, bomb, forks], workers=2)
+    outcomes = sandbox.map(sandbox.run, [bomb, forks, bomb, forks], workers=2)
     assert [outcome.stdout for outcome in outcomes[1::2]] == [b"forked\n"] * 2

@@ -43,7 +43,7 @@ def test_a_program_gets_its_input_and_files_and_its_output_comes_back(sandbox: S
 def test_signals_and_limits_are_told_apart(sandbox: Sandbox):
     limits = Limits(wall_s=0.7, output_bytes=1000, memory_bytes=256 * MIB)
     codes = ["import os; os.kill(os.getpid(), 11)", "while True: pass", "print('x' * 2000)", "print('x' * 999)"]
-    outcomes = sandbox.run_many([Program(code, limits=limits) for code in codes], workers=2)
+    outcomes = sandbox.map(sandbox.run, [Program(code, limits=limits) for code in codes], workers=2)
     assert [(outcome.exit, outcome.reason) for outcome in outcomes[:3]] == [
         (139, "exited"),
         (None, "wall"),
@@ -62,7 +62,7 @@ def test_a_hanging_program_costs_its_own_limit_only(sandbox: Sandbox):
     hanging = Program("import time; time.sleep(60)", limits=Limits(wall_s=1.5))
     quick = Program("print(1)", limits=Limits(wall_s=20))
     started = time.monotonic()
-    outcomes = sandbox.run_many([hanging, *[quick] * 6], workers=2)
+    outcomes = sandbox.map(sandbox.run, [hanging, *[quick] * 6], workers=2)
     assert time.monotonic() - started < 6
     assert [outcome.ok for outcome in outcomes] == [False] + [True] * 6
 
@@ -82,7 +82,7 @@ def test_the_watcher_sees_the_output_as_it_comes_and_can_stop(sandbox: Sandbox):
 
 def test_hashing_is_the_same_every_time(sandbox: Sandbox):
     program = Program("print(hash('a'), list({'b', 'c', 'd', 'e'}))", limits=Limits(wall_s=20))
-    assert len({outcome.stdout for outcome in sandbox.run_many([program] * 3, workers=2)}) == 1
+    assert len({outcome.stdout for outcome in sandbox.map(sandbox.run, [program] * 3, workers=2)}) == 1
 
 
 def test_named_packages_can_be_imported_and_no_others(sandbox: Sandbox):
@@ -138,7 +138,7 @@ def test_a_parent_that_is_killed_at_any_moment_leaves_nothing(sandbox: Sandbox):
     """Also while sandboxes are being set up, when their processes are not tied to each other's lives yet."""
     script = (
         "from harness.sandbox import *\ns = Sandbox.detect()\nprint('ready', flush=True)\n"
-        f"while True: s.run_many([Program({SLEEPER!r}, limits=Limits(wall_s=0.02))] * 40, 2)"
+        f"while True: s.map(s.run, [Program({SLEEPER!r}, limits=Limits(wall_s=0.02))] * 40, 2)"
     )
     before, left = _orphans(), set()
     for moment in range(30):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from harness.rollout import Sampling
-from harness.rollout.scripted import ScriptedEngine
 from harness.training import guidance
 from harness.training.guidance import TeacherResponses, choose_prefixes, fingerprint, load_or_make_responses
 from harness.training.prompts import Prompt
 from harness.types import Method
+from tests.scripted import ScriptedEngine
 
 SAMPLING = Sampling(20, stop_ids=(1,))
 PROMPTS = [Prompt(str(i), (5, i + 2)) for i in range(7)]

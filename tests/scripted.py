@@ -1,4 +1,4 @@
-"""The fake engine: it "writes" stored completions. Tests and replays of stored responses use it in place of a model."""
+"""The fake engine: it "writes" stored completions, in place of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 
