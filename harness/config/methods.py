@@ -22,7 +22,8 @@ def find_methods() -> dict[str, type[Method]]:
             method = importlib.import_module(f"baselines.{module.name}").METHOD
         except Exception as error:
             raise UserError(f"baselines/{module.name}.py cannot be used: {type(error).__name__}: {error}") from error
-        if not (dataclasses.is_dataclass(method) and isinstance(method, type) and issubclass(method, Method)):
+        of_its_own = isinstance(method, type) and "__dataclass_fields__" in vars(method)  # not the base class's
+        if not (of_its_own and issubclass(method, Method)):
             raise UserError(
                 f"baselines/{module.name}.py: METHOD must be a dataclass that subclasses harness.types.Method."
             )
@@ -34,7 +35,7 @@ def register_methods() -> None:
     """Makes the scan's result Hydra's group `method`, with every knob and its default."""
     store = ConfigStore.instance()
     for name, method in find_methods().items():
-        defaults = {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+        defaults = {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}
         store.store(group="method", name=name, node={"name": name, **defaults})
     for name in UNTRAINED:
         store.store(group="method", name=name, node={"name": name})

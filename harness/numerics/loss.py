@@ -66,7 +66,7 @@ def head_loss(
     Returns: the scalar that is back-propagated; [3] policy, divergence, imitation, without gradient.
     """
     chunk_rows = chunk_rows or rows_per_chunk(vocab_size, DENSE_BUFFERS if targets.dense is not None else 1)
-    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows)  # type: ignore[no-any-return]
+    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -110,7 +110,7 @@ class _HeadLoss(torch.autograd.Function):
         return terms.sum(), terms
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, hidden = ctx.grads
         del ctx.grads  # so that autograd takes the buffers over instead of copying them
         for grad in (weight, bias, hidden):

@@ -125,7 +125,7 @@ def _matched_labels(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[tupl
     """The labels that both sides have; the only label of each where they differ."""
     left, right = ({record.label for record in side} for side in (a, b))
     if len(left) == len(right) == 1:
-        return [(*left, *right)]  # type: ignore[list-item]
+        return [(left.pop(), right.pop())]
     return [(label, label) for label in sorted(left & right)]
 
 

@@ -147,10 +147,10 @@ def find_function(module: types.ModuleType, name: str, prelude: dict[str, Any]) 
     """The method of that name of a class Solution, else the program's own function of that name."""
     solution = getattr(module, "Solution", None)
     if isinstance(solution, type) and hasattr(solution, name):
-        return getattr(solution(), name)  # type: ignore[no-any-return]
+        return getattr(solution(), name)
     if module.__dict__[name] is prelude.get(name):  # operator.add is nobody's solution
         raise NameError(name)
-    return module.__dict__[name]  # type: ignore[no-any-return]
+    return module.__dict__[name]
 
 
 def import_what_it_needs(code: str, packages: list[str]) -> None:
