@@ -80,8 +80,14 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"rates={own['rates']!r}: must be numbers such as 1e-4,3e-4.") from None
     if rates is not None and not all(rate > 0 for rate in rates):
         raise UserError(f"rates={own['rates']!r}: must be positive.")
-    folders = Path(own.get("output", TUNING)), Path(own.get("results_dir", ".cache/tuning"))
-    return Options(rates, seed, own.get("train", "true") == "true", *folders, rest)
+    return Options(
+        rates=rates,
+        seed=seed,
+        train=own.get("train", "true") == "true",
+        output=Path(own.get("output", TUNING)),
+        results_dir=Path(own.get("results_dir", ".cache/tuning")),
+        overrides=rest,
+    )
 
 
 def trial_arguments(options: Options, base: RunConfig) -> list[str]:
@@ -144,7 +150,14 @@ def summarise(records: Sequence[RunRecord]) -> tuple[dict[str, Tuned], dict[str,
         seconds = sum(c.rollout_s + c.scoring_s + c.update_s for c in counters)
         tokens = sum(c.student_tokens for c in counters)
         edge = best in (grid[0], grid[-1])
-        tuned[label] = Tuned({r: scores[r] for r in grid}, best, edge, len(grid), tokens, round(seconds, 1))
+        tuned[label] = Tuned(
+            scores={r: scores[r] for r in grid},
+            best=best,
+            at_edge=edge,
+            trials=len(grid),
+            student_tokens=tokens,
+            seconds=round(seconds, 1),
+        )
     return tuned, dict(sorted(partial.items()))
 
 

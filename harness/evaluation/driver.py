@@ -83,7 +83,7 @@ def evaluate(
 
     from harness.evaluation.lm import EngineLM
 
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    options = TaskOptions(samples=samples, data_dir=data_dir, limit=limit, generation=generation, tasks_dir=tasks_dir)
     loaded = load_tasks(tasks, tokenizer, options)
     lm = EngineLM(
         engine,
@@ -106,7 +106,7 @@ def evaluate(
             fewshot_as_multiturn=True,
         )
     assert results is not None  # None on ranks other than 0; there is one rank
-    return [_task_result(name, loaded[name], results, lm, keep_private_texts) for name in tasks]
+    return [_task_result(name, loaded[name], results, lm, keep_private_texts=keep_private_texts) for name in tasks]
 
 
 def protocol_hashes(
@@ -119,7 +119,7 @@ def protocol_hashes(
     tasks_dir: Path = TASKS_DIR,
 ) -> dict[str, str]:
     """The protocol hash of every task, as `evaluate` would write it, without running a model."""
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    options = TaskOptions(samples=samples, data_dir=data_dir, limit=limit, generation=generation, tasks_dir=tasks_dir)
     return {name: task.protocol_hash for name, task in load_tasks(tasks, tokenizer, options).items()}
 
 
@@ -166,7 +166,7 @@ def _task_result(
         metrics["pass_at_k"] = _pass_at_k(items, loaded.samples)
         metrics |= {"maj_at_k": sum(majority) / len(majority)} if majority else {}
     own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
-    return TaskResult(_evaluation(name, loaded, items, metrics, majority), items, texts, own)
+    return TaskResult(_evaluation(name, loaded, items, metrics, majority=majority), items, texts, own)
 
 
 def _pass_at_k(items: Sequence[ItemRow], k: int) -> float:

@@ -93,7 +93,13 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
         "chat_template": tokenizer.chat_template,
     }
     samples = documents if REPEAT_DOCUMENTS in metadata else int(config.get("repeats", 1))
-    return LoadedTask(task, _digest(protocol), samples, documents, bool(metadata.get("keep_texts_private", False)))
+    return LoadedTask(
+        task=task,
+        protocol_hash=_digest(protocol),
+        samples=samples,
+        documents_per_problem=documents,
+        private=bool(metadata.get("keep_texts_private", False)),
+    )
 
 
 def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str, str]:

@@ -177,7 +177,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
             return stack.enter_context(load_checkpoint(config, folder))
 
         scored = evaluate_missing(
-            record, folder, config.evaluation, _tokenizer(config), identity, load, quiet=False, done=done
+            record, folder, config.evaluation, _tokenizer(config), identity=identity, load=load, quiet=False, done=done
         )
     if scored is not record or record.status == "started":
         counters = scored.counters

@@ -61,7 +61,7 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
         hidden = hidden_states(self, input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[rows]
         projection = self.get_output_embeddings()
         bias = getattr(projection, "bias", None)
-        return head_loss(hidden, projection.weight, bias, vocab_size, Targets(**targets))
+        return head_loss(hidden, projection.weight, bias, vocab_size, targets=Targets(**targets))
 
     model.forward = types.MethodType(token_forward, model)
 

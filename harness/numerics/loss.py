@@ -147,7 +147,11 @@ def _loss_chunk(logits: Tensor, targets: Targets, rows: slice, support: slice) -
             targets.divergence(_teacher_logprobs(targets, support), student) if len(at) else student[:, :0].sum(1)
         )
         terms = compute_loss_terms(
-            logprobs, targets.policy[rows], targets.imitation[rows], divergences, targets.divergence_weights[support]
+            logprobs,
+            targets.policy[rows],
+            targets.imitation[rows],
+            divergences,
+            divergence_weights=targets.divergence_weights[support],
         )
         g_token, g_support = torch.autograd.grad(terms.total(), (logprobs, student), materialize_grads=True)
     slope = g_token[:, None].index_add(0, at[:, 0], g_support.sum(-1, keepdim=True))

@@ -95,16 +95,16 @@ def _cells(table: Mapping[str, Any], trials: Mapping[str, int], file: str) -> It
                 continue
             cell = (label, benchmark)
             yield ReferenceRow(
-                table["name"],
-                table["setting"],
-                label,
-                row["method"],
-                benchmark,
-                float(value),
-                table["source"],
-                doubts.get(cell),
-                cell in confirmed,
-                trials.get(benchmark),
+                table=table["name"],
+                setting=table["setting"],
+                label=label,
+                method=row["method"],
+                benchmark=benchmark,
+                value=float(value),
+                source=table["source"],
+                doubt=doubts.get(cell),
+                confirmed=cell in confirmed,
+                trials=trials.get(benchmark),
             )
 
 

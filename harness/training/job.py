@@ -92,7 +92,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     progress.phase("loading")
     models = load_models(config)
     with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
-        _train(config, folder, progress, models, student, teacher)
+        _train(config, folder, progress, models, student=student, teacher=teacher)
 
 
 def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -123,7 +123,9 @@ def _train(
         cache = config.results_dir / CACHE_FOLDER
         needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
         identity = setting.teacher_identity()
-        responses = load_or_make_responses(cache, identity, teacher.engine, prompts, sampling, needed, progress.bar)
+        responses = load_or_make_responses(
+            cache, identity, teacher.engine, prompts, sampling=sampling, needed=needed, make_bar=progress.bar
+        )
     weights = student.weights
     if student.backend is not None:
         check_served(student.backend, models, setting.dtype)
@@ -145,20 +147,20 @@ def _train(
     if machinery.engine_is_trainer:
         check_engine(machinery, setting.dtype)
     recorder = StepRecorder(
-        folder,
-        progress,
-        lambda: _development_scores(config, models, machinery, trainer.state.global_step),
-        config.evaluation.dev_every,
-        lambda ids: str(models.tokenizer.decode(list(ids))),
+        folder=folder,
+        progress=progress,
+        development_scores=lambda: _development_scores(config, models, machinery, trainer.state.global_step),
+        every=config.evaluation.dev_every,
+        decode=lambda ids: str(models.tokenizer.decode(list(ids))),
     )
     trainer = DistillationTrainer(
-        machinery,
-        config.method,
-        setting,
-        config.engine,
-        config.seed,
-        folder / "trainer",
-        [recorder] if ranks.index() == 0 else [],
+        machinery=machinery,
+        method=config.method,
+        setting=setting,
+        execution=config.engine,
+        seed=config.seed,
+        folder=folder / "trainer",
+        callbacks=[recorder] if ranks.index() == 0 else [],
     )
     recorder.attach(trainer)
     resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
@@ -217,8 +219,8 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
             folder,
             config.evaluation,
             tokenizer,
-            model_identity(name, revision),
-            load,
+            identity=model_identity(name, revision),
+            load=load,
             begins=lambda task: progress.phase(f"evaluating {task}"),
             done=lambda record: write_record(folder / "record.json", record),
         )

@@ -41,7 +41,7 @@ from harness.training.guidance import TeacherResponses, choose_prefixes
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.trackers import place_logs
-from harness.types import Divergence, Method, Rollout, SignalRequest, TokenBatch, TokenSignal
+from harness.types import Divergence, Method, Rollout, SignalRequest, StopReason, TokenBatch, TokenSignal
 
 PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
 LOSS_TERMS = ("policy", "divergence", "imitation")
@@ -170,14 +170,15 @@ class DistillationTrainer(Trainer):
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
             texts = [responses.text_of(prompt) for prompt in everyone]
-            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), self.setting.min_continuation)
+            least = self.setting.min_continuation
+            prefixes = choose_prefixes(self.method, texts, progress, torch.tensor(draws), min_continuation=least)
         requests = [
             RolloutRequest(
-                everyone[slot].prompt_id,
-                everyone[slot].ids,
-                seed_of("sampling", seed, step, slot, sample),
-                sample,
-                prefixes[slot],
+                prompt_id=everyone[slot].prompt_id,
+                prompt_ids=everyone[slot].ids,
+                seed=seed_of("sampling", seed, step, slot, sample),
+                sample_index=sample,
+                prefix_ids=prefixes[slot],
             )
             for slot in slots
             for sample in range(self.setting.samples_per_prompt)
@@ -213,10 +214,10 @@ class DistillationTrainer(Trainer):
         batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
         shape = (len(everyone), batch.labels.shape[1])
         teacher = ranks.gather_signal(scored.signal, rows, shape)
-        student = self._student_signal(completions, batch, request, scored.signal, rows)
+        student = self._student_signal(completions, batch, request, scored.signal, rows=rows)
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
-        self.metrics = step_metrics(everyone, batch, teacher, student, credit)
+        self.metrics = step_metrics(everyone, batch, teacher, student, credit=credit)
         if not self.machinery.engine_is_trainer:
             self.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
@@ -228,7 +229,7 @@ class DistillationTrainer(Trainer):
         own = _cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
-        return Step(rollouts, _cut(batch, rows, width), own, divergence, support)
+        return Step(rollouts, _cut(batch, rows, width), own, divergence, support=support)
 
     def _teacher_request(self, progress: float) -> ScoreRequest:
         request = self.method.request(progress)
@@ -318,7 +319,7 @@ def _as_is(indices: list[Any]) -> Any:
 
 def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
     """How training completions are drawn; the teacher's cached responses are drawn the same way."""
-    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, 0, stop_ids)
+    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, stop_ids=stop_ids)
 
 
 def token_batch(
@@ -389,5 +390,8 @@ def _as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None,
     ids = prompt.reference_ids if writer == "reference" else responses and responses.completion_ids[prompt.prompt_id]
     if not ids:
         raise RuntimeError(f"prompt {prompt.prompt_id!r} has no {writer} response")
-    stop = "stop" if ids[-1] in stop_ids else "length"
-    return Rollout(prompt.ids, tuple(ids), len(ids), (0.0,) * len(ids), 0, stop, prompt.prompt_id, 0)  # type: ignore[arg-type]
+    stop: StopReason = "stop" if ids[-1] in stop_ids else "length"
+    unknown, name = (0.0,) * len(ids), prompt.prompt_id
+    return Rollout(
+        prompt.ids, tuple(ids), len(ids), unknown, policy_version=0, stop_reason=stop, prompt_id=name, sample_index=0
+    )

@@ -53,7 +53,7 @@ def run_test(job: dict[str, Any], number: int, program: types.CodeType, prelude:
         resource.setrlimit(resource.RLIMIT_CPU, (job["timeout_s"] + 1,) * 2)
         if job["fn_name"] is None:
             be_the_program(number, write_end, program, prelude)
-        be_the_function(job, number, write_end, program, prelude)
+        be_the_function(job, number, write_end, program, prelude=prelude)
     os.close(write_end)
     exited = os.pidfd_open(child)
     try:
