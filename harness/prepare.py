@@ -115,7 +115,7 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
-def read_rows(options: Options) -> tuple[Iterable[Mapping[str, Any]], int]:
+def source_rows(options: Options) -> tuple[Iterable[Mapping[str, Any]], int]:
     """The rows, streamed, and how many there are (0: not known)."""
     import datasets
 
@@ -204,7 +204,7 @@ def prepare(options: Options) -> Report:
     index, report = index_benchmarks(options, tokenizer), Report()
     hits: dict[str, set[Gram]] = {}  # by prompt id
     kept: list[dict[str, str]] = []
-    rows, total = read_rows(options)
+    rows, total = source_rows(options)
     with terminal_bar("reading prompts", total, "rows") as bar:
         for prompt in distinct_prompts(_counted(rows, bar), options, report):
             if token_count(prompt["prompt"], tokenizer) > options.max_tokens:

@@ -21,7 +21,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
 from harness.results.record import Evaluation, RunRecord
-from harness.results.reference import ReferenceRow
+from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
     Difference,
     Interval,
@@ -36,8 +36,6 @@ from harness.types import UNTRAINED
 BASELINE = "opd"  # the label that every row is compared with
 ALPHA = 0.05  # family-wise error of a marked winner, over all pairs of methods of a task
 _DECIMALS = 9  # of numbers in leaderboard.json: finer than any score, coarser than the last bits of another machine
-
-AVERAGE = "average"  # of all tasks, where there are several
 
 BySeed = Mapping[int, tuple[Array, ...]]  # seed -> the scores [I] of each task of the column
 Column = Mapping[str, BySeed]  # by label

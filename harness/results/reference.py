@@ -19,7 +19,7 @@ from harness.files import ROOT
 from harness.results.statistics import binomial_standard_error
 
 REFERENCE_DIR = ROOT / "results" / "reference"
-AVERAGE = "average"  # the printed average stands as a benchmark of this name
+AVERAGE = "average"  # of several tasks: a column of a leaderboard, and the name under which a printed average stands
 
 TABLE_KEYS = {"name", "caption", "setting", "source", "benchmarks", "rows"}
 OPTIONAL_TABLE_KEYS = {"doubts", "confirmed"}
