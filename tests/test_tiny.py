@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.tiny import CHECKPOINTS, PROMPTS
+from harness.tiny import CHECKPOINTS
 from harness.tiny.__main__ import main
 from harness.tiny.build import is_complete
 from harness.tiny.data import write_data
@@ -30,6 +30,7 @@ from harness.tiny.train import (
 
 REPOSITORY = Path(__file__).parents[1]
 TEST, DEV = REPOSITORY / "tasks/arithmetic/test.jsonl", REPOSITORY / "tasks/arithmetic/dev.jsonl"
+PROMPTS = REPOSITORY / "harness/tiny/prompts.jsonl"
 AIME_LIKE = (
     "Find the number of ordered pairs $(a,b)$ of integers with $1 \\le a < b \\le 100$ such that\n\n"
     "\\[\\frac{a}{b} + \\frac{b}{a} = \\boxed{k}\\]\n\nfor some “integer” k , and the sum is 9 . "
