@@ -24,7 +24,7 @@ class AdditiveTrustStop(AdditiveTrust):
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """As additive trust up to and including the first hard outlier, 0 after it."""
         credit = super().credit(batch, teacher, student, progress)
-        return stop_after_hard_outlier(credit, batch, teacher, student, self.stop_below)
+        return stop_after_hard_outlier(credit, batch, teacher, student, threshold=self.stop_below)
 
 
 METHOD = AdditiveTrustStop

@@ -50,7 +50,7 @@ class FKLStop(FKLDirect):
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """As FKL (direct) up to and including the first hard outlier, 0 after it."""
         credit = super().credit(batch, teacher, student, progress)
-        return stop_after_hard_outlier(credit, batch, teacher, student, self.stop_below)
+        return stop_after_hard_outlier(credit, batch, teacher, student, threshold=self.stop_below)
 
 
 METHOD = FKLStop

@@ -123,7 +123,10 @@ def _validate(arguments: Sequence[str], entries: Sequence[ValidationEntry], dry_
             scores, reason = {row.task: row for row in score_checkpoint(config)[2]}, ""
         except UserError as error:  # a gated set, a model that is not there: the others are scored all the same
             scores, reason = {}, str(error)
-        outcomes += [ValidatedTask(entry, task, cells[task], scores.get(task), reason) for task in entry.tasks]
+        outcomes += [
+            ValidatedTask(entry=entry, task=task, published=cells[task], ours=scores.get(task), reason=reason)
+            for task in entry.tasks
+        ]
     if dry_run:
         return 0
     print_validation(outcomes, cut_decimals)

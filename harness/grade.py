@@ -67,7 +67,7 @@ def _run(options: Mapping[str, str]) -> int:
     if target.exists() and not target.is_file():  # renaming onto a device such as /dev/null would destroy it
         raise UserError(f"output={target} is not a regular file; give the name of one.")
     grade = module.make_grader({**known, **{name: options[name] for name in known if name in options}})
-    bad = _grade_file(source, target, total, grade, getattr(module, "WORKERS", 1))
+    bad = _grade_file(source, target, total, grade, workers=getattr(module, "WORKERS", 1))
     print(f"{total - bad} of {total} rows graded{f', {bad} could not be' if bad else ''}: {target}")
     if bad == total:
         raise UserError(f"no row of {source} can be graded as task={options['task']}; a row is {module.FIELDS}.")

@@ -58,8 +58,14 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"rates={own['rates']!r}: must be numbers such as 1e-4,3e-4.") from None
     if rates is not None and not all(rate > 0 for rate in rates):
         raise UserError(f"rates={own['rates']!r}: must be positive.")
-    folders = Path(own.get("output", TUNING)), Path(own.get("results_dir", ".cache/tuning"))
-    return Options(rates, seed, own.get("train", "true") == "true", *folders, rest)
+    return Options(
+        rates=rates,
+        seed=seed,
+        train=own.get("train", "true") == "true",
+        output=Path(own.get("output", TUNING)),
+        results_dir=Path(own.get("results_dir", ".cache/tuning")),
+        overrides=rest,
+    )
 
 
 def trial_arguments(options: Options, base: RunConfig) -> list[str]:

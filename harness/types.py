@@ -91,6 +91,7 @@ class TokenCredit:
     metrics: Mapping[str, float] = field(default_factory=dict)  # extra numbers of the method for metrics.jsonl
 
 
+@dataclass(frozen=True)
 class Method:
     """Base class of a distillation method: credit assignment, and nothing else.
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import files
 from harness.errors import UserError
+from harness.files import read_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +38,7 @@ def benchmark_rows(name: str, data_dir: str | None, hub: HubSource, convert: Con
     """The rows of `<data_dir or $BENCHMARK_DATA>/<name>/test.jsonl`; where neither is given, those of the Hub."""
     folder = data_folder(data_dir)
     if folder is not None:
-        return read_rows(data_file(folder, f"{name}/test.jsonl"), convert)
+        return read_problems(data_file(folder, f"{name}/test.jsonl"), convert)
     raw = hub_rows(name, hub, f"{name}/test.jsonl")
     return _checked([_converted(row, number, convert) for number, row in enumerate(raw)], hub.id)
 
@@ -56,7 +56,7 @@ def as_splits(**splits: Sequence[Mapping[str, Any]]) -> dict[str, datasets.Datas
     return {split: Dataset.from_list([dict(row) for row in rows]) for split, rows in splits.items()}
 
 
-def read_rows(path: Path, convert: Convert | None = None) -> list[Row]:
+def read_problems(path: Path, convert: Convert | None = None) -> list[Row]:
     """Reads a JSONL file of problems. A row that is not one is a UserError that names file and line."""
     rows: list[Row] = []
     for line_number, raw in json_lines(path):
@@ -71,7 +71,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line numbers and the rows of a JSONL file."""
     if not path.is_file():
         raise UserError(f"The data file {path} does not exist.")
-    yield from files.read_rows(path, torn_last_line="refuse", way_out="mend or delete the line")
+    yield from read_rows(path, torn_last_line="refuse", way_out="mend or delete the line")
 
 
 def _converted(raw: Any, number: int, convert: Convert | None) -> Row:

@@ -17,7 +17,9 @@ ROOMS = (
     *("results", "console", "rollout", "scoring", "engines", "evaluation", "training", "planning"),
 )
 METHOD_MAY_IMPORT = {"harness.types", "harness.divergences"}  # and other methods
+FOLDERS = ("harness", "baselines", "tasks")
 LARGEST_FILE, LARGEST_FUNCTION, MOST_PARAMETERS, FRONT_FILES = 400, 60, 7, 22
+MOST_UNNAMED = 4  # arguments of a call of our own that stand without a name
 
 
 def modules(*folders: str) -> dict[str, Path]:
@@ -87,7 +89,7 @@ def test_the_front_is_small() -> None:
     assert len(list((ROOT / "harness").glob("*.py"))) <= FRONT_FILES
 
 
-@pytest.mark.parametrize("name,path", modules("harness", "baselines", "tasks").items(), ids=str)
+@pytest.mark.parametrize("name,path", modules(*FOLDERS).items(), ids=str)
 def test_nothing_is_too_large(name: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= LARGEST_FILE
@@ -103,3 +105,38 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
     names += [a.arg for a in (given.vararg, given.kwarg) if a is not None]
     return [name for name in names if name not in ("self", "cls")]
+
+
+def named_parameters(tree: ast.AST) -> set[str]:
+    """Functions and classes of a file that can be called with every argument named."""
+    known: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.args.vararg is None):
+            known.add(node.name)
+    return known
+
+
+def calls_of(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with the last part of what is called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func).rpartition(".")[2], node
+
+
+def test_a_call_of_ours_names_its_arguments() -> None:
+    """From the fifth on nobody can tell them apart by their place, and two of one type change places silently."""
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in modules(*FOLDERS).items()}
+    ours = set().union(*map(named_parameters, trees.values()))
+    wrong = [
+        f"{name}, line {call.lineno}: {called} has {len(call.args)} unnamed arguments"
+        for name, tree in trees.items()
+        for called, call in calls_of(tree)
+        if called in ours and len(call.args) > MOST_UNNAMED
+    ]
+    assert not wrong
+
+
+def test_a_call_without_names_would_be_found() -> None:
+    tree = ast.parse("def f(a, b, c, d, e): ...\ndef g(*many): ...\nx.f(1, 2, 3, 4, 5)\ng(1, 2, 3, 4, 5)")
+    assert named_parameters(tree) == {"f"}
+    assert [(called, len(call.args)) for called, call in calls_of(tree)] == [("f", 5), ("g", 5)]

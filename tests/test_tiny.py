@@ -31,6 +31,7 @@ from harness.tiny.train import (
 PROMPTS = CHECKPOINTS.parent / "prompts.jsonl"
 REPOSITORY = Path(__file__).parents[1]
 TEST, DEV = REPOSITORY / "tasks/arithmetic/test.jsonl", REPOSITORY / "tasks/arithmetic/dev.jsonl"
+PROMPTS = REPOSITORY / "harness/tiny/prompts.jsonl"
 AIME_LIKE = (
     "Find the number of ordered pairs $(a,b)$ of integers with $1 \\le a < b \\le 100$ such that\n\n"
     "\\[\\frac{a}{b} + \\frac{b}{a} = \\boxed{k}\\]\n\nfor some “integer” k , and the sum is 9 . "

@@ -38,7 +38,8 @@ def find_method(name: str) -> type[Method]:
         method = importlib.import_module(f"baselines.{name}").METHOD
     except Exception as error:
         raise _unusable(name, error) from error
-    if not (dataclasses.is_dataclass(method) and isinstance(method, type) and issubclass(method, Method)):
+    of_its_own = isinstance(method, type) and "__dataclass_fields__" in vars(method)  # not the base class's
+    if not (of_its_own and issubclass(method, Method)):
         raise UserError(f"baselines/{name}.py: METHOD must be a dataclass that subclasses harness.types.Method.")
     return method
 
@@ -53,7 +54,7 @@ def defaults_of(name: str) -> dict[str, Any]:
         return knobs
     method = find_method(name)
     try:
-        return {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+        return {field.name: getattr(method(), field.name) for field in dataclasses.fields(method)}
     except Exception as error:  # a knob without a default, or a default that the method itself refuses
         raise _unusable(name, error) from error
 

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,7 +24,11 @@ from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 CONF_DIR = ROOT / "conf"
+Record = TypeVar("Record", bound="DataclassInstance")
 # What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of another
 # recipe are in no table together with these.
 RECIPE = {
@@ -281,7 +285,7 @@ class RunConfig:
 
     def knobs(self) -> dict[str, Any]:
         """All knobs of the method."""
-        return {} if self.method is None else dataclasses.asdict(self.method)  # type: ignore[call-overload]
+        return {} if self.method is None else dataclasses.asdict(self.method)
 
     def sources(self) -> dict[str, Any]:
         """What the numbers are made from, by content: student, teacher and prompts, the student's recipe if it has one, the method's code."""
@@ -293,7 +297,7 @@ class RunConfig:
         """The knobs that differ from the method's defaults."""
         if self.method is None:
             return {}
-        defaults = dataclasses.asdict(type(self.method)())  # type: ignore[call-overload]
+        defaults = dataclasses.asdict(type(self.method)())
         return {key: value for key, value in self.knobs().items() if value != defaults[key]}
 
 
@@ -305,7 +309,7 @@ def _with_continuation(raw: Any) -> Any:
     return raw
 
 
-def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
+def strict(record: type[Record], values: Mapping[str, Any], where: str) -> Record:
     """Builds a frozen record from parsed YAML: every field given, no other key, the right types."""
     if not isinstance(values, Mapping):
         raise UserError(
@@ -321,7 +325,9 @@ def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
             raise UserError(
                 f"{where}.{missing[0]} is not set; give {where}.{missing[0]}=… on the command line or in the YAML."
             )
-        return dataclasses.replace(OmegaConf.to_object(merged), **nested)  # type: ignore[type-var]
+        built = OmegaConf.to_object(merged)
+        assert isinstance(built, record)
+        return dataclasses.replace(built, **nested)
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
         key = error.full_key or getattr(error, "key", None) or ""
@@ -330,7 +336,7 @@ def strict(record: type, values: Mapping[str, Any], where: str) -> Any:
         raise UserError(f"{where}: {error}") from error
 
 
-def _optional_records(record: type) -> dict[str, type]:
+def _optional_records(record: type[DataclassInstance]) -> dict[str, type[DataclassInstance]]:
     """The fields that are records of their own or None; OmegaConf cannot merge into a frozen one."""
     kinds = {name: typing.get_args(hint) for name, hint in typing.get_type_hints(record).items()}
     return {

@@ -90,7 +90,7 @@ def open_engine(
         engine = VLLMEngine(backend)
         weights = None
         if model is not None:
-            weights = _weights(execution, engine, model, folder, stack)
+            weights = _weights(execution, engine, model, folder, stack=stack)
         yield Opened(engine, VLLMScorer(backend, vocab_size, options.max_logprobs), weights, backend)
 
 

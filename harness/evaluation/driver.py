@@ -65,7 +65,9 @@ def evaluate(
             fewshot_as_multiturn=True,
         )
     assert results is not None  # None on ranks other than 0; there is one rank
-    return [_task_result(name, loaded, results, lm, keep_private_texts) for name, loaded in tasks.items()]
+    return [
+        _task_result(name, loaded, results, lm, keep_private_texts=keep_private_texts) for name, loaded in tasks.items()
+    ]
 
 
 def _task_result(
@@ -106,7 +108,7 @@ def _task_result(
         metrics["pass_at_k"] = _pass_at_k(items, loaded.samples)
         metrics |= {"maj_at_k": sum(majority) / len(majority)} if majority else {}
     own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
-    return TaskResult(_evaluation(name, loaded, items, metrics, majority), items, texts, own)
+    return TaskResult(_evaluation(name, loaded, items, metrics, majority=majority), items, texts, own)
 
 
 def _pass_at_k(items: Sequence[ItemRow], k: int) -> float:

@@ -42,6 +42,6 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
         hidden = hidden_states(self, input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[rows]
         projection = self.get_output_embeddings()
         bias = getattr(projection, "bias", None)
-        return head_loss(hidden, projection.weight, bias, vocab_size, Targets(**targets), transform=transform)
+        return head_loss(hidden, projection.weight, bias, vocab_size, targets=Targets(**targets), transform=transform)
 
     model.forward = types.MethodType(token_forward, model)

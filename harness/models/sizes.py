@@ -93,13 +93,13 @@ def model_size(name: str, revision: str | None = None) -> ModelSize | None:
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelSize(
-        parameters,
-        2 * text.num_hidden_layers * text.num_key_value_heads * head_dim,
-        text.vocab_size,
-        text.hidden_size,
-        text.num_hidden_layers,
-        text.intermediate_size,
-        text.num_attention_heads * head_dim,
+        parameters=parameters,
+        cached_numbers=2 * text.num_hidden_layers * text.num_key_value_heads * head_dim,
+        vocab_size=text.vocab_size,
+        hidden=text.hidden_size,
+        layers=text.num_hidden_layers,
+        intermediate=text.intermediate_size,
+        attention=text.num_attention_heads * head_dim,
     )
 
 

@@ -78,7 +78,7 @@ def head_loss(
     """
     buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + transform.buffers
     chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers)
-    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows, transform)  # type: ignore[no-any-return]
+    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows, transform)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -126,7 +126,7 @@ class _HeadLoss(torch.autograd.Function):
         return terms.sum(), terms
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, hidden = ctx.grads
         del ctx.grads  # so that autograd takes the buffers over instead of copying them
         for grad in (weight, bias, hidden):
@@ -163,7 +163,11 @@ def _loss_chunk(logits: Tensor, targets: Targets, rows: slice, support: slice) -
             targets.divergence(_teacher_logprobs(targets, support), student) if len(at) else student[:, :0].sum(1)
         )
         terms = compute_loss_terms(
-            logprobs, targets.policy[rows], targets.imitation[rows], divergences, targets.divergence_weights[support]
+            logprobs,
+            targets.policy[rows],
+            targets.imitation[rows],
+            divergences,
+            divergence_weights=targets.divergence_weights[support],
         )
         g_token, g_support = torch.autograd.grad(terms.total(), (logprobs, student), materialize_grads=True)
     slope = g_token[:, None].index_add(0, at[:, 0], g_support.sum(-1, keepdim=True))

@@ -61,7 +61,7 @@ def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:
     for same in by_setting.values():
         plans = [(make_plan(run, hardware), run) for run in {run.method_name: run for run in same}.values()]
         made, run = max(plans, key=lambda pair: pair[0].seconds.total)
-        print("\n".join(lines_of(run, made, hardware, name, len(same))))
+        print("\n".join(lines_of(run, made, hardware, name, trained=len(same))))
     return 0
 
 

@@ -49,12 +49,12 @@ def build_curve(label: str, runs: Sequence[Rows], key: str, axis: str = "step", 
     positions = [dict(_positions(rows, axis)) for rows in runs]
     x = np.array([[by_step[step] for step in steps] for by_step in positions]).mean(0)
     x, y = _blocks(x[None], points)[0], _blocks(y, points)
-    return Curve(label, x, y.mean(0), y.min(0), y.max(0), len(runs))
+    return Curve(label=label, x=x, mean=y.mean(0), low=y.min(0), high=y.max(0), seeds=len(runs))
 
 
 def build_curves(metrics: Mapping[str, Sequence[Rows]], key: str, axis: str = "step", points: int = 100) -> list[Curve]:
     """The curve of every label that has one."""
-    found = [build_curve(label, runs, key, axis, points) for label, runs in metrics.items()]
+    found = [build_curve(label, runs, key, axis, points=points) for label, runs in metrics.items()]
     return [curve for curve in found if curve is not None]
 
 

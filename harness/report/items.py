@@ -96,7 +96,7 @@ def build_items(source: Source, task: str) -> TaskItems:
     names = _item_names(source, task, labels, shares.shape[1])
     kept = _TEXTS // max(1, len(source.evaluations) * len(labels) * len(chosen))
     kept = max(_SHORTEST, min(_LONGEST, kept))
-    sampled = {label: _read_sampled(source, task, label, [names[i] for i in chosen], kept) for label in labels}
+    sampled = {label: _read_sampled(source, task, label, [names[i] for i in chosen], kept=kept) for label in labels}
     counts = {label: _counts(runs[label]) for label in labels}
 
     def cell(label: str, problem: int) -> Cell:
@@ -181,9 +181,18 @@ def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], k
 def _sampled(row: Mapping[str, Any], correct: bool | None, kept: int) -> Sampled:
     text = row.get("text")
     if not isinstance(text, str):  # the driver keeps no text of gated and private sets; its answer stays away too
-        return Sampled(int(row.get("repeat", 0)), None, True, "", correct, 0)
+        return Sampled(
+            repeat=int(row.get("repeat", 0)), text=None, is_private=True, extracted="", correct=correct, left_out=0
+        )
     left_out = max(0, len(text) - kept)
     shown = f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text
     extracted = row.get("extracted")
     answer = "" if extracted is None else str(extracted)[:200]
-    return Sampled(int(row.get("repeat", 0)), shown, False, answer, correct, left_out)
+    return Sampled(
+        repeat=int(row.get("repeat", 0)),
+        text=shown,
+        is_private=False,
+        extracted=answer,
+        correct=correct,
+        left_out=left_out,
+    )

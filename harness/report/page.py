@@ -78,7 +78,9 @@ def render_page(source: Source, make_bar: MakeBar) -> str:
             return value
 
         context["scores"] = [done(_score_group(source, task, number, looks)) for number, task in enumerate(tasks)]
-        groups = [_draw_group(f"curve-{number}", job, source, looks, done) for number, job in enumerate(curve_jobs)]
+        groups = [
+            _draw_group(f"curve-{number}", job, source, looks, done=done) for number, job in enumerate(curve_jobs)
+        ]
         context["items"] = [done(build_items(source, task)) for task in tasks]
         context["steps"] = done(build_steps(source.samples))
     context |= {
@@ -147,7 +149,7 @@ def _draw_group(
     for number, metric in enumerate(job.metrics):
         curves = build_curves(source.metrics, metric.key, job.axis, points)
         if curves:
-            panels.append(draw_curves(f"{key}-{number}", metric, curves, looks, job.axis))
+            panels.append(draw_curves(f"{key}-{number}", metric, curves, looks, axis=job.axis))
             drawn |= {curve.label for curve in curves}
         done(None)
     return FigureGroup(job.title, tuple(panels), tuple(label for label in source.labels if label in drawn))
@@ -163,10 +165,10 @@ def _score_group(source: Source, task: str, number: int, looks: Mapping[str, Loo
         for row in rows
         if row.method not in UNTRAINED and (difference := row.scores[task].difference) is not None
     ]
-    panels = [draw_forest(f"score-{number}", "Score", "%, with the 95 % interval.", scores, looks)]
+    panels = [draw_forest(f"score-{number}", "Score", "%, with the 95 % interval.", scores, looks=looks)]
     if differences:
         title, note = f"Minus {BASELINE}", "percentage points, paired, with the 95 % interval."
-        panels.append(draw_forest(f"difference-{number}", title, note, differences, looks, zero=True))
+        panels.append(draw_forest(f"difference-{number}", title, note, differences, looks=looks, zero=True))
     return FigureGroup(task, tuple(panels), ())
 
 

@@ -76,7 +76,7 @@ def draw_forest(
         description = "; ".join(f"{estimate.label}: {estimate.text}" for estimate in estimates)
         svg = to_svg(figure, key, title, f"{note} {description}.")
     rows = tuple((e.label, *[f"{100 * v:.2f}" for v in _ends(e.interval)]) for e in estimates)
-    return Panel(title, note, svg, ("method", "estimate", "low", "high"), rows)
+    return Panel(title=title, note=note, svg=svg, header=("method", "estimate", "low", "high"), rows=rows)
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:
@@ -123,7 +123,9 @@ def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mappin
         svg = to_svg(figure, key, metric.title, _describe(metric, curves, scale))
     header, rows = _curve_table(curves, axis, scale)
     unit = "%" if metric.percent else ""
-    return Panel(metric.title, ", ".join(filter(None, (unit, metric.note))), svg, header, rows)
+    return Panel(
+        title=metric.title, note=", ".join(filter(None, (unit, metric.note))), svg=svg, header=header, rows=rows
+    )
 
 
 def _short_count(value: float) -> str:

@@ -80,7 +80,13 @@ def _completion(label: str, row: Mapping[str, Any], limit: int) -> Completion:
         for position, (text, *numbers) in enumerate(zip(row["tokens"], *(row[key] for key in _COLUMNS), strict=True))
     ]
     counts = {kind: sum(token.kind == kind for token in tokens) for kind in KINDS}
-    return Completion(label, tuple(tokens[:limit]), max(0, len(tokens) - limit), str(row["stop_reason"]), counts)
+    return Completion(
+        label=label,
+        tokens=tuple(tokens[:limit]),
+        left_out=max(0, len(tokens) - limit),
+        stop_reason=str(row["stop_reason"]),
+        counts=counts,
+    )
 
 
 def _token(
@@ -90,7 +96,11 @@ def _token(
     numbers = tuple(format_value(value) for value in (reward, advantage, divergence, imitation))
     kind = "prefix" if position < prefix_len else _own_kind(reward, advantage, divergence)
     return Token(
-        text, kind, strength if kind in ("trusted", "both") else 0, kind == "trusted" and advantage < 0, numbers
+        text=text,
+        kind=kind,
+        strength=strength if kind in ("trusted", "both") else 0,
+        is_negative=kind == "trusted" and advantage < 0,
+        numbers=numbers,
     )
 
 

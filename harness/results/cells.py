@@ -101,7 +101,14 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> 
     tokens = float(np.mean([record.counters.student_tokens for record in records]))
     flops = [found for found in map(run_flops, records) if found is not None]
     known = len(flops) == len(records)
-    return MethodRuns(label, steps, evaluations, training, tokens, float(np.mean(flops)) if known else None)
+    return MethodRuns(
+        label=label,
+        steps=steps,
+        evaluations=evaluations,
+        training=training,
+        student_tokens=tokens,
+        flops=float(np.mean(flops)) if known else None,
+    )
 
 
 def matrix(runs: MethodRuns, replicates: Sequence[Replicate]) -> np.ndarray:

@@ -82,7 +82,9 @@ def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Fi
             continue
         compare = _compare_scores if claim.quantity == SCORE else _compare_metric
         mean_a, mean_b, difference = compare(claim.quantity, a, b, shared)
-        findings.append(Finding(cell, len(shared), mean_a, mean_b, difference, _verdict(claim, difference)))
+        findings.append(
+            Finding(cell, len(shared), mean_a, mean_b, difference=difference, verdict=_verdict(claim, difference))
+        )
     return findings
 
 

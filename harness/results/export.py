@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from harness.results.leaderboard import AVERAGE, Leaderboard, Row, Score
-from harness.results.reference import ReferenceRow
+from harness.results.leaderboard import Leaderboard, Row, Score
+from harness.results.reference import AVERAGE, ReferenceRow
 from harness.types import UNTRAINED
 
 CSV_COLUMNS = (

@@ -21,7 +21,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
 from harness.results.record import Evaluation, RunRecord
-from harness.results.reference import ReferenceRow
+from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
     Difference,
     Interval,
@@ -36,8 +36,6 @@ from harness.types import UNTRAINED
 BASELINE = "opd"  # the label that every row is compared with
 ALPHA = 0.05  # family-wise error of a marked winner, over all pairs of methods of a task
 _DECIMALS = 9  # of numbers in leaderboard.json: finer than any score, coarser than the last bits of another machine
-
-AVERAGE = "average"  # of all tasks, where there are several
 
 BySeed = Mapping[int, tuple[Array, ...]]  # seed -> the scores [I] of each task of the column
 Column = Mapping[str, BySeed]  # by label
@@ -163,7 +161,7 @@ def build_leaderboard(
     seeds = tuple(sorted({record.seed for record in trained or records}))
     comparisons = [pair for name, column in columns.items() for pair in _compare_all(name, column, methods)]
     labels = sorted({record.label for record in records if record.status == "completed"})
-    rows = [_build_row(label, records, seeds, columns, selected) for label in labels]
+    rows = [_build_row(label, records, seeds, columns, selected=selected) for label in labels]
     rows = [_with_ranks(row, comparisons, columns) for row in rows]
     provenance = [record.provenance for record in records if record.provenance]
     return Leaderboard(
@@ -226,7 +224,15 @@ def _build_row(
     missing = () if method in UNTRAINED else tuple(seed for seed in all_seeds if seed not in seeds)
     scores = {name: _score(label, column, selected.get(name)) for name, column in columns.items() if label in column}
     average = scores.pop(AVERAGE, None)
-    return Row(label, method, seeds, missing, scores, average, _mean_cost(runs))
+    return Row(
+        label=label,
+        method=method,
+        seeds=seeds,
+        missing_seeds=missing,
+        scores=scores,
+        average=average,
+        cost=_mean_cost(runs),
+    )
 
 
 def _score(label: str, column: Column, evaluations: Mapping[RunKey, Evaluation] | None) -> Score:
@@ -242,7 +248,15 @@ def _score(label: str, column: Column, evaluations: Mapping[RunKey, Evaluation] 
     votes = [run.majority for run in runs if run.majority is not None]
     voted = mean_interval(np.array(votes, dtype=float)) if k > 1 and len(votes) == len(runs) else None
     truncated = float(np.mean([run.truncated_frac for run in runs]))
-    return Score(interval, seeds, difference, shared, truncated, passed, voted)
+    return Score(
+        interval=interval,
+        seeds=seeds,
+        difference=difference,
+        difference_seeds=shared,
+        truncated_frac=truncated,
+        pass_at_k=passed,
+        maj_at_k=voted,
+    )
 
 
 def _difference(a: BySeed, b: BySeed) -> tuple[Difference | None, tuple[int, ...]]:
@@ -353,7 +367,7 @@ def leaderboard_to_dict(board: Leaderboard) -> dict[str, Any]:
 
 
 def _estimand(seeds: Sequence[int]) -> str:
-    return Interval(0, 0, 0, 0, 0, len(seeds), 1).estimand
+    return Interval(estimate=0, low=0, high=0, standard_error=0, df=0, seeds=len(seeds), problems=1).estimand
 
 
 def _rounded(value: Any) -> Any:

@@ -44,7 +44,9 @@ def rebuild_leaderboard(
 ) -> Leaderboard:
     """Builds the table of `folder` from its records and writes leaderboard.md, .json, .csv and .tex into it."""
     records = load_records(folder)
-    board = build_cached(folder.resolve().parent / CACHE, records, command, protocols, _published(records, references))
+    board = build_cached(
+        folder.resolve().parent / CACHE, records, command, protocols, published=_published(records, references)
+    )
     write_leaderboard(folder, board)
     return board
 

@@ -19,7 +19,7 @@ from harness.files import ROOT
 from harness.results.statistics import binomial_standard_error
 
 REFERENCE_DIR = ROOT / "results" / "reference"
-AVERAGE = "average"  # the printed average stands as a benchmark of this name
+AVERAGE = "average"  # of several tasks: a column of a leaderboard, and the name under which a printed average stands
 
 TABLE_KEYS = {"name", "caption", "setting", "source", "benchmarks", "rows"}
 OPTIONAL_TABLE_KEYS = {"doubts", "confirmed"}
@@ -95,16 +95,16 @@ def _cells(table: Mapping[str, Any], trials: Mapping[str, int], file: str) -> It
                 continue
             cell = (label, benchmark)
             yield ReferenceRow(
-                table["name"],
-                table["setting"],
-                label,
-                row["method"],
-                benchmark,
-                float(value),
-                table["source"],
-                doubts.get(cell),
-                cell in confirmed,
-                trials.get(benchmark),
+                table=table["name"],
+                setting=table["setting"],
+                label=label,
+                method=row["method"],
+                benchmark=benchmark,
+                value=float(value),
+                source=table["source"],
+                doubt=doubts.get(cell),
+                confirmed=cell in confirmed,
+                trials=trials.get(benchmark),
             )
 
 

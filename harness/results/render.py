@@ -16,7 +16,6 @@ from harness.files import write_json, write_text
 from harness.results import markdown
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
-    AVERAGE,
     BASELINE,
     Cost,
     FailedRun,
@@ -26,7 +25,7 @@ from harness.results.leaderboard import (
     Task,
     leaderboard_to_dict,
 )
-from harness.results.reference import ReferenceRow
+from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
 from harness.results.terminal import open_console
 from harness.types import UNTRAINED

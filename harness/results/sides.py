@@ -125,7 +125,7 @@ def _matched_labels(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[tupl
     """The labels that both sides have; the only label of each where they differ."""
     left, right = ({record.label for record in side} for side in (a, b))
     if len(left) == len(right) == 1:
-        return [(*left, *right)]  # type: ignore[list-item]
+        return [(left.pop(), right.pop())]
     return [(label, label) for label in sorted(left & right)]
 
 
@@ -165,12 +165,12 @@ def _pair(task: str, label_a: str, label_b: str, matched: list[tuple[str, Evalua
     scores_a, scores_b = _scores(run for _, run, _ in matched), _scores(run for _, _, run in matched)
     label = label_a if label_a == label_b else f"{label_a} / {label_b}"
     return Pair(
-        task,
-        label,
-        tuple(seed for seed, *_ in matched),
-        mean_interval(scores_a),
-        mean_interval(scores_b),
-        paired_difference(scores_b, scores_a),
+        task=task,
+        label=label,
+        seeds=tuple(seed for seed, *_ in matched),
+        a=mean_interval(scores_a),
+        b=mean_interval(scores_b),
+        difference=paired_difference(scores_b, scores_a),
     )
 
 
@@ -199,7 +199,7 @@ def hold_against(records: Sequence[RunRecord], baseline: Sequence[RunRecord]) ->
         new, old = _evaluated(records, label), _evaluated(baseline, label)
         _check_protocols(label, new, old)
         for key in sorted(old):
-            verdicts.append(_verdict(label, key[0], new.get(key, {}), old[key], failed))
+            verdicts.append(_verdict(label, key[0], new.get(key, {}), old[key], failed=failed))
     return [verdict for verdict in verdicts if verdict is not None]
 
 
@@ -221,9 +221,11 @@ def _verdict(
     interval = mean_interval(_scores(old[seed] for seed in shared or sorted(old)))
     if failed:
         reason = " ".join(failed[0].reason.split()) or "did not finish"
-        return BaselineCheck(task, label, None, interval, f"seed {failed[0].seed} failed: {reason}")
+        return BaselineCheck(
+            task=task, label=label, score=None, baseline=interval, reason=f"seed {failed[0].seed} failed: {reason}"
+        )
     if not new:  # the task was not evaluated
         return None
     score = float(np.mean([new[seed].score for seed in shared or sorted(new)]))
     outside = not interval.low <= score <= interval.high
-    return BaselineCheck(task, label, score, interval, "outside" if outside else "")
+    return BaselineCheck(task=task, label=label, score=score, baseline=interval, reason="outside" if outside else "")

@@ -130,9 +130,19 @@ def paired_difference(y_a: Scores, y_b: Scores) -> Difference:
     statistic = mean / error
     p_value = float(estimate.two_sided_tail(abs(statistic)))
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-    counts = len(a[0]), sum(task.shape[1] for task in a)
-    detectable = min(error * detectable_ratio(quantile, df), 1.0)
-    return Difference(mean, low, high, error, df, *counts, statistic, p_value, detectable, improvement)
+    return Difference(
+        estimate=mean,
+        low=low,
+        high=high,
+        standard_error=error,
+        df=df,
+        seeds=len(a[0]),
+        problems=sum(task.shape[1] for task in a),
+        statistic=statistic,
+        p_value=p_value,
+        detectable=min(error * detectable_ratio(quantile, df), 1.0),
+        improvement=improvement,
+    )
 
 
 def detectable_ratio(quantile: float, df: float) -> float:
@@ -180,9 +190,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _interval(estimate: MeanVariance, tasks: Sequence[Array]) -> Interval:
     low, high = accuracy_bounds(estimate, _effective_problems(tasks))
-    mean, error = float(estimate.mean), math.sqrt(estimate.variance)
-    counts = len(tasks[0]), sum(task.shape[1] for task in tasks)
-    return Interval(mean, float(low), float(high), error, float(estimate.df), *counts)
+    return Interval(
+        estimate=float(estimate.mean),
+        low=float(low),
+        high=float(high),
+        standard_error=math.sqrt(estimate.variance),
+        df=float(estimate.df),
+        seeds=len(tasks[0]),
+        problems=sum(task.shape[1] for task in tasks),
+    )
 
 
 def _effective_problems(tasks: Sequence[Array]) -> float:

@@ -50,7 +50,9 @@ def summarise(records: Sequence[RunRecord]) -> tuple[dict[str, Tuned], dict[str,
         seconds = sum(c.rollout_s + c.scoring_s + c.update_s for c in counters)
         tokens = sum(c.student_tokens for c in counters)
         edge = best in (grid[0], grid[-1])
-        tuned[label] = Tuned({r: scores[r] for r in grid}, best, edge, len(grid), tokens, round(seconds, 1))
+        tuned[label] = Tuned(
+            {r: scores[r] for r in grid}, best, edge, len(grid), student_tokens=tokens, seconds=round(seconds, 1)
+        )
     return tuned, dict(sorted(partial.items()))
 
 

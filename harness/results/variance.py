@@ -86,11 +86,18 @@ def compute_mean_variance(*tasks: Array) -> MeanVariance:
     mean = np.mean([y.mean((-2, -1)) for y in tasks], axis=0)
     zero = np.zeros_like(mean)
     if any(y.shape[-1] == 1 for y in tasks):  # one problem says nothing about others
-        return MeanVariance(mean, zero, zero + 1, zero, zero + 1, S)
+        return MeanVariance(mean=mean, variance=zero, df=zero + 1, seed_share=zero, rest_df=zero + 1, seeds=S)
     if S == 1:
         variances = [y[..., 0, :].var(-1, ddof=1) / y.shape[-1] for y in tasks]
         variance, df = _add(variances, [y.shape[-1] - 1 for y in tasks])
-        return MeanVariance(mean, np.where(variance > _NO_VARIANCE, variance, 0.0), df, zero, df, S)
+        return MeanVariance(
+            mean=mean,
+            variance=np.where(variance > _NO_VARIANCE, variance, 0.0),
+            df=df,
+            seed_share=zero,
+            rest_df=df,
+            seeds=S,
+        )
     seed = np.mean([y.mean(-1) for y in tasks], axis=0).var(-1, ddof=1) / S
     squares = [_problem_and_rest(y) for y in tasks]
     problem, problem_df = _add([p for p, _ in squares], [y.shape[-1] - 1 for y in tasks])
@@ -117,7 +124,14 @@ def _combine(
     df = np.maximum(df, np.minimum(dfs[0], dfs[1]))
     share = np.divide(used[0], total, out=np.zeros_like(total), where=known)
     rest_df = np.where(known & ~has_seed & ~has_problem, dfs[2], dfs[1])
-    return MeanVariance(mean, np.where(known, total, 0.0), df, np.minimum(share, 1.0), rest_df, seeds)
+    return MeanVariance(
+        mean=mean,
+        variance=np.where(known, total, 0.0),
+        df=df,
+        seed_share=np.minimum(share, 1.0),
+        rest_df=rest_df,
+        seeds=seeds,
+    )
 
 
 def _problem_and_rest(y: Array) -> tuple[Array, Array]:

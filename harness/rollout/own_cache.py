@@ -88,4 +88,4 @@ class OwnState:
             if not found:
                 raise TypeError(f"{type(self.model).__name__} returns no cache")
             self.cache = found
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        return output.last_hidden_state

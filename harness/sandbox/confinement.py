@@ -158,7 +158,15 @@ class Bubblewrap:
             inside = [*self._drop_privileges(slot), *_rlimits(program, self.as_root), _inner_python(), *_PYTHON_FLAGS]
             start = ["-c", _START, str(theirs.fileno()), f"{BOX}/{SCRIPT}"]
             command = (_tool("bwrap"), "--args", str(listed), "--", *inside, *start)
-            yield Launch(command, tuple(inherited), {}, release, join, info_read, ours)
+            yield Launch(
+                command=command,
+                descriptors=tuple(inherited),
+                environment={},
+                release=release,
+                join=join,
+                info_read=info_read,
+                lifeline=ours,
+            )
 
     def _namespaces(self) -> list[str]:
         shared = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]

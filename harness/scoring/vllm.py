@@ -60,13 +60,13 @@ class VLLMScorer:
             entropy_upper = None if width == self.vocab_size else upper
         top_k = request.top_k
         signal = TokenSignal(
-            logprobs,
-            ids[..., :top_k] if top_k else None,
-            values[..., :top_k] if top_k else None,
-            entropy,
-            entropy_upper,
+            logprobs=logprobs,
+            topk_ids=ids[..., :top_k] if top_k else None,
+            topk_logprobs=values[..., :top_k] if top_k else None,
+            entropy=entropy,
+            entropy_upper=entropy_upper,
         )
-        return VLLMScored(signal, self, completions, ids, values)
+        return VLLMScored(signal=signal, scorer=self, completions=completions, fetched_ids=ids, fetched=values)
 
     def _call(self, completion: Completion, top_k: int) -> Call:
         ids = (*completion.prompt_ids, *completion.completion_ids)

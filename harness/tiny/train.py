@@ -68,7 +68,7 @@ def training_batch(phase: Phase, batch_size: int, rng: Random) -> tuple[Tensor, 
     for _ in range(batch_size):
         problem = draw_problem(rng, "train", operations)
         style = "A" if rng.random() < phase.style_a else "B"
-        words, slips = write_solution(problem, style, rng, wrong, phase.slips)
+        words, slips = write_solution(problem, style, rng, wrong, slip=phase.slips)
         prompt, solution = prompt_ids(problem), [WORD_IDS[word] for word in words]
         learned = [
             IGNORE if slip and not phase.learn_slips else token for token, slip in zip(solution, slips, strict=True)
@@ -123,7 +123,7 @@ def train(recipe: Recipe, replicate: int, advance: Callable[[int], None] = lambd
     model = initial_model(recipe.shape, replicate)
     for index, phase in enumerate(recipe.phases):
         rng = Random(seed_of("tiny_data", recipe.shape.hidden, index, replicate))
-        teach(model, phase, recipe.batch_size, rng, advance)
+        teach(model, phase, recipe.batch_size, rng, advance=advance)
     return model
 
 

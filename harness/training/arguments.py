@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from harness.config.settings import Execution, Setting
+from harness.rollout import Sampling
 from harness.training import ranks
 
 
@@ -54,3 +58,27 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         run_name="/".join(folder.parts[-4:-1]),  # <setting>-<hash8>/<method>/seed<k>, in a tracker's list of runs
         disable_tqdm=True,
     )
+
+
+def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
+    """How training completions are drawn; the teacher's cached responses are drawn the same way."""
+    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, stop_ids=stop_ids)
+
+
+class Positions(Dataset):
+    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on however many ranks."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def compute_in(dtype: torch.dtype, fsdp_plugin: Any) -> None:
+    """FSDP2 gathers weights in `dtype`, whatever its shards are kept in; gradients are summed in float32, the loss stays as it is."""
+    reduced = torch.promote_types(dtype, torch.float32)
+    fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)

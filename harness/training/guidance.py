@@ -23,7 +23,7 @@ from harness.files import cut_torn_line, read_rows, row_text
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.training.prompts import Prompt
-from harness.types import Method
+from harness.types import Method, Rollout, StopReason
 
 ALMOST_ONE = 1 - 1e-6  # the largest uniform draw, for a schedule that takes a share of its maximum
 REQUESTS_PER_PIECE = 512  # responses between two writes to disk
@@ -94,7 +94,9 @@ def _read(path: Path) -> dict[str, tuple[int, ...]]:
 def first_guided_step(method: Method, texts: Sequence[Sequence[int]], steps: int, min_continuation: int) -> int | None:
     """The first of the run's steps in which one of these teacher texts could give a prefix, whatever is drawn; None: no step."""
     draws = torch.full((len(texts),), ALMOST_ONE)
-    guided = (any(choose_prefixes(method, texts, k / steps, draws, min_continuation)) for k in range(steps))
+    guided = (
+        any(choose_prefixes(method, texts, k / steps, draws, min_continuation=min_continuation)) for k in range(steps)
+    )
     return next((step for step, is_guided in enumerate(guided) if is_guided), None)
 
 
@@ -147,3 +149,15 @@ def choose_prefixes(
 
 def _lengths(texts: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([len(ids) for ids in texts], dtype=torch.long)
+
+
+def as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None, stop_ids: tuple[int, ...]) -> Rollout:
+    """A completion that somebody else wrote, whole, its end token included."""
+    ids = prompt.reference_ids if writer == "reference" else responses and responses.completion_ids[prompt.prompt_id]
+    if not ids:
+        raise RuntimeError(f"prompt {prompt.prompt_id!r} has no {writer} response")
+    stop: StopReason = "stop" if ids[-1] in stop_ids else "length"
+    unknown, name = (0.0,) * len(ids), prompt.prompt_id
+    return Rollout(
+        prompt.ids, tuple(ids), len(ids), unknown, policy_version=0, stop_reason=stop, prompt_id=name, sample_index=0
+    )

@@ -48,4 +48,11 @@ def load_models(config: RunConfig) -> Models:
     ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
         torch.set_float32_matmul_precision("high")
     adapters = add_lora(student, setting.lora_rank) if setting.lora_rank else None
-    return Models(student, teacher, tokenizer, stop_ids_of(student, tokenizer), vocab_size, adapters)
+    return Models(
+        student=student,
+        teacher=teacher,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids_of(student, tokenizer),
+        vocab_size=vocab_size,
+        adapters=adapters,
+    )

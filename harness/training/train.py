@@ -21,13 +21,14 @@ from harness.results.record import CURVE
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
+from harness.training.arguments import training_sampling
 from harness.training.guidance import TeacherResponses, check_responses, load_or_make_responses
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
 from harness.training.recorder import StepLog, StepRecorder, complete_checkpoint, cut_rows
 from harness.training.self_check import SelfCheck, check_served
-from harness.training.trainer import DistillationTrainer, Machinery, training_sampling
+from harness.training.trainer import DistillationTrainer, Machinery
 
 CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
 WIDE = ("float32", "float64")  # types in which two passes of the same weights agree to rounding
@@ -38,14 +39,14 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     progress.phase("loading")
     models = load_models(config)
     with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
-        machinery = make_machinery(config, models, student, teacher, progress)
+        machinery = make_machinery(config, models, student, teacher, progress=progress)
         log = StepLog()
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
         callbacks: list[TrainerCallback] = []
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
-            callbacks.append(make_recorder(config, models, machinery, log, folder, progress))
-        trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks)
+            callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
+        trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         save_final(models, trainer, folder, getattr(torch, config.setting.dtype))
 
@@ -71,7 +72,7 @@ def make_machinery(
     assert student.weights is not None
     setting = config.setting
     prompts = prompts_of(setting, models.tokenizer)
-    responses = _teacher_responses(config, models, teacher, prompts, progress)
+    responses = _teacher_responses(config, models, teacher, prompts, progress=progress)
     scorer = HFScorer(models.student, models.vocab_size)
     check = SelfCheck(student.engine, scorer, prompts[0], setting.dtype)
     weights = student.weights
@@ -108,7 +109,7 @@ def _teacher_responses(
         setting.teacher_identity(),
         teacher.engine,
         prompts,
-        training_sampling(setting, models.stop_ids),
+        sampling=training_sampling(setting, models.stop_ids),
         needed=needed,
         make_bar=progress.bar,
     )

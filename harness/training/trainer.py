@@ -20,26 +20,24 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
-from harness.config.settings import RunConfig, Setting
+from harness.config.settings import RunConfig
 from harness.divergences import topk_forward_kl
 from harness.models.head import bind_token_forward
 from harness.numerics.credit import Coefficients, compute_coefficients, importance_ratios
 from harness.numerics.loss import TeacherRows
 from harness.results.provenance import peak_memory_bytes
 from harness.results.samples import credit_sample
-from harness.rollout import RolloutEngine, RolloutRequest, Sampling
+from harness.rollout import RolloutEngine, RolloutRequest
 from harness.rollout.weights import WeightSync
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.scoring.pieces import EagerScoring
 from harness.seeds import generator_of, seed_of
 from harness.training import ranks
-from harness.training.arguments import rate_share, training_arguments
-from harness.training.guidance import TeacherResponses, choose_prefixes, prefix_metrics
+from harness.training.arguments import Positions, compute_in, rate_share, training_arguments, training_sampling
+from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
 from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
 from harness.training.prompts import Prompt, prompt_order
@@ -102,19 +100,6 @@ class Support:
         """Some of the R rows."""
         dense = None if self.dense is None else replace(self.dense, hidden=self.dense.hidden[rows])
         return Support(self.ids[rows], self.logprobs[rows], dense)
-
-
-class Positions(Dataset):
-    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on however many ranks."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 class DistillationTrainer(Trainer):
@@ -185,15 +170,17 @@ class DistillationTrainer(Trainer):
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.writer(progress, generator_of("writer", seed, step).random())
         if writer != "student":
-            return Written([_as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
+            return Written([as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)
         guidance: dict[str, float] = {}
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
             texts = [responses.text_of(prompt) for prompt in everyone]
             uniforms = torch.tensor(draws)
-            prefixes = choose_prefixes(self.method, texts, progress, uniforms, self.setting.min_continuation)
-            guidance = prefix_metrics(self.method, texts, progress, uniforms, prefixes)
+            prefixes = choose_prefixes(
+                self.method, texts, progress, uniforms, min_continuation=self.setting.min_continuation
+            )
+            guidance = prefix_metrics(self.method, texts, progress, uniforms, prefixes=prefixes)
         requests = [
             RolloutRequest(
                 prompt_id=everyone[slot].prompt_id,
@@ -237,11 +224,11 @@ class DistillationTrainer(Trainer):
         batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
         shape = (len(everyone), batch.labels.shape[1])
         teacher = ranks.gather_signal(scored.signal, rows, shape)
-        student = self._student_signal(completions, batch, request, scored.signal, rows)
+        student = self._student_signal(completions, batch, request, scored.signal, rows=rows)
         credit = self.method.credit(batch, teacher, student, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
-        log.metrics = step_metrics(everyone, batch, teacher, student, credit) | written.guidance
+        log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
         log.metrics |= mismatch_metrics(batch, student)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
@@ -252,7 +239,7 @@ class DistillationTrainer(Trainer):
         own = _cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
-        return Step(rollouts, _cut(batch, rows, width), own, divergence, support)
+        return Step(rollouts, _cut(batch, rows, width), own, divergence, support=support)
 
     def _teacher_request(self, progress: float) -> ScoreRequest:
         request = self.method.request(progress)
@@ -341,12 +328,6 @@ class DistillationTrainer(Trainer):
         log.metrics = {"loss": sum(log.metrics[f"loss/{name}"] for name in LOSS_TERMS), **log.metrics}
 
 
-def compute_in(dtype: torch.dtype, fsdp_plugin: Any) -> None:
-    """FSDP2 gathers weights in `dtype`, whatever its shards are kept in; gradients are summed in float32, the loss stays as it is."""
-    reduced = torch.promote_types(dtype, torch.float32)
-    fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)
-
-
 def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
     """Some rows, and the first positions, of a record of [B, T] tensors."""
     return type(record)(**{name: value[rows, :width] for name, value in vars(record).items()})
@@ -354,11 +335,6 @@ def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
 
 def _as_is(indices: list[Any]) -> Any:
     return indices  # prompts are looked up and padded when the step is made
-
-
-def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
-    """How training completions are drawn; the teacher's cached responses are drawn the same way."""
-    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, 0, stop_ids)
 
 
 def token_batch(
@@ -422,12 +398,3 @@ def _micro_batch(step: Step, rows: slice, support: slice) -> dict[str, Any]:
         "teacher_logprobs": part.logprobs,
         "dense": part.dense,
     }
-
-
-def _as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None, stop_ids: tuple[int, ...]) -> Rollout:
-    """A completion that somebody else wrote, whole, its end token included."""
-    ids = prompt.reference_ids if writer == "reference" else responses and responses.completion_ids[prompt.prompt_id]
-    if not ids:
-        raise RuntimeError(f"prompt {prompt.prompt_id!r} has no {writer} response")
-    stop = "stop" if ids[-1] in stop_ids else "length"
-    return Rollout(prompt.ids, tuple(ids), len(ids), (0.0,) * len(ids), 0, stop, prompt.prompt_id, 0)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data import as_splits, read_rows
+from tasks.data import as_splits, read_problems
 
 if TYPE_CHECKING:
     import datasets
@@ -15,4 +15,4 @@ FOLDER = Path(__file__).parent
 
 def load(**_: Any) -> dict[str, datasets.Dataset]:
     """Both splits. lm-eval passes the task's metadata, which these problems do not depend on."""
-    return as_splits(**{split: read_rows(FOLDER / f"{split}.jsonl") for split in ("dev", "test")})
+    return as_splits(**{split: read_problems(FOLDER / f"{split}.jsonl") for split in ("dev", "test")})

@@ -81,12 +81,12 @@ def grade_row(row: Mapping[str, Any], mode: str, sandbox: Sandbox) -> dict[str, 
     tests = Cases(_texts(row, "inputs"), _texts(row, "outputs"), _optional_text(row, "fn_name") or None)
     code = _optional_text(row, "code")
     if code is not None:
-        grade = grade_code(code, tests, mode, sandbox, timeout_s)
+        grade = grade_code(code, tests, mode, sandbox, timeout_s=timeout_s)
     else:
         response = _optional_text(row, "response")
         if response is None:
             raise ValueError('a row needs "code" or "response"')
-        grade = grade_response(response, tests, mode, sandbox, timeout_s)
+        grade = grade_response(response, tests, mode, sandbox, timeout_s=timeout_s)
     return {
         "results": list(grade.results),
         "passed": grade.passed,
@@ -105,7 +105,7 @@ def grade_response(response: str, tests: Cases, mode: str, sandbox: Sandbox, tim
     code = extract_code(answer)
     if code is None:
         return Grade((CRASHED,), None, "no_code")
-    return grade_code(code, tests, mode, sandbox, timeout_s)
+    return grade_code(code, tests, mode, sandbox, timeout_s=timeout_s)
 
 
 def grade_code(code: str, tests: Cases, mode: str, sandbox: Sandbox, timeout_s: int = TIMEOUT_S) -> Grade:

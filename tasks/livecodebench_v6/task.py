@@ -67,7 +67,7 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Sequence[Any]]) ->
 
 def _graded(doc: Mapping[str, Any], response: str, sandbox: Sandbox) -> dict[str, Any]:
     """A response's grade. The tests live only as long as its grading."""
-    grade: Grade = grade_response(response, load_tests(doc), doc["mode"], sandbox, doc["timeout_s"])
+    grade: Grade = grade_response(response, load_tests(doc), doc["mode"], sandbox, timeout_s=doc["timeout_s"])
     return {
         "passed": grade.passed,
         "results": list(grade.results),

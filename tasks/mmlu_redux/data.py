@@ -117,7 +117,7 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
 
 def _reader(text: str, separator: str) -> Iterator[dict[str, str]]:
     for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=separator):
-        row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
+        row.pop(None, None)  # cells beyond the header
         yield row
 
 

@@ -19,11 +19,12 @@ from harness.rollout.hf import HFEngine
 from harness.rollout.weights import LiveWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
+from harness.training.arguments import training_sampling
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import load_models
 from harness.training.prompts import prompts_of
 from harness.training.recorder import StepLog
-from harness.training.trainer import DistillationTrainer, Machinery, micro_batches, training_sampling
+from harness.training.trainer import DistillationTrainer, Machinery, micro_batches
 
 
 def trainer_for(config, folder: Path) -> DistillationTrainer:

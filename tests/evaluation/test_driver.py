@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from tasks.data import read_rows
+from tasks.data import read_problems
 from tests.evaluation.scoring import protocol_hashes, scored
 from tests.scripted import ScriptedEngine
 
@@ -135,7 +135,7 @@ def test_bad_input_is_one_sentence(tokenizer, tmp_path):
 
 @pytest.mark.skipif(REAL_DATA is None, reason="BENCHMARK_DATA does not name a folder with the real aime24/test.jsonl")
 def test_all_correct_responses_to_the_real_problems_score_100_percent(tokenizer):
-    rows = read_rows(Path(str(REAL_DATA)) / "aime24" / "test.jsonl")
+    rows = read_problems(Path(str(REAL_DATA)) / "aime24" / "test.jsonl")
     answers = {f"aime24/{row['id']}": row["answer"].lstrip("0") or "0" for row in rows}
     engine = ScriptedEngine(lambda r: boxed(answers[r.prompt_id]), tokenizer)
     result = run_aime(engine, tokenizer, samples=None, data_dir=REAL_DATA, max_length=8192)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.models.loading import load_model
-from harness.scoring import Completion, ScoreRequest, ScriptedScorer, pad_completions
+from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.scoring import hf as hf_module
 from harness.scoring.hf import HFScorer
 
@@ -78,16 +78,3 @@ def test_log_probs_at_given_ids(scorer: HFScorer) -> None:
         truth = truth_of(scorer, completion).gather(-1, ids[i, :n])
         torch.testing.assert_close(signal.topk_logprobs[i, :n].double(), truth, rtol=0, atol=1e-5)
         assert torch.equal(signal.topk_ids[i, :n], ids[i, :n])
-
-
-def test_the_fake_has_the_same_form() -> None:
-    made = [Completion((5,), (3, 4)), Completion((5,), (2,))]
-    logits = torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(0))
-    scored = ScriptedScorer(logits).score(made, ScoreRequest(top_k=2, entropy=True))
-    truth = logits.log_softmax(-1)
-    assert scored.signal.logprobs[0].tolist() == pytest.approx([truth[0, 0, 3].item(), truth[0, 1, 4].item()])
-    assert scored.signal.logprobs[1, 1] == 0  # padding
-    mask = torch.tensor([[True, False], [True, False]])
-    ids, values = scored.support(mask, 3)
-    torch.testing.assert_close(values, truth[:, 0].topk(3).values)
-    torch.testing.assert_close(truth[:, 0].gather(-1, ids), values)

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from tasks.arithmetic.data import load as load_arithmetic
-from tasks.data import HubSource, as_splits, benchmark_rows, read_rows
+from tasks.data import HubSource, as_splits, benchmark_rows, read_problems
 
 
 def write(path, *lines: str):
@@ -20,11 +20,11 @@ def test_rows_are_texts_and_other_columns_are_dropped(tmp_path):
         "",
         '{"id": "b", "problem": "é", "answer": 27.0}',
     )
-    assert read_rows(path) == [
+    assert read_problems(path) == [
         {"id": "60", "problem": "p", "answer": "025"},
         {"id": "b", "problem": "é", "answer": "27.0"},
     ]
-    assert as_splits(test=read_rows(path))["test"][1]["problem"] == "é"
+    assert as_splits(test=read_problems(path))["test"][1]["problem"] == "é"
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_rows_are_texts_and_other_columns_are_dropped(tmp_path):
 def test_a_row_that_is_not_one_is_named(tmp_path, line, message):
     path = write(tmp_path / "a.jsonl", '{"id": 1, "problem": "p", "answer": 1}', line)
     with pytest.raises(UserError, match=message) as error:
-        read_rows(path)
+        read_problems(path)
     assert str(path) in str(error.value)
 
 
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        read_rows(tmp_path / "none.jsonl")
+        read_problems(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match="holds no problems"):
-        read_rows(write(tmp_path / "empty.jsonl", ""))
+        read_problems(write(tmp_path / "empty.jsonl", ""))
     with pytest.raises(UserError, match=r"line 1: .*utf-8"):
         (tmp_path / "latin.jsonl").write_bytes(b'{"id": 1, "problem": "\xe9", "answer": 1}')
-        read_rows(tmp_path / "latin.jsonl")
+        read_problems(tmp_path / "latin.jsonl")
     separators = write(tmp_path / "lines.jsonl", '{"id": 1, "problem": "a\u2028b\x85c", "answer": 1}')
-    assert read_rows(separators)[0]["problem"] == "a\u2028b\x85c"  # line ends in a text, not in the file
+    assert read_problems(separators)[0]["problem"] == "a\u2028b\x85c"  # line ends in a text, not in the file
 
 
 def test_the_folder_comes_from_the_argument_then_from_the_environment_then_from_the_hub(tmp_path, monkeypatch):

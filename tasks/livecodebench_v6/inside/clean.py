@@ -54,7 +54,7 @@ def run_test(job: dict[str, Any], number: int, program: types.CodeType, prelude:
         resource.setrlimit(resource.RLIMIT_CPU, (job["timeout_s"] + 1,) * 2)
         if job["fn_name"] is None:
             be_the_program(number, write_end, program, prelude)
-        be_the_function(job, number, write_end, program, prelude)
+        be_the_function(job, number, write_end, program, prelude=prelude)
     os.close(write_end)
     exited = os.pidfd_open(child)
     try:
@@ -148,10 +148,10 @@ def find_function(module: types.ModuleType, name: str, prelude: dict[str, Any]) 
     """The method of that name of a class Solution, else the program's own function of that name."""
     solution = getattr(module, "Solution", None)
     if isinstance(solution, type) and hasattr(solution, name):
-        return getattr(solution(), name)  # type: ignore[no-any-return]
+        return getattr(solution(), name)
     if module.__dict__[name] is prelude.get(name):  # operator.add is nobody's solution
         raise NameError(name)
-    return module.__dict__[name]  # type: ignore[no-any-return]
+    return module.__dict__[name]
 
 
 def import_what_it_needs(code: str, packages: list[str]) -> None:

@@ -30,7 +30,7 @@ Send = Callable[[dict[str, Any]], None]
 def load_job() -> dict[str, Any]:
     """The program, its inputs, and how to run it."""
     with open(os.path.join(BOX, "job.json"), encoding="utf-8") as file:
-        return json.load(file)  # type: ignore[no-any-return]
+        return json.load(file)
 
 
 class PipeEnd:

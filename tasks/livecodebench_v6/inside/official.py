@@ -97,7 +97,7 @@ def load(source: str, name: str, timeout_s: int) -> Callable[..., Any]:
             raise AssertionError
     finally:
         signal.alarm(0)
-    return getattr(holder, name)  # type: ignore[no-any-return]
+    return getattr(holder, name)
 
 
 class Bytes:
