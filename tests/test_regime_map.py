@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import leaderboard
 from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.files import ROOT, locate
 from harness.regime_map import main
+from harness.results import publish as publishing
 from harness.results.cells import at_equal_cost, at_equal_steps, judge, load_cells, of_common_methods
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
@@ -97,7 +97,7 @@ def test_published_operations_outlive_the_models(tmp_path: Path) -> None:
     shutil.copytree(ROOT / STUDENT, student)
     folder = write_runs(tmp_path / "runs", [here])
     write_metrics(folder, "opd", 0, [{"step": 1, "loss": 1.0}])
-    leaderboard.publish(folder, tmp_path / "published")
+    publishing.publish(folder, tmp_path / "published")
     shutil.rmtree(student)
     (runs,) = load_cells([tmp_path / "published"], "arithmetic").values()
     assert runs[0].flops == 1_230_020_000  # 2 x 78,272 x 1,000 + (2 x 301,920 + 6 x 78,272) x 1,000 = 1,230,016,000

@@ -45,7 +45,7 @@ def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[
         config = compose("config", overrides=_fixed(given), return_hydra_config=True)
         groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
         options = {group: _public(loader.get_group_options(group)) for group in groups}
-        shown = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         return options, OmegaConf.to_yaml(shown)
 
 
