@@ -7,38 +7,12 @@ output appears under its name when it is complete. Exit code: 0, or 2 if the inp
 
 from __future__ import annotations
 
-import importlib
-import os
-import pkgutil
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from harness.console.commands import asks_for_help, exit_code_of
-from harness.console.progress import terminal_bar
 from harness.errors import UserError
-from harness.files import lines_of, parse_row, row_text
-
-GRADERS = "tasks.row_graders"  # a package with a module for every task; its docstring says what one has
-OWN_OPTIONS = ("task", "input", "output")
-AHEAD = 4  # rows that are read ahead of every worker
-SHOWN_BAD_ROWS = 20  # reported one by one; more are counted
-
-Row = Mapping[str, Any]
-GradeRow = Callable[[Row], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the input, and what became of it."""
-
-    number: int  # in the file, from 1
-    output: Mapping[str, Any]  # the row to be written
-    error: str | None  # why it could not be graded
+from harness.evaluation.row_grading import OWN_OPTIONS, grade_rows, grader_module, task_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,100 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         if asks_for_help(given):
             print(_help())
-            return 0
-        return _run(_options(given))
+        else:
+            grade_rows(_options(given))
+        return 0
 
     return exit_code_of(command)
-
-
-def _run(options: Mapping[str, str]) -> int:
-    module = _module(options["task"])
-    known = {**module.OPTIONS}
-    if unknown := [name for name in options if name not in OWN_OPTIONS and name not in known]:
-        takes = ", ".join([*OWN_OPTIONS, *known])
-        raise UserError(f"task={options['task']} has no option {unknown[0]!r}; it takes {takes}.")
-    source, target = Path(options["input"]), Path(options["output"])
-    total = _count_rows(source)
-    if not target.parent.is_dir():
-        raise UserError(f"output={target}: the folder {target.parent} does not exist.")
-    if target.exists() and not target.is_file():  # renaming onto a device such as /dev/null would destroy it
-        raise UserError(f"output={target} is not a regular file; give the name of one.")
-    grade = module.make_grader({**known, **{name: options[name] for name in known if name in options}})
-    bad = _grade_file(source, target, total, grade, workers=getattr(module, "WORKERS", 1))
-    print(f"{total - bad} of {total} rows graded{f', {bad} could not be' if bad else ''}: {target}")
-    if bad == total:
-        raise UserError(f"no row of {source} can be graded as task={options['task']}; a row is {module.FIELDS}.")
-    return 0
-
-
-def _grade_file(source: Path, target: Path, total: int, grade: GradeRow, workers: int) -> int:
-    """Writes the graded rows under a temporary name, renames the file, and returns the number of bad rows."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    bad = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file, terminal_bar("grading", total, "rows") as bar:
-            for line in _graded(_lines(source), grade, workers):
-                file.write(row_text(line.output))
-                bar.advance()
-                if line.error is not None:
-                    bad += 1
-                    if bad <= SHOWN_BAD_ROWS:
-                        print(f"{source}, line {line.number}: {line.error}", file=sys.stderr)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(f"output={target} cannot be written ({error.strerror}); choose a writable place.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    if bad > SHOWN_BAD_ROWS:
-        print(f"{source}: {bad - SHOWN_BAD_ROWS} more rows could not be graded", file=sys.stderr)
-    return bad
-
-
-def _graded(lines: Iterable[tuple[int, bytes]], grade: GradeRow, workers: int) -> Iterator[Line]:
-    """Grades line by line, several at a time, and keeps their order without holding the file in memory."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="grade") as pool:
-        waiting: deque[Future[Line]] = deque()
-        try:
-            for number, content in lines:
-                waiting.append(pool.submit(_grade_line, number, content, grade))
-                if len(waiting) > AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _grade_line(number: int, content: bytes, grade: GradeRow) -> Line:
-    row: Any = None
-    try:
-        row = parse_row(content)
-        return Line(number, {**row, **grade(row)}, None)
-    except UserError:  # the whole run is at fault: data or a sandbox is missing
-        raise
-    except ValueError as error:  # not a row of the task
-        reason = str(error)
-    except Exception as error:  # a row on which a grader stumbles must not cost the others
-        reason = f"{type(error).__name__}: {error}"
-    return Line(number, {**(row or {"line": number}), "error": reason}, reason)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the lines that hold something."""
-    try:
-        for line in lines_of(path):
-            yield line.number, line.content
-    except OSError as error:
-        raise UserError(f"input={path} cannot be read ({error.strerror}).") from error
-
-
-def _count_rows(path: Path) -> int:
-    if path.exists() and not path.is_file():  # the rows are read twice, and a pipe gives them once
-        raise UserError(f"input={path} is not a regular file; write the rows to one.")
-    count = sum(1 for _ in _lines(path))
-    if not count:
-        raise UserError(f"input={path} holds no rows.")
-    return count
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -160,22 +45,10 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def _names() -> list[str]:
-    package = importlib.import_module(GRADERS)
-    found = (module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "fields")
-    return sorted(found)
-
-
-def _module(name: str) -> Any:
-    if name not in _names():
-        raise UserError(f"task={name!r} cannot be graded; known: {', '.join(_names())}.")
-    return importlib.import_module(f"{GRADERS}.{name}")
-
-
 def _help() -> str:
     lines = [__doc__ or "", "Tasks, and what a row holds:"]
-    for name in _names():
-        module = _module(name)
+    for name in task_names():
+        module = grader_module(name)
         options = "".join(f" [{option}={default or '...'}]" for option, default in module.OPTIONS.items())
         lines += [f"  task={name}{options}", f"      {module.FIELDS}"]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from rich.console import Console
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
-from harness.console.commands import HELP_FLAGS, asks_for_help, exit_code_of, quiet_libraries
+from harness.console.commands import HELP_FLAGS, asks_for_help, complain, exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -48,7 +48,7 @@ def hydra_job(cfg: DictConfig) -> None:
     try:
         run_job(RunConfig.from_hydra(cfg))
     except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

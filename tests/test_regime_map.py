@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness import leaderboard
 from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.files import ROOT, locate
@@ -17,6 +16,7 @@ from harness.regime_map import main
 from harness.results.cells import at_equal_cost, at_equal_steps, find_lead, load_cells, of_common_methods
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
+from harness.results.publish import publish as publish_comparison
 from harness.results.record import Counters
 from harness.results.regimes import render
 from tests.results.synthetic import run, write_metrics, write_runs
@@ -97,7 +97,7 @@ def test_published_operations_outlive_the_models(tmp_path: Path) -> None:
     shutil.copytree(ROOT / STUDENT, student)
     folder = write_runs(tmp_path / "runs", [here])
     write_metrics(folder, "opd", 0, [{"step": 1, "loss": 1.0}])
-    leaderboard.publish(folder, tmp_path / "published")
+    publish_comparison(folder, tmp_path / "published")
     shutil.rmtree(student)
     (runs,) = load_cells([tmp_path / "published"], "arithmetic").values()
     assert runs[0].flops == 1_230_020_000  # 2 x 78,272 x 1,000 + (2 x 301,920 + 6 x 78,272) x 1,000 = 1,230,016,000

@@ -55,7 +55,7 @@ def _answer(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from here.", file=sys.stderr)
@@ -64,6 +64,11 @@ def _answer(command: Callable[[], int]) -> int:
         if not isinstance(ended.code, int | None):
             raise
         return ended.code or 0
+
+
+def complain(error: UserError) -> None:
+    """The form of every such sentence."""
+    print(f"error: {error}", file=sys.stderr)
 
 
 def _reader_is_gone() -> bool:
