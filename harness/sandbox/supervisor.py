@@ -35,7 +35,7 @@ Watch = Callable[[bytes], bool | Pending]
 
 _POLL_S = 0.1  # between looks at what the program uses
 _SHORT_S = 0.2  # a program that ends earlier is not worth the milliseconds that joining a group takes
-_PASSES = 3  # over its processes, to find those that were started meanwhile
+_JOINING_S = 0.05  # at each look; the rest of the processes join at the next one
 _STDERR_TAIL = 4000
 _CHUNK = 1 << 16
 _START_LIMIT_S = 30.0  # for the confinement to stand, on however busy a machine
@@ -89,7 +89,7 @@ class _Run:
         self._process, self._launch, self._limits, self._watch = process, launch, limits, watch
         self._stderr = bytearray()
         self._stderr_bytes = 0
-        self._counted = False  # by the kernel, in a group
+        self._counted: set[int] = set()  # processes whose memory the kernel counts, in a group
         self._awaited: Pending | None = None  # by the watch
         self._deadline = time.monotonic() + _START_LIMIT_S
         assert process.stdout and process.stderr
@@ -246,8 +246,7 @@ class _Run:
     def _excess(self) -> Reason | None:
         """What all processes together use too much of. Pages that they share count once for each."""
         used, tasks, processes = _usage(self.first_inside or self._process.pid)
-        if not self._counted and self.started is not None and time.monotonic() >= self.started + _SHORT_S:
-            self._counted = True
+        if self.started is not None and time.monotonic() >= self.started + _SHORT_S:
             self._count(processes)
         if used > self._limits.memory_bytes:
             return "memory"
@@ -255,17 +254,19 @@ class _Run:
             return "files"
         return "processes" if tasks > 2 * self._limits.processes else None
 
-    def _count(self, processes: list[int]) -> None:
-        """Has the kernel count the memory of all processes; those that they start meanwhile too."""
+    def _count(self, processes: dict[int, int]) -> None:
+        """Has the kernel count the memory of processes, children first: those of a counted one are so from their start.
+
+        Except for those of the first process inside, which inherits orphans.
+        """
         if self.first_inside is None:
             return
-        counted: set[int] = set()
-        for _ in range(_PASSES):
-            for process in processes:
+        until = time.monotonic() + _JOINING_S
+        before = self._counted - {self.first_inside}
+        for process, parent in reversed(processes.items()):
+            if process not in self._counted and parent not in before and time.monotonic() < until:
                 self._launch.join(process)
-            counted.update(processes)
-            *_, processes = _usage(self.first_inside)
-            processes = [process for process in processes if process not in counted]
+                self._counted.add(process)
 
 
 def _files(inside: int) -> int:
@@ -277,19 +278,22 @@ def _files(inside: int) -> int:
     return folder.f_files - folder.f_ffree
 
 
-def _usage(root: int) -> tuple[int, int, list[int]]:
-    """Bytes of resident memory and page tables, number of tasks, and pids, of a process and all its descendants."""
+def _usage(root: int) -> tuple[int, int, dict[int, int]]:
+    """Bytes of resident memory and page tables, and number of tasks, of a process and all its descendants.
+
+    The third value gives the parent of each of them, parents before children.
+    """
     used = tasks = 0
-    processes = []
-    pending = [root]
+    processes: dict[int, int] = {}
+    pending = [(root, 0)]
     while pending:
-        process = pending.pop()
-        processes.append(process)
+        process, parent = pending.pop()
+        processes[process] = parent
         with suppress(OSError, ValueError, IndexError):  # it may end meanwhile
             with open(f"/proc/{process}/status", "rb") as status:
                 used += sum(int(kilobytes) << 10 for kilobytes in _USED.findall(status.read()))
             for task in os.listdir(f"/proc/{process}/task"):
                 tasks += 1
                 with suppress(OSError), open(f"/proc/{process}/task/{task}/children", "rb") as children:
-                    pending += [int(child) for child in children.read().split()]
+                    pending += [(int(child), process) for child in children.read().split()]
     return used, tasks, processes

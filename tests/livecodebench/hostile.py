@@ -1,6 +1,6 @@
 """Programs that go for the machine that grades them: its memory beyond all limits, its time, its comparison of answers.
 
-`python tests/measure/hostile.py` measures what each costs the host. Every program fails, of course.
+`python -m tests.measure.hostile` measures what each costs the host. Every program fails, of course.
 """
 
 from __future__ import annotations

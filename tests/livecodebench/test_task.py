@@ -55,7 +55,8 @@ def test_every_sample_is_graded_on_its_own(tokenizer, data_dir, solutions, sandb
 def test_no_answer_ends_an_evaluation(tokenizer, data_dir, solutions, sandbox):
     """An attack a sample on one problem of its kind; all other answers are right, and count."""
     problems = {True: "syn_1", False: "syn_a"}  # functional or not
-    attacks = [attack for name, attack in ATTACKS.items() if not name.endswith("_loading")]
+    names = "dict_collisions dict_collisions_short array_memory_more ratio attributes_and_links inodes alarm_off"
+    attacks = [ATTACKS[name] for name in names.split()]
 
     def answer(request):
         problem = request.prompt_id.split("/")[1]

@@ -1,4 +1,4 @@
-"""What hostile programs cost the machine that grades them: `python tests/measure/hostile.py [NAME ...]`.
+"""What hostile programs cost the machine that grades them: `python -m tests.measure.hostile [NAME ...]`.
 
 Grades each program of tests/livecodebench/hostile.py in both modes and prints a row of docs/reliability.md: the results,
 seconds, and the memory that the grader and the program took at most, the kernel's on their behalf included. Where no

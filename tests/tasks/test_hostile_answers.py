@@ -50,7 +50,10 @@ GRADERS = {
 }
 
 
-@pytest.mark.parametrize("response", RESPONSES.values(), ids=RESPONSES)
+@pytest.mark.parametrize(
+    "response",
+    [pytest.param(text, id=name, marks=[pytest.mark.slow] * (name == "tower")) for name, text in RESPONSES.items()],
+)
 @pytest.mark.parametrize("grader", GRADERS)
 def test_every_response_gets_a_verdict(grader: str, response: str):
     process, doc = GRADERS[grader]
