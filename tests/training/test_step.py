@@ -365,7 +365,7 @@ def test_the_teacher_may_be_on_another_device(random_pair: Path, tmp_path: Path,
         loaded.append((Path(name).name, device))
         return load_model(name, revision, dtype, "cpu")
 
-    monkeypatch.setattr(loading_of_models, "load_model", watched)
+    monkeypatch.setattr("harness.training.loaded.load_model", watched)
     config = config_for(random_pair, tmp_path, TrOPD())
     load_models(dataclasses.replace(config, engine=dataclasses.replace(config.engine, teacher_device="cuda:1")))
     assert loaded == [("student", "cpu"), ("teacher", "cuda:1")]
