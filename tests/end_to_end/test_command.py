@@ -240,9 +240,14 @@ def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
         "seed=0",
         "hydra.mode=RUN",
         *SMALL,
+        "setting.steps=2",
+        "evaluation=none",  # what is scored, and how, knows no method
     ]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    (path,) = project.glob("results/*/signed-*/seed0/record.json")
+    record = load_record(path)
+    assert (record.status, record.counters.steps, record.label) == ("completed", 2, "signed (scale=0.5)")
     assert "signed (scale=0.5)" in next(project.glob("results/*/leaderboard.md")).read_text()
     contract = [sys.executable, "-m", "pytest", "tests/contract", "-k", "signed", "-p", "no:cacheprovider"]
     done = subprocess.run(contract, cwd=project, env=environment, capture_output=True, text=True, timeout=300)

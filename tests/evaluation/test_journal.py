@@ -6,7 +6,7 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from harness.errors import UserError
-from harness.evaluation.journal import SampleJournal, read_journal
+from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.lm import EngineLM
 from harness.evaluation.model import Drawing
 from harness.rollout import RolloutRequest, Sampling
@@ -113,3 +113,37 @@ def test_an_interrupted_evaluation_generates_the_rest_only(tmp_path, tokenizer):
 def test_the_file_holds_ids_and_no_text(tmp_path):
     write(tmp_path / "j.jsonl")
     assert set(json.loads((tmp_path / "j.jsonl").read_text())) == {"key", "ids", "stop_reason"}
+
+
+def test_a_journal_of_an_earlier_day_is_still_read(tmp_path):
+    """The file's name and the key, frozen: with another key, everything that has been generated would be generated again."""
+    assert JOURNAL == "generations.jsonl"
+    write(tmp_path / "j.jsonl")
+    (key,) = read_journal(tmp_path / "j.jsonl")
+    assert key == "cfefe21f474fac6c3bc9413c6a917d67669f5b7b8f7e7d95e46f9d0537993927"
+
+
+def test_the_key_takes_prompt_and_prefix_together(tmp_path):
+    write(tmp_path / "j.jsonl")
+    assert stored(tmp_path / "j.jsonl", request=RolloutRequest("q", (1,), seed=5, prefix_ids=(2,))) is not None
+
+
+def test_what_is_taken_from_the_file_is_counted_and_has_no_logprobs(tmp_path):
+    path = tmp_path / "new" / "folders" / "j.jsonl"
+    with SampleJournal(path, "m") as journal:
+        assert journal.find(REQUEST, SAMPLING) is None and journal.reused == 0
+    write(path)
+    with SampleJournal(path, "m") as journal:
+        found = [journal.find(REQUEST, SAMPLING) for _ in range(3)]
+        assert journal.reused == 3
+    assert {(rollout.logprobs, rollout.policy_version) for rollout in found} == {((), 0)}
+
+
+def test_a_sample_is_on_disk_before_the_next_one_and_the_file_is_closed_in_the_end(tmp_path):
+    (rollout,) = ScriptedEngine({"p": (3, 4)}).generate([REQUEST], SAMPLING)
+    with SampleJournal(tmp_path / "j.jsonl", "m") as journal:
+        for count in (1, 2):
+            journal.add(REQUEST, SAMPLING, rollout)
+            assert (tmp_path / "j.jsonl").read_bytes().count(b"\n") == count
+    with pytest.raises(ValueError, match="closed file"):
+        journal.add(REQUEST, SAMPLING, rollout)

@@ -91,9 +91,9 @@ TARGETS = {
     ),
     "harness/evaluation/journal.py": Target(("tests/evaluation/test_journal.py",)),
     "harness/results/variance.py": Target(
-        ("tests/results/test_variance.py", "tests/results/test_statistics.py"), left_out="coverage or size"
+        ("tests/results/test_variance.py", "tests/results/test_statistics.py"), left_out="coverage or has_its_size"
     ),
-    "harness/results/statistics.py": Target(("tests/results/test_statistics.py",), left_out="coverage or size"),
+    "harness/results/statistics.py": Target(("tests/results/test_statistics.py",), left_out="coverage or has_its_size"),
     "harness/rollout/hf.py": Target(("tests/rollout/test_hf.py",), sample=160),
 }
 

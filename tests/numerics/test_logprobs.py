@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from harness.numerics.logprobs import Head, LogitsTransform, project
+from harness.numerics import logprobs as module
+from harness.numerics.logprobs import Head, LogitsTransform, Projection, head_blocks, project, rows_per_chunk
 
 N, H, V = 37, 24, 501
 
@@ -65,3 +66,57 @@ def test_a_scale_and_a_cap_in_float64(transform: LogitsTransform) -> None:
     logits = scaled if transform.cap is None else transform.cap * torch.tanh(scaled / transform.cap)
     found = project(hidden, Head(weight, bias, transform), ids, chunk_rows=5)
     torch.testing.assert_close(found.logprobs, logits.log_softmax(-1).gather(-1, ids), rtol=0, atol=1e-12)
+
+
+def test_what_was_not_asked_for_is_not_computed_and_nothing_has_a_gradient() -> None:
+    hidden, weight, bias, ids = _inputs(torch.float64)
+    found = project(hidden.requires_grad_(), Head(weight.requires_grad_(), bias), ids)
+    assert found == Projection(found.logprobs) and not found.logprobs.requires_grad
+
+
+def test_no_positions() -> None:
+    found = project(torch.zeros(0, 2), Head(torch.zeros(3, 2)), torch.zeros(0, 4).long(), top_k=2, entropy=True)
+    assert (found.logprobs.shape, found.topk_ids.shape, found.entropy.shape) == ((0, 4), (0, 2), (0,))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_logits_that_exp_cannot_hold(entropy: bool) -> None:
+    """Logits 2000, 1999 and -3000: log-probs -log(1 + e^-1), that less 1, and less 5000."""
+    weight = torch.tensor([[2000.0], [1999.0], [-3000.0]], dtype=torch.float64)
+    found = project(torch.ones(1, 1).double(), Head(weight), torch.tensor([[0, 1, 2]]), entropy=entropy)
+    first = -torch.tensor(-1.0).double().exp().log1p()
+    torch.testing.assert_close(found.logprobs, torch.stack([first, first - 1, first - 5000])[None], rtol=1e-12, atol=0)
+
+
+def test_positions_per_chunk() -> None:
+    """2^26 bytes of float32 rows: 110 rows of 151,936 ids (66,846,720 of 67,108,864 bytes), half as many with two buffers; one at least."""
+    assert (rows_per_chunk(151_936), rows_per_chunk(151_936, 2), rows_per_chunk(2**24), rows_per_chunk(2**25)) == (
+        110,
+        55,
+        1,
+        1,
+    )
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_entropy_needs_a_second_buffer(entropy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(module, "rows_per_chunk", lambda vocab, buffers: asked.append((vocab, buffers)) or 5)
+    hidden, weight, _, ids = _inputs(torch.float64)
+    project(hidden, Head(weight), ids, entropy=entropy)
+    assert asked == [(V, 2 if entropy else 1)]
+
+
+@pytest.mark.parametrize(("block_bytes", "sizes"), [(48, [3, 3, 3, 1]), (1, [1] * 10), (10**6, [10])])
+def test_a_head_of_another_type_is_converted_in_blocks(
+    block_bytes: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten rows of four float32 values, 16 bytes a row: three rows in 48 bytes."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", block_bytes)
+    weight = torch.arange(40.0).reshape(10, 4)
+    blocks = list(head_blocks(weight.bfloat16(), torch.float32))
+    assert [len(part) for _, part in blocks] == sizes
+    assert torch.equal(torch.cat([part for _, part in blocks]), weight)
+    assert all(torch.equal(weight[rows], part) for rows, part in blocks)
+    ((rows, same),) = head_blocks(weight, torch.float32)
+    assert rows == slice(0, 10) and same.data_ptr() == weight.data_ptr()

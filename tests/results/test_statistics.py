@@ -12,6 +12,7 @@ from scipy import stats
 from harness.results.statistics import (
     CHECKPOINT_ONLY,
     SEEDS_AND_PROBLEMS,
+    binomial_standard_error,
     detectable_ratio,
     difference_halfwidths,
     holm,
@@ -106,6 +107,9 @@ def test_paired_difference_by_hand() -> None:
     half = T_975_DF_3 / math.sqrt(12)
     assert difference.statistic == pytest.approx(math.sqrt(3))
     assert (difference.low, difference.high) == pytest.approx((0.5 - half, 1.0))  # clipped to 1
+    assert (difference.standard_error, difference.df) == pytest.approx((1 / math.sqrt(12), 3))
+    assert (difference.seeds, difference.problems) == (1, 4)
+    assert paired_difference([[0, 0, 1, 0]], [[1, 0, 1, 1]]).low == -1.0
     # two-sided tail of t = sqrt(3) with 3 df, in closed form: 1 - 2/pi (atan(1) + 1/2)
     assert difference.p_value == pytest.approx(1 - 2 / math.pi * (math.pi / 4 + 0.5))
     assert difference.estimand == CHECKPOINT_ONLY
@@ -133,7 +137,7 @@ def test_methods_that_agree_everywhere_still_have_width() -> None:
 
 
 def test_paired_difference_needs_equal_shapes() -> None:
-    with pytest.raises(ValueError, match="same seeds and problems"):
+    with pytest.raises(ValueError, match=r"same seeds and problems, got \(2, 3\) and \(3, 3\)$"):
         paired_difference(np.ones((2, 3)), np.ones((3, 3)))
 
 
@@ -213,11 +217,40 @@ def test_average_of_two_tasks_by_hand() -> None:
     assert (interval.seeds, interval.problems) == (2, 4)
 
 
+def test_two_tasks_without_variance_are_as_certain_as_their_problems_make_them() -> None:
+    """30 and 60 problems, nothing solved: the mean of two means is as certain as one of 2^2 / (1/30 + 1/60) = 80 problems."""
+    both = [np.zeros((2, 30)), np.zeros((2, 60))]
+    assert mean_interval(both).high == pytest.approx(1 - 0.025 ** (1 / 80))
+    same = paired_difference(both, both)
+    assert (same.low, same.high) == pytest.approx((-(1 - 0.025 ** (1 / 80)), 1 - 0.025 ** (1 / 80)))
+    assert (same.seeds, same.problems) == (2, 90)
+
+
+def test_half_the_width_of_a_difference() -> None:
+    """d = 1, 0, 0, 1 as above: t_3 sqrt(1/12), not clipped; the same difference everywhere: 1 - 0.025^(1/4)."""
+    halves = difference_halfwidths(compute_mean_variance(np.array([[[1.0, 0, 0, 1]], [[0.5] * 4]])), 4)
+    assert halves == pytest.approx([T_975_DF_3 / math.sqrt(12), 1 - 0.025**0.25])
+
+
+def test_what_an_interval_says_of_itself() -> None:
+    assert (SEEDS_AND_PROBLEMS, CHECKPOINT_ONLY) == ("problems and training seeds", "this checkpoint only")
+
+
+def test_no_difference_beyond_one_can_be_missed() -> None:
+    """d = 1, -1: one degree of freedom, a standard error of 1: what would have to be true to be found is not possible."""
+    assert paired_difference([[1, 0]], [[0, 1]]).detectable == 1.0
+
+
+def test_binomial_standard_error_by_hand() -> None:
+    """sqrt(0.2 · 0.8 / 100) = 0.04."""
+    assert binomial_standard_error(0.2, 100) == pytest.approx(0.04)
+
+
 def test_one_task_in_a_list_is_that_task() -> None:
     y = np.random.default_rng(0).random((3, 20))
     assert mean_interval([y]) == mean_interval(y)
     assert paired_difference([y], [1 - y]) == paired_difference(y, 1 - y)
-    with pytest.raises(ValueError, match="the same seeds in every task"):
+    with pytest.raises(ValueError, match=r"the same seeds in every task, got \(3, 20\) and \(2, 20\)$"):
         mean_interval([y, y[:2]])
 
 
@@ -250,8 +283,9 @@ def test_pass_at_k_by_hand() -> None:
     assert pass_at_k([[0, 1, 3, 4]], 4, 2) == pytest.approx(np.array([[0, 0.5, 1, 1]]))
     assert pass_at_k([[0, 1, 3, 4]], 4, 1) == pytest.approx(np.array([[0, 0.25, 0.75, 1]]))
     assert pass_at_k([[0, 1, 3, 4]], 4, 4).tolist() == [[0, 1, 1, 1]]
-    with pytest.raises(ValueError, match="1 <= k <= samples"):
-        pass_at_k([[1]], 4, 5)
+    for k in (0, 5):
+        with pytest.raises(ValueError, match="1 <= k <= samples"):
+            pass_at_k([[1]], 4, k)
 
 
 def test_equal_scores_give_equal_bits() -> None:

@@ -87,6 +87,58 @@ def test_several_batches_answer_in_the_order_of_the_requests(engine: HFEngine) -
     assert sum(written) == sum(len(r.completion_ids) - r.prefix_len for r in found)
 
 
+def test_finished_rows_leave_the_batch_and_prompts_are_read_in_the_order_of_their_length(
+    engine: HFEngine, monkeypatch
+) -> None:
+    """Neither changes a token (above); both are what makes the sampler fast."""
+    asked, lengths, rows = requests(), [], []
+
+    def grouped(given):
+        lengths.extend(given)
+        return group_by_length(given)
+
+    def watched(model, ids, **arguments):
+        rows.append(tuple(ids.shape))
+        return hidden_states(model, ids, **arguments)
+
+    hidden_states = hf_module.hidden_states
+    monkeypatch.setattr(hf_module, "group_by_length", grouped)
+    monkeypatch.setattr(hf_module, "hidden_states", watched)
+    found = engine.generate(asked, SAMPLING)
+    assert lengths == sorted({r.prompt_id: len(r.prompt_ids) + len(r.prefix_ids) for r in asked}.values())
+    decoded = [count for count, width in rows if width == 1]
+    written = [len(rollout.completion_ids) - rollout.prefix_len for rollout in found]
+    assert sum(r.stop_reason == "stop" for r in found) > 5  # else there is nothing to see
+    for step, count in enumerate(decoded, 1):
+        alive = sum(length > step for length in written)
+        assert alive <= count <= alive / 0.8
+
+
+def test_the_model_is_left_as_it_was(engine: HFEngine, random_pair) -> None:
+    from harness.models.loading import load_model
+
+    model = load_model(str(random_pair / "student"))
+    for training in (True, False):
+        model.train(training)
+        (rollout,) = HFEngine(model, 64).generate([RolloutRequest("a", (2, 5, 9), seed=3)], SAMPLING)
+        assert model.training is training
+        assert rollout.policy_version == 0
+
+
+def test_bfloat16_weights_give_float32_logprobs(random_pair) -> None:
+    """Against a full forward in bfloat16, of which the head is in float32: logits of some 10 have a rounding of 2^-8 of that."""
+    from harness.models.loading import load_model
+
+    model = load_model(str(random_pair / "student"), dtype="bfloat16")
+    for rollout in HFEngine(model, 64).generate(requests(6), SAMPLING):
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        hidden = model.model(ids).last_hidden_state[0].float()
+        truth = (hidden @ model.lm_head.weight.float().T).log_softmax(-1)
+        start = len(rollout.prompt_ids) - 1
+        expected = truth[range(start, start + len(rollout.completion_ids)), list(rollout.completion_ids)]
+        torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, rtol=0, atol=10 * 2**-8)
+
+
 def test_a_prefix_of_its_own_tokens_changes_nothing(engine: HFEngine) -> None:
     """Uniforms belong to completion positions: spliced back in, a rollout's beginning leads to the same end."""
     (whole,) = engine.generate([RolloutRequest("a", (2, 5, 9), seed=3)], SAMPLING)
@@ -122,6 +174,34 @@ def test_context_is_a_limit_not_a_crash() -> None:
         engine.generate([RolloutRequest("long", (5,) * 16, seed=0)], Sampling(100))
 
 
+def test_a_finished_row_may_run_over_the_context(monkeypatch) -> None:
+    """A row of 14 tokens ends after 2; kept in the batch, it must not ask for a position that the model does not have."""
+    monkeypatch.setattr(hf_module, "COMPACT_BELOW", 0.0)
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=1, n_head=2))
+    engine = HFEngine(model.eval(), 64)
+    short, long = RolloutRequest("short", (5, 6), seed=0), RolloutRequest("long", (7,) * 14, seed=1)
+    together, alone = engine.generate([short, long], Sampling(100)), engine.generate([short], Sampling(100))
+    assert [len(rollout.completion_ids) for rollout in together] == [14, 2]
+    assert together[0].completion_ids == alone[0].completion_ids
+
+
+def test_an_impossible_token_is_never_drawn() -> None:
+    """Not even at the uniform 0, nor behind it: probabilities 0, 1/2, 0, 1/2, 0."""
+    logits = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).log().expand(4, 5)
+    uniforms = torch.tensor([0.0, 0.5 - 1e-12, 0.5, 1 - 1e-16], dtype=torch.float64)
+    assert draw_tokens(logits, uniforms, Sampling(1))[0].tolist() == [1, 1, 3, 3]
+
+
+def test_a_large_vocabulary_is_drawn_from_in_float64() -> None:
+    """151,936 equal probabilities: the uniform (i + 1/2) / V draws token i; summed in float32 the later ones drift away."""
+    vocab = 151_936
+    picked = torch.tensor([0, 1, 777, vocab // 2, vocab - 2, vocab - 1])
+    uniforms = (picked.double() + 0.5) / vocab
+    tokens, _ = draw_tokens(torch.zeros(1, vocab).expand(len(picked), vocab), uniforms, Sampling(1))
+    assert torch.equal(tokens, picked)
+
+
 def test_draws_follow_the_distribution() -> None:
     """100,000 uniforms on a grid hit every token its probability's share of times, to one part in 100,000."""
     n = 100_000
@@ -147,6 +227,8 @@ def test_truncation() -> None:
     probabilities = torch.tensor([[0.1, 0.5, 0.25, 0.15]])
     # nucleus 0.7: 0.5 (0 before it) and 0.25 (0.5 before it) stay; 0.15 has 0.75 before it
     assert truncate(probabilities, 0.7, 0).tolist() == [[0.0, 0.5, 0.25, 0.0]]
+    # without truncation the tail stays, also where float32 sees no mass behind it
+    assert truncate(torch.tensor([[1.0, 1e-12]]), 1.0, 0).tolist() == [[1.0, torch.tensor(1e-12).item()]]
     # top 3: 0.1 goes; 0.9 remains and is renormalised
     torch.testing.assert_close(truncate(probabilities, 1.0, 3), torch.tensor([[0.0, 0.5, 0.25, 0.15]]) / 0.9)
 
