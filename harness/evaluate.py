@@ -1,7 +1,7 @@
 """`python -m harness.evaluate checkpoint=<folder or Hub id> evaluation=<protocol>`: scores any checkpoint, ours or not.
 
     python -m harness.evaluate checkpoint=Qwen/Qwen3-1.7B evaluation=qwen3
-    python -m harness.evaluate checkpoint=results/tiny_cpu-709b8592/tropd/seed0/checkpoint 'evaluation.tasks=[gsm8k]'
+    python -m harness.evaluate checkpoint=results/tiny_cpu-<hash8>/tropd/seed0/checkpoint 'evaluation.tasks=[gsm8k]'
     python -m harness.evaluate experiment=validate_evaluators dry_run=true
 
 A checkpoint that a comparison made (`<run>/checkpoint`) gets its scores into that run's record, so that the comparison's

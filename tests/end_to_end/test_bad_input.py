@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.config.methods import register_methods
+from harness.config.sweep import planned_runs
 from harness.console.commands import exit_code_of
 from harness.files import ROOT
 from harness.run import compare
+from harness.training.checks import check_comparison
 
 STUDENT = ROOT / "harness" / "tiny" / "checkpoints" / "student"
 
@@ -62,6 +64,13 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         (["setting.top_k=65"], ["setting.top_k=65", "64"]),
         (["setting.top_k=0"], ["setting.top_k=0", "positive"]),
         (["setting.min_continuation=0"], ["setting.min_continuation"]),
+        (["method=tropd", "setting.min_continuation=100"], ["min_continuation=100", "max_new_tokens=60"]),
+        (["method=tropd", "setting.min_continuation=60"], ["method=tropd", "no teacher text"]),
+        (["method=tropd", "setting.min_continuation=60", "dry_run=true"], ["method=tropd", "no teacher text"]),
+        (["setting.chat_template_kwargs={enable_thinking:false}"], ["chat_template_kwargs.enable_thinking", "nothing"]),
+        (["setting.chat_template_kwargs=yes"], ["setting.chat_template_kwargs", "str"]),
+        (["setting.prompts=prompts.parquet"], ["setting.prompts", "no file 'prompts.parquet'"]),
+        (["setting.prompts=README.md"], ["README.md", "none of .jsonl"]),
         (["setting.max_prompt_tokens=5"], ["line 1", "setting.max_prompt_tokens"]),
         (["setting=custom"], ["setting.", "not set"]),
         (["engine.name=magic"], ["engine.name", "magic"]),
@@ -99,6 +108,8 @@ def test_tokenizers_that_differ(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        ('{"messages": []}', "messages is empty"),
+        ('{"prompt": "a", "reference": 3}', "reference: is 3; it must be a text"),
         ('{"prompt": "a"', "not valid JSON"),
         ("[1]", "expected an object"),
         ('{"text": "a"}', "none of the columns messages, conversations, prompt, problem, question; it has text"),
@@ -110,6 +121,49 @@ def test_prompt_file_row(capsys: pytest.CaptureFixture[str], tmp_path: Path, lin
     sentence = refused(capsys, tmp_path, f"setting.prompts={prompts}")
     assert "line 2" in sentence
     assert words in sentence
+
+
+def changed_tokenizer(folder: Path, template: str | None = None, **configuration: object) -> Path:
+    """A copy of the student with another template, or without some entries of its tokenizer's configuration."""
+    shutil.copytree(STUDENT, folder)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **configuration}))
+    return folder
+
+
+def test_a_template_that_refuses_a_prompt(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    student = changed_tokenizer(tmp_path / "student", "{{ raise_exception('System role not supported') }}")
+    sentence = refused(capsys, tmp_path, f"setting.student={student}")
+    assert "line 1: the chat template cannot render it: System role not supported" in sentence
+
+
+def test_references_without_an_end_token(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    models = [changed_tokenizer(tmp_path / name, eos_token=None) for name in ("student", "teacher")]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Start with 1", "reference": "1"}\n')
+    given = [f"setting.student={models[0]}", f"setting.teacher={models[1]}", f"setting.prompts={prompts}"]
+    assert "has no end token" in refused(capsys, tmp_path, "method=sft", *given)
+
+
+@pytest.mark.parametrize("method", ["sft", "gkd"])
+def test_a_prompt_without_a_reference(capsys: pytest.CaptureFixture[str], tmp_path: Path, method: str) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Start with 1", "reference": "1"}\n{"prompt": "Start with 2"}\n')
+    sentence = refused(capsys, tmp_path, f"method=opd,{method}", "seed=0", f"setting.prompts={prompts}")
+    assert f"method={method} " in sentence and "prompt '1'" in sentence and "reference" in sentence
+
+
+def test_what_is_doubtful_is_said_before_the_start(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    student = changed_tokenizer(tmp_path / "student", "{{ messages[0].content }} So:")
+    given = [f"setting.student={student}", "setting.steps=2", f"results_dir={tmp_path / 'results'}"]
+    check_comparison(planned_runs(["method=opd,tropd", "seed=0,1", *given]))
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith(
+        "warning: the teacher scores prompts that its own chat template would write in another way: at"
+    )
+    assert second.startswith("warning: setting.warmup_steps=5 is not less than setting.steps=2")
 
 
 def test_broken_method_file(

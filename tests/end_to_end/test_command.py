@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from harness.config.methods import method_source
 from harness.console import parent
 from harness.files import ROOT
 from harness.results.record import load_record, write_record
@@ -93,6 +94,8 @@ def test_a_run_leaves_its_folder(comparison: Path) -> None:
     assert record.counters.student_tokens > 0
     assert record.counters.teacher_tokens > 0
     assert record.provenance["versions"]["torch"]
+    assert record.provenance["inputs"].keys() == {"student", "teacher", "prompts", "recipe"}
+    assert record.provenance["method_source"] == method_source("tropd")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     expected = {
@@ -105,6 +108,7 @@ def test_a_run_leaves_its_folder(comparison: Path) -> None:
         "outlier/frac",
     }
     expected |= {"kl/total_variation", "reward/q50", "length/completion", "length/prefix", "truncated_frac"}
+    expected |= {"guidance/asked", "guidance/given", "guidance/in_vain_frac"}
     expected |= {"tokens/student", "time/rollout_s", "time/scoring_s", "time/update_s", "learning_rate"}
     assert expected <= rows[0].keys()
     assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [2, 4]
@@ -287,6 +291,24 @@ def test_bring_your_own_pair(random_pair: Path, tmp_path: Path, run_here: Run) -
     run_here("method=opd", "seed=0", "hydra.mode=RUN", *scored, *custom)
     assert [e.task for e in load_record(folder / "opd" / "seed0" / "record.json").evaluations] == ["arithmetic"]
     assert (folder / "opd" / "seed0" / "metrics.jsonl").read_text() == before
+
+
+def test_folders_with_signs_of_hydras_grammar(random_pair: Path, tmp_path: Path) -> None:
+    """In a sweep, whose jobs get their command lines from Hydra."""
+    home = tmp_path / "lr=1e-5 ü"
+    shutil.copytree(random_pair, home)
+    prompts = home / "my prompts.jsonl"
+    shutil.copy(PROMPTS, prompts)
+    given = [
+        f"setting.student={home / 'student'}",
+        f"setting.teacher={home / 'teacher'}",
+        f"results_dir={home / 'results'}",
+    ]
+    small = [argument for argument in SMALL if not argument.startswith(("setting.prompts=", "setting.steps="))]
+    harness_run(
+        "method=opd", "seed=0", "evaluation=none", f"setting.prompts={prompts}", "setting.steps=1", *given, *small
+    )
+    assert [load_record(path).status for path in home.glob("results/*/opd/seed0/record.json")] == ["completed"]
 
 
 def test_help_shows_the_groups() -> None:

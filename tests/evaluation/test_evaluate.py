@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,16 @@ def test_a_name_is_one_checkpoint_until_it_is_replaced(tmp_path, capsys):
     (folder,) = tmp_path.glob("evaluated-*/mine/seed0")
     assert load_record(folder / "record.json").knobs["checkpoint"] == other
     assert len((folder / "generations.jsonl").read_text().splitlines()) == 8
+
+
+def test_overwritten_weights_do_not_get_the_old_score(tmp_path, capsys):
+    """The recipe that lies beside them says nothing of the weights."""
+    model = shutil.copytree(STUDENT, tmp_path / "model")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 0
+    shutil.copy("harness/tiny/checkpoints/student_style/model.safetensors", model)
+    assert evaluate(tmp_path, checkpoint=str(model)) == 2
+    assert "is of another weights (sha256:" in capsys.readouterr().err
+    assert evaluate(tmp_path, "fresh=true", checkpoint=str(model)) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One comparison made by two engines: the paired difference of every method over the seeds, Holm's p-values over the methods.
 
     .venv-vllm/bin/python -m harness.run engine=vllm results_dir=runs
-    python tests/measure/engine_comparison.py results/tiny_cpu runs/tiny_cpu-709b8592
+    python tests/measure/engine_comparison.py results/tiny_cpu runs/tiny_cpu-<hash8>
 
 Exit status 1 if a difference is significant at 1 %. The rows of the untrained student and teacher are left out of the family.
 """
