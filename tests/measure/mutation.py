@@ -191,48 +191,44 @@ def file_of(path: str) -> Path:
     return OUTPUT / f"{re.sub(r'[/.]', '_', path.removeprefix('harness/').removesuffix('.py'))}.json"
 
 
+def reasons_of() -> dict[str, dict[str, str]]:
+    """Why each survivor may live, by module and name."""
+    groups = yaml.safe_load(SURVIVORS.read_text(encoding="utf-8")) or {}
+    return {
+        path: {name: group["why"] for group in given for name in group["mutants"]} for path, given in groups.items()
+    }
+
+
 def report() -> int:
     """Writes the table; 1 if a survivor has no reason, or a reason no survivor."""
-    reasons = yaml.safe_load(SURVIVORS.read_text(encoding="utf-8")) or {}
-    rows, listed, wrong, totals = [], [], 0, Counter[str]()
-    for path in TARGETS:
-        if not file_of(path).exists():
-            continue
+    reasons, rows, listed, wrong, totals = reasons_of(), [], [], 0, Counter[str]()
+    for path in (path for path in TARGETS if file_of(path).exists()):
         found = json.loads(file_of(path).read_text(encoding="utf-8"))
-        counts = Counter(found["outcomes"].values())
-        survivors = [name for name, outcome in found["outcomes"].items() if outcome == "survived"]
-        known = reasons.get(path) or {}
+        outcomes, known = found["outcomes"], reasons.get(path, {})
+        survivors = [name for name, outcome in outcomes.items() if outcome == "survived"]
         for name in sorted(set(survivors) - set(known)):
             print(f"not explained: {path}: {name}")
         for name in sorted(set(known) - set(survivors)):
             print(f"explained, but killed or gone: {path}: {name}")
         wrong += len(set(survivors) ^ set(known))
-        explained = len(set(survivors) & set(known))
+        counts = Counter(outcomes.values())
         numbers = {
             "mutants": found["mutants"],
-            "run": len(found["outcomes"]),
-            "killed": counts["killed"],
-            "stopped": counts["stopped"],
+            "run": len(outcomes),
+            "killed by a test": counts["killed"],
+            "stopped at a limit": counts["stopped"],
             "survived": len(survivors),
-            "explained": explained,
+            "explained": len(set(survivors) & set(known)),
         }
         totals.update(numbers)
         rows.append(_row([f"`{path}`", *map(str, numbers.values())]))
-        if survivors:
-            listed += [
-                f"**`{path}`**",
-                "",
-                *(f"- {name}: {known.get(name, 'not explained')}" for name in survivors),
-                "",
-            ]
-    header = ["module", "mutants", "run", "killed by a test", "stopped at the time limit", "survived", "explained"]
-    text = ["Made by `python tests/measure/mutation.py`.", "", _row(header), _row(["---", *["---:"] * 6]), *rows]
-    text += [
-        _row(["all", *(str(totals[key]) for key in numbers)]),
-        "",
-        "Survivors, and why no test should kill them:",
-        "",
-    ]
+        listed += [f"**`{path}`**", ""] if survivors else []
+        for why in dict.fromkeys(known.get(name, "not explained") for name in survivors):
+            listed.append(f"- {why}")
+            listed += [f"  - {name}" for name in survivors if known.get(name, "not explained") == why]
+        listed += [""] if survivors else []
+    text = ["Made by `python tests/measure/mutation.py`.", "", _row(["module", *numbers]), _row(["---", *["---:"] * 6])]
+    text += [*rows, _row(["all", *(str(totals[key]) for key in numbers)]), "", "Survivors, and why they may live:", ""]
     write_text(OUTPUT / "table.md", "\n".join([*text, *listed]).rstrip() + "\n")
     return 1 if wrong else 0
 
