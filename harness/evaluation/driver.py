@@ -20,6 +20,7 @@ from harness.evaluation.journal import SampleJournal
 from harness.evaluation.loading import TASKS_DIR, LoadedTask, TaskOptions, load_tasks, unobtrusive_lm_eval
 from harness.results.record import Evaluation, ItemRow
 from harness.rollout import Progress, RolloutEngine
+from tasks.sample_metrics import GRADERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,6 +59,7 @@ def evaluate(
     progress: Progress | None = None,
     journal: SampleJournal | None = None,
     keep_private_texts: bool = False,
+    grader: str = GRADERS[0],
     tasks_dir: Path = TASKS_DIR,
 ) -> list[TaskResult]:
     """Evaluates the engine's model on `tasks`, in their order.
@@ -76,6 +78,7 @@ def evaluate(
         journal: samples that are in it are not generated again, and finished ones are added to it.
         keep_private_texts: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end
             up in training data. A response repeats its question.
+        grader: whose verdicts count on tasks that both graders grade: strict or official.
     """
     if not tasks:
         return []
@@ -83,7 +86,7 @@ def evaluate(
 
     from harness.evaluation.lm import EngineLM
 
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    options = TaskOptions(samples, data_dir, limit, generation, grader, tasks_dir)
     loaded = load_tasks(tasks, tokenizer, options)
     lm = EngineLM(
         engine,
@@ -116,10 +119,11 @@ def protocol_hashes(
     data_dir: str | None = None,
     limit: int | None = None,
     generation: Mapping[str, Any] | None = None,
+    grader: str = GRADERS[0],
     tasks_dir: Path = TASKS_DIR,
 ) -> dict[str, str]:
     """The protocol hash of every task, as `evaluate` would write it, without running a model."""
-    options = TaskOptions(samples, data_dir, limit, generation, tasks_dir)
+    options = TaskOptions(samples, data_dir, limit, generation, grader, tasks_dir)
     return {name: task.protocol_hash for name, task in load_tasks(tasks, tokenizer, options).items()}
 
 
