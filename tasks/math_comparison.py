@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tasks.math_equivalence import Equivalence, equivalence
 from tasks.math_neighbours import bare_value, flat
 from tasks.math_notation import TEXT, matching_brace, notation
-from tasks.math_numbers import numeral_parts, same_number, squeezed, value_of
+from tasks.math_numbers import numeral_parts, same_number, squeezed, value_of, without_thousands
 from tasks.math_structure import (
     Collection,
     collection,
@@ -167,7 +167,7 @@ def _same_value(gold: str, text: str) -> Equivalence:
             return "different"
     elif exact_numeral := _numerals(gold, text):
         return exact_numeral
-    gold, text = gold_value or gold, value or text
+    gold, text = without_thousands(gold_value or gold), without_thousands(value or text)
     if (verdict := _same_collection(gold, text)) is not None:
         return verdict
     if _PROSE.search(gold) or _PROSE.search(text):
@@ -184,6 +184,10 @@ def _numerals(gold: str, text: str) -> Equivalence | None:
 
 
 def _for_sympy(text: str) -> str:
+    """Without TeX's spaces; a number as its parser reads it, which knows neither `1e6` nor mixed numbers with a slash."""
+    if (exact := value_of(text)) is not None:
+        top, bottom = exact.exact.as_integer_ratio()
+        return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
     return re.sub(r"\\[,;:!]|~", " ", text)
 
 

@@ -35,6 +35,8 @@ _INNER_POWER = re.compile(rf"[0-9)}}]\s*{_POWER}\s*[{{(]?\s*(?:[0-9]{{2,}}|[^{{}
 _BIG_FACTORIAL = re.compile(
     rf"[0-9]{{{_MAX_FACTORIAL_DIGITS + 1},}}\s*!|!\s*[)}}]+\s*(?:!|{_POWER})|!\s*!|{_POWER}\s*(?:[{{(]\s*)*[0-9]+\s*!"
 )
+_DEEP_POWER = re.compile(rf"{_POWER}\s*[{{(][^{{}}()]*{_POWER}")
+_BIG_BINOMIAL = re.compile(r"\\binom\s*\{\s*[0-9]{5,}")
 _LONG_SUM = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).{0,60}?\^\s*\{?[^{}]{0,20}(?:[0-9]{5,}|[0-9]\s*\^)", re.S)
 _MANY_DIGITS = re.compile(r"[0-9]{300,}")
 
@@ -55,7 +57,7 @@ def official_verdict(gold: str, response: str) -> tuple[Equivalence, str | None]
 def explodes(text: str) -> bool:
     """Whether evaluating the text would take for ever; for a bomb that slips through there is the worker's limit."""
     return _has_tower(text) or any(
-        pattern.search(text) for pattern in (_BIG_POWER, _BIG_FACTORIAL, _LONG_SUM, _MANY_DIGITS)
+        pattern.search(text) for pattern in (_BIG_POWER, _BIG_FACTORIAL, _BIG_BINOMIAL, _LONG_SUM, _MANY_DIGITS)
     )
 
 
@@ -66,7 +68,7 @@ def _has_tower(text: str) -> bool:
         chained = _POWER_SIGN.match(text, end)
         if chained and not exponent.startswith("{"):  # 9^9^9 is 9^{9^9}
             exponent += text[chained.start() :]
-        if _INNER_POWER.search(exponent):
+        if _INNER_POWER.search(exponent) or _DEEP_POWER.search(exponent):
             return True
     return False
 

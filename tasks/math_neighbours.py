@@ -195,6 +195,8 @@ def _lead(items: Sequence[Item]) -> int | None:
         words.pop()
     if not words:
         return sign
+    if words[-2:] == ["equal", "to"]:
+        words.pop()
     if words[-1] == "of" and len(words) > 1 and words[-2] in TOTALS:
         words = words[:-2]
         while words and words[-1] in ARTICLES:

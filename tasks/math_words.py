@@ -64,7 +64,7 @@ LEADING_LABELS = _words(
     "difference quotient remainder maximum minimum largest smallest greatest least final correct required desired possible "
     "surface our my your of in for all this that it there here these they combined exact expected numeric numerical"
 )
-COPULAS = _words("is are equals equal was be = : gives get have has to")
+COPULAS = _words("is are equals equal was be = : gives get have has")
 SUBJECTS = _words("we you i one he she")
 # alone in front of a value, without "is"
 BARE_LEADS = _words("exactly only just so thus hence therefore then total answer value result final")

@@ -25,6 +25,8 @@ from tasks.math_equivalence import equivalence, explodes
         "99999!",
         "2^{(20!)}",
         "9**9**9**9",
+        "e^{e^{e^{e^{e}}}}",
+        r"\binom{99999999}{4999999}",
         r"\prod_{k=1}^{10^9} k",
         r"\sum_{n=1}^{100000000} \frac{1}{n}",
     ],
