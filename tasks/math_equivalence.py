@@ -1,4 +1,4 @@
-"""Whether two answers are mathematically the same, decided by math-verify in a process that can be killed.
+"""Whether two answers are mathematically the same, decided by sympy in a process that can be killed.
 
 One worker serves the whole process, from any thread, and is replaced when it dies. Answers that are known to explode
 (towers of powers, factorials of factorials) are not sent to it at all.
@@ -30,26 +30,60 @@ _MAX_POWER_DIGITS = 5  # of a literal exponent
 _MAX_FACTORIAL_DIGITS = 4
 _BIG_POWER = re.compile(rf"(?:\^|\*\*)\s*(?:\{{\s*|\(\s*)*[0-9]{{{_MAX_POWER_DIGITS + 1},}}")
 _POWER = r"(?:\^|\*\*)"
-_TOWER = re.compile(  # a power whose exponent holds a power of a power, or a power with a large exponent
-    rf"{_POWER}\s*[{{(]?[^{{}}()^*]*{_POWER}\s*[{{(]?\s*(?:[0-9]{{2,}}|[^{{}}()^*]*{_POWER})"
-)
+_POWER_SIGN = re.compile(r"(?:\^|\*\*)\s*")
+_INNER_POWER = re.compile(rf"[0-9)}}]\s*{_POWER}\s*[{{(]?\s*(?:[0-9]{{2,}}|[^{{}}()]*{_POWER})")
 _BIG_FACTORIAL = re.compile(
     rf"[0-9]{{{_MAX_FACTORIAL_DIGITS + 1},}}\s*!|!\s*[)}}]+\s*(?:!|{_POWER})|!\s*!|{_POWER}\s*(?:[{{(]\s*)*[0-9]+\s*!"
 )
+_DEEP_POWER = re.compile(rf"{_POWER}\s*[{{(][^{{}}()]*{_POWER}")
+_BIG_BINOMIAL = re.compile(r"\\binom\s*\{\s*[0-9]{5,}")
+_LONG_SUM = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).{0,60}?\^\s*\{?[^{}]{0,20}(?:[0-9]{5,}|[0-9]\s*\^)", re.S)
 _MANY_DIGITS = re.compile(r"[0-9]{300,}")
 
 
 @functools.lru_cache(maxsize=4096)  # the samples of a problem give the same few answers
 def equivalence(gold: str, answer: str) -> Equivalence:
-    """Asks math-verify. The gold comes first: the comparison is not symmetric."""
+    """Asks sympy whether two answers in plain LaTeX are the same. The gold comes first: the comparison is not symmetric."""
     if max(len(gold), len(answer)) > _MAX_CHARS or explodes(answer) or explodes(gold):
         return "different"
-    return _WORKER.ask(gold, answer)
+    return _WORKER.ask("strict", gold, answer)[0]
+
+
+def official_verdict(gold: str, response: str) -> tuple[Equivalence, str | None]:
+    """What math-verify's own defaults say of a whole response, and what they read in it."""
+    return _WORKER.ask("official", gold, response)
 
 
 def explodes(text: str) -> bool:
     """Whether evaluating the text would take for ever; for a bomb that slips through there is the worker's limit."""
-    return any(pattern.search(text) for pattern in (_BIG_POWER, _TOWER, _BIG_FACTORIAL, _MANY_DIGITS))
+    return _has_tower(text) or any(
+        pattern.search(text) for pattern in (_BIG_POWER, _BIG_FACTORIAL, _BIG_BINOMIAL, _LONG_SUM, _MANY_DIGITS)
+    )
+
+
+def _has_tower(text: str) -> bool:
+    """Whether an exponent holds a power with a large exponent, or a power of a power."""
+    for sign in _POWER_SIGN.finditer(text):
+        exponent, end = _exponent(text, sign.end())
+        chained = _POWER_SIGN.match(text, end)
+        if chained and not exponent.startswith("{"):  # 9^9^9 is 9^{9^9}
+            exponent += text[chained.start() :]
+        if _INNER_POWER.search(exponent) or _DEEP_POWER.search(exponent):
+            return True
+    return False
+
+
+def _exponent(text: str, start: int) -> tuple[str, int]:
+    """The group, or else the number or the letter, that begins at `start`, and where it ends."""
+    if text[start : start + 1] not in ("{", "("):
+        end = start + len(re.match(r"[0-9]+|.?", text[start:], re.S)[0])  # type: ignore[index]
+        return text[start:end], end
+    depth = 0
+    for position in range(start, len(text)):
+        depth += (text[position] in "{(") - (text[position] in "})")
+        if depth == 0:
+            return text[start : position + 1], position + 1
+    return text[start:], len(text)
 
 
 class _Worker:
@@ -60,21 +94,22 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # a fork inherits the pipes, but must not talk into them
 
-    def ask(self, gold: str, answer: str) -> Equivalence:
+    def ask(self, mode: str, gold: str, answer: str) -> tuple[Equivalence, str | None]:
         """One question; only one is under way at a time."""
         with self._lock:
             process = self._running()
             assert process.stdin is not None
             try:
-                process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+                process.stdin.write(json.dumps([mode, gold, answer]).encode() + b"\n")
                 process.stdin.flush()
                 line = self._line(process, WALL_SECONDS)
             except OSError:
                 line = b""
             if not line:
                 self._kill()
-                return "timeout"
-            return "equal" if line.strip() == b"1" else "different"
+                return "timeout", None
+            same, read = json.loads(line)
+            return "equal" if same else "different", read
 
     def close(self) -> None:
         """Ends the worker of this process."""
@@ -91,7 +126,9 @@ class _Worker:
         self._owner = os.getpid()
         if self._line(self._process, START_SECONDS).strip() != b"ready":
             self._kill()
-            raise RuntimeError(f"the math-verify worker does not start; run `{sys.executable} {WORKER}` to see why")
+            raise RuntimeError(
+                f"the worker of the math grader does not start; run `{sys.executable} {WORKER}` to see why"
+            )
         return self._process
 
     @staticmethod

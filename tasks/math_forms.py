@@ -1,6 +1,7 @@
-"""The written forms of a math answer: typography, units and wrappers removed, and the exact value where there is one.
+"""The form in which boxed numbers are counted: typography and wrappers removed, and the exact value where there is one.
 
-Everything here is cheap and exact. What these rules cannot decide is left to tasks.math_equivalence.
+This belongs to the protocol of the generated arithmetic, whose published tables it made: it stays as it is, unless that
+task's version is raised. Benchmarks are graded by tasks.math_comparison.
 """
 
 import functools
@@ -42,8 +43,6 @@ _SIMPLE_VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\{\w+\}|\w))?(?:\([A
 _ASSIGNED = re.compile(rf"(?P<name>{_VARIABLE}(?:\s*[+*]\s*{_VARIABLE})*)\s*=(?P<value>[^=]+)")
 _ASSIGNED_REVERSED = re.compile(rf"(?P<value>[^=A-Za-z\\]+)=\s*(?P<name>{_SIMPLE_VARIABLE.pattern})")
 _UNIT_WORDS = re.compile(rf"({_NUMBER}%?)\s+([A-Za-z]{{2,}}(?:[\s/]+[A-Za-z]+){{0,3}})(?:\^\{{?[23]\}}?)?")
-_CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)|([A-Ja-j])")
-_CHOICE_PREFIX = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(?=\S)")
 _WORD = re.compile(r"[A-Za-z]+")
 # words that change what a number next to them means; with one of them a phrase is not read as its number
 _NOT_FILLER = frozenset(
@@ -88,11 +87,6 @@ def assignment(text: str) -> tuple[str | None, str]:
         if match := pattern.fullmatch(text.strip()):
             return squeezed(match["name"]), match["value"].strip()
     return None, text
-
-
-def is_variable(name: str) -> bool:
-    """Whether the name is one variable or f(x). `m + n = 25` gives a value too, but as a gold it is an equation."""
-    return _SIMPLE_VARIABLE.fullmatch(name) is not None
 
 
 @functools.lru_cache(maxsize=4096)  # the same few answers come again and again
@@ -161,40 +155,3 @@ def numeral_parts(text: str) -> tuple[str, int] | None:
     written = (match[2] or match[3]).strip()
     base = int(written) if written.isdigit() else _BASES.get(written, 0)
     return (match[1], base) if 2 <= base <= 36 else None
-
-
-def choice_letter(text: str) -> str | None:
-    """The letter of an answer that is nothing but an option, `C` or `(C)`; capital."""
-    match = _CHOICE.fullmatch(text.strip())
-    return (match[1] or match[2]).upper() if match else None
-
-
-def without_choice(text: str) -> tuple[str, str] | None:
-    """Letter and rest of `(C) 25`; None where no option letter is in front."""
-    match = _CHOICE_PREFIX.match(text)
-    return ((match[1] or match[2]), text[match.end() :]) if match else None
-
-
-def number_in_prose(text: str) -> str | None:
-    """The one number of a phrase such as "the answer is 25"; None where there is no or more than one number.
-
-    Nor is there one where a word changes what the number means ("at least 25", "25 or so").
-    """
-    numbers = re.findall(rf"(?<![0-9A-Za-z.,^_\\]){_NUMBER}%?(?![0-9A-Za-z^_/\\!(])", text)
-    rest = re.sub(rf"{_NUMBER}%?", " ", text)
-    words = _WORD.findall(rest)
-    if len(numbers) != 1 or not words or re.search(r"[^A-Za-z\s.:=,']", rest):
-        return None
-    one_letter = [word for word in words if len(word) == 1 and word not in "aAI"]
-    if one_letter or _NOT_FILLER & {word.lower() for word in words}:
-        return None
-    return str(numbers[0]).rstrip(".")
-
-
-def is_words(answer: str) -> bool:
-    """Whether the answer is words, not symbols: then "listen" and "silent" are different although their letters commute."""
-    wrapped = re.fullmatch(rf"\s*\$*\s*{_TEXT}\s*\$*\s*", answer) is not None
-    text = plain(answer)
-    if re.fullmatch(r"[A-Za-z]+(?:[\s'-]+[A-Za-z]+)*", text) is None:
-        return False
-    return (wrapped and len(text) > 1) or any(len(word) >= 4 for word in _WORD.findall(text))

@@ -5,7 +5,10 @@ lm-eval keeps both in its log of samples, which is where per-sample rows come fr
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+Grader = Literal["strict", "official"]
+GRADERS: tuple[Grader, ...] = ("strict", "official")  # ours, the default, and the one behind published numbers
 
 
 def sample_metrics(
@@ -21,6 +24,16 @@ def sample_metrics(
     if majority_correct is not None:
         metrics["maj_at_k"] = float(majority_correct)
     return metrics
+
+
+def grader_metrics(grader: Grader, strict: Sequence[bool], official: Sequence[bool]) -> dict[str, float]:
+    """What the choice of the grader does to the score of one problem: both scores, and how many answers they differ on."""
+    return {
+        "strict_score": sum(strict) / len(strict),
+        "official_score": sum(official) / len(official),
+        "graders_differ": sum(ours != theirs for ours, theirs in zip(strict, official, strict=True)) / len(strict),
+        "official_grader": float(grader == "official"),  # whether the score is the official one
+    }
 
 
 def total_correct(problems: Sequence[Sequence[int]]) -> int:

@@ -184,3 +184,17 @@ def test_the_command(tmp_path):
     assert done.returncode == 0 and done.stderr == "" and read(tmp_path / "out.jsonl")[0]["correct"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "task=livecodebench [mode=official]" in shown.stdout
+
+
+def test_the_official_graders_are_a_mode(tmp_path):
+    """math-verify credits an unfinished thought; simple-evals takes the first label. A third mode is refused."""
+    rows = {
+        "math": {"response": r"<think>\boxed{25}", "answer": "25"},
+        "gpqa": {"response": "Answer: A\n\nAnswer: B", "answer": "A"},
+    }
+    for task, row in rows.items():
+        source, target = write(tmp_path / f"{task}.jsonl", row), tmp_path / f"{task}-graded.jsonl"
+        for options, correct in (([], False), (["grader=strict"], False), (["grader=official"], True)):
+            assert main([f"task={task}", f"input={source}", f"output={target}", *options]) == 0
+            assert read(target)[0]["correct"] is correct
+        assert main([f"task={task}", f"input={source}", f"output={target}", "grader=kind"]) == 2

@@ -207,6 +207,7 @@ class EvaluationConfig:
     allow_unsandboxed_code: bool  # run what a model wrote even where no sandbox works; the row then says sandboxed 0
     dev_task: str | None  # scored during training, for the progress line and the learning curve
     dev_every: int  # steps
+    grader: str = "strict"  # or official: whose verdicts count on the tasks that have both (tasks/official.py)
 
 
 @dataclass(frozen=True)

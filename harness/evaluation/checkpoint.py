@@ -118,7 +118,11 @@ def _task_options(evaluation: EvaluationConfig, task: str) -> dict[str, Any]:
     generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
     if task in evaluation.max_new_tokens:
         generation["max_gen_toks"] = evaluation.max_new_tokens[task]
-    return {"samples": evaluation.samples.get(task), "generation": generation or None}
+    return {
+        "samples": evaluation.samples.get(task),
+        "generation": generation or None,
+        "grader": evaluation.grader,
+    }
 
 
 @contextlib.contextmanager

@@ -8,12 +8,13 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from tasks.sample_metrics import GRADERS
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -28,6 +29,7 @@ GENERATION_KEYS = {
     "top_k",
     "max_gen_toks",
 }  # of a task's generation_kwargs
+GRADER = "grader"  # metadata of a task whose answers both graders grade: the one whose verdicts count
 # metadata of a task that makes a document of every repeat of a problem, because their prompts differ: their number
 REPEAT_DOCUMENTS = "repeat_documents"
 TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
@@ -60,6 +62,7 @@ class TaskOptions:
     data_dir: str | None = None  # folder with <task>/test.jsonl, for tasks whose data are not beside them
     limit: int | None = None  # the first problems only
     generation: Mapping[str, Any] | None = None  # replaces entries of generation_kwargs
+    grader: str = GRADERS[0]  # of tasks that have both; replaces metadata `grader`
     tasks_dir: Path = TASKS_DIR
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class TaskOptions:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"evaluation.{key} must be at least 1, not {value}.")
+        if self.grader not in GRADERS:
+            raise UserError(f"evaluation.grader={self.grader!r}: must be one of {', '.join(GRADERS)}.")
         if unknown := set(self.generation or {}) - GENERATION_KEYS:
             raise UserError(
                 f"Unknown generation settings {sorted(unknown)} in evaluation; known: {sorted(GENERATION_KEYS)}."
@@ -93,6 +98,8 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     metadata = config.get("metadata", {})
     documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
     config["metadata"] = {**metadata, "data_dir": options.data_dir}
+    if GRADER in metadata:
+        config["process_results"] = _with_grader(config["process_results"], options.grader)
     with unobtrusive_lm_eval(logging.ERROR):
         task = manager.load([config])["tasks"][name]
     protocol = {
@@ -156,6 +163,8 @@ def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
     """
     if options.generation:
         config = {**config, "generation_kwargs": {**config.get("generation_kwargs", {}), **options.generation}}
+    if GRADER in config.get("metadata", {}):
+        config = {**config, "metadata": {**config["metadata"], GRADER: options.grader}}
     if options.samples is None:
         return config
     if REPEAT_DOCUMENTS in config.get("metadata", {}):
@@ -169,6 +178,14 @@ def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
 
 def _with_k(step: dict[str, Any], samples: int) -> dict[str, Any]:
     return {**step, "k": samples} if step["function"] == "take_first_k" else step
+
+
+def _with_grader(process_results: Callable[..., Any], grader: str) -> Callable[..., Any]:
+    @functools.wraps(process_results)  # lm-eval writes its source down
+    def graded(doc: Mapping[str, Any], results: Sequence[Any]) -> Any:
+        return process_results(doc, results, grader=grader)
+
+    return graded
 
 
 def _relative(value: Any, tasks_dir: Path) -> Any:

@@ -27,7 +27,9 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
     for entry in evaluations:
         cut = [_cut(entry) if entry.task in cut_decimals else NOTHING] if cut_decimals else []
         table.add_row(
-            entry.task + ("" if entry.metrics.get("sandboxed", 1) == 1 else " (not sandboxed)"),
+            entry.task
+            + ("" if entry.metrics.get("sandboxed", 1) == 1 else " (not sandboxed)")
+            + (" (official grader)" if entry.metrics.get("official_grader", 0) == 1 else ""),
             f"{entry.problems} x {entry.samples}",
             entry.protocol_hash[:8],
             _interval(entry),
@@ -46,7 +48,7 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
             console.print(f"{entry.task}: " + ", ".join(f"{key} {100 * value:.2f} %" for key, value in own.items()))
 
 
-_SHOWN = {"avg_at_k", "pass_at_k", "maj_at_k", "correct", "extracted", "votes", "sandboxed"}
+_SHOWN = {"avg_at_k", "pass_at_k", "maj_at_k", "correct", "extracted", "votes", "sandboxed", "official_grader"}
 
 
 def print_validation(outcomes: Sequence[ValidatedTask], cut_decimals: dict[str, Sequence[str]]) -> None:

@@ -103,6 +103,8 @@ class Task:
     protocol_hash: str
     problems: int
     samples: int
+    grader: str | None = None  # strict | official, of a task that both grade; None: it has one
+    graders_differ: float | None = None  # share of all answers on which the two do
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,11 @@ def _order(row: Row, tasks: int) -> tuple[int, int, float, str]:
 
 def _describe_task(runs: Mapping[RunKey, Evaluation]) -> Task:
     example = next(iter(runs.values()))
-    return Task(example.task, example.protocol_hash, example.problems, example.samples)
+    design = example.task, example.protocol_hash, example.problems, example.samples
+    if "official_grader" not in example.metrics:
+        return Task(*design)
+    differ = [run.metrics["graders_differ"] for run in runs.values() if "graders_differ" in run.metrics]
+    return Task(*design, "official" if example.metrics["official_grader"] else "strict", float(np.mean(differ)))
 
 
 def _describe_failure(record: RunRecord) -> FailedRun:
@@ -358,6 +364,9 @@ def _distinct(values: Any) -> tuple[str, ...]:
 def leaderboard_to_dict(board: Leaderboard) -> dict[str, Any]:
     """The content of leaderboard.json."""
     content: dict[str, Any] = _rounded(dataclasses.asdict(board))
+    for task in content["tasks"]:
+        if task["grader"] is None:
+            del task["grader"], task["graders_differ"]
     for row in content["rows"]:
         for score in filter(None, [*row["scores"].values(), row["average"]]):
             score["interval"]["estimand"] = _estimand(score["seeds"])

@@ -84,7 +84,7 @@ def _percent(share: float) -> str:
 def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
     tasks = "; ".join(
-        f"{task.name} ({task.problems} problems × {task.samples} samples, protocol {task.protocol_hash[:8]})"
+        f"{task.name} ({task.problems} problems × {task.samples} samples, protocol {task.protocol_hash[:8]}{_grader(task)})"
         for task in board.tasks
     )
     return (
@@ -93,6 +93,17 @@ def describe(board: Leaderboard) -> str:
         f"Scores in %, with the 95 % interval of the mean over problems and training seeds "
         f"({ONE_SEED} one seed: problems only, this checkpoint only). Made by `{board.command}`."
     )
+
+
+def _grader(task: Task) -> str:
+    if task.grader is None:
+        return ""
+    differ = (
+        ""
+        if task.graders_differ is None
+        else f", strict and official differ on {_percent(task.graders_differ)} % of answers"
+    )
+    return f", grader {task.grader}{differ}"
 
 
 def footnotes(board: Leaderboard) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.ifbench.checkers import Checker, checkers
-from tasks.math_answer import THINK_CLOSE, after_thinking
+from tasks.math_extraction import THINK_CLOSE, after_thinking
 
 
 @dataclass(frozen=True)

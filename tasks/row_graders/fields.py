@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from reprlib import repr as shortened
 from typing import Any
 
+from harness.errors import UserError
+from tasks.sample_metrics import GRADERS, Grader
+
 MISSING = object()
 
 
@@ -36,3 +39,11 @@ def list_of(row: Mapping[str, Any], field: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"the field {field!r} must be a list, not {shortened(value)}")
     return value
+
+
+def grader_of(options: Mapping[str, str]) -> Grader:
+    """The option `grader`, checked."""
+    for grader in GRADERS:
+        if options["grader"] == grader:
+            return grader
+    raise UserError(f"grader must be one of {', '.join(GRADERS)}, not {options['grader']!r}.")

@@ -4,19 +4,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.choice_answer import accepted_letters, grade
-from tasks.row_graders.fields import text_of
+from tasks.official import choice_verdict
+from tasks.row_graders.fields import grader_of, text_of
 
 FIELDS = '{"response", "answer": a letter} -> {"correct", "extracted", "reason"}'
-OPTIONS: dict[str, str] = {}
+OPTIONS = {"grader": "strict"}  # or official: simple-evals' first "Answer: X"
 
 
 def make_grader(options: Mapping[str, str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """The grader; it has no options."""
+    """The grader of the mode that is asked for."""
+    decide = {"strict": grade, "official": choice_verdict}[grader_of(options)]
+
+    def grade_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        answer = accepted_letters(text_of(row, "answer"))  # before the response: a bad gold is a bad row either way
+        verdict = decide(text_of(row, "response"), answer)
+        return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
+
     return grade_row
-
-
-def grade_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One verdict."""
-    answer = accepted_letters(text_of(row, "answer"))  # before the response: a bad gold is a bad row either way
-    verdict = grade(text_of(row, "response"), answer)
-    return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}

@@ -4,21 +4,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.math_answer import grade
-from tasks.row_graders.fields import answer_of, text_of
+from tasks.official import math_verdict
+from tasks.row_graders.fields import answer_of, grader_of, text_of
 
 FIELDS = '{"response", "answer"} -> {"correct", "extracted", "reason"}'
-OPTIONS: dict[str, str] = {}
+OPTIONS = {"grader": "strict"}  # or official: math-verify's defaults
 
 
 def make_grader(options: Mapping[str, str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """The grader; it has no options."""
+    """The grader of the mode that is asked for."""
+    decide = {"strict": grade, "official": math_verdict}[grader_of(options)]
+
+    def grade_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        answer = answer_of(row)
+        if not answer.strip():
+            raise ValueError("the field 'answer' is empty")
+        verdict = decide(text_of(row, "response"), answer)
+        return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
+
     return grade_row
-
-
-def grade_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One verdict."""
-    answer = answer_of(row)
-    if not answer.strip():
-        raise ValueError("the field 'answer' is empty")
-    verdict = grade(text_of(row, "response"), answer)
-    return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}

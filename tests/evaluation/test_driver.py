@@ -36,7 +36,9 @@ def test_all_correct_responses_score_1_with_leading_zeros_in_the_answers(tokeniz
     row = result.evaluation
     assert (row.score, row.problems, row.samples, row.correct) == (1.0, 4, 3, (3, 3, 3, 3))
     assert row.truncated_frac == 0.0
-    assert result.metrics == {"avg_at_k": 1.0, "pass_at_k": 1.0, "maj_at_k": 1.0, "correct": 12.0, "extracted": 1.0}
+    scores = {"avg_at_k": 1.0, "pass_at_k": 1.0, "maj_at_k": 1.0, "correct": 12.0, "extracted": 1.0}
+    graders = {"strict_score": 1.0, "official_score": 1.0, "graders_differ": 0.0, "official_grader": 0.0}
+    assert result.metrics == scores | graders
     assert [(i.item_id, i.repeat) for i in result.items] == [(str(p), k) for p in (1, 2, 3, 4) for k in range(3)]
     assert result.texts[0] == {
         "task": "aime24",

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from harness.errors import UserError
 from harness.evaluation.loading import TASKS_DIR
+from harness.files import ROOT
+from harness.models.loading import load_tokenizer
 from tests.evaluation.scoring import protocol_hashes, scored
 from tests.scripted import ScriptedEngine
 
@@ -80,7 +83,7 @@ def test_samples_limit_data_and_chat_template_matter(tokenizer, tmp_path):
         ("Please reason step by step", "Think"),
         ("temperature: 0.6", "temperature: 0.7"),
         ("max_gen_toks: 32768", "max_gen_toks: 38912"),
-        ("version: 2.0", "version: 3.0"),
+        ("version: 3.0", "version: 4.0"),
     ],
 )
 def test_prompt_sampling_and_version_matter(tokenizer, own_tasks, old, new):
@@ -90,4 +93,41 @@ def test_prompt_sampling_and_version_matter(tokenizer, own_tasks, old, new):
 
 def test_the_hash_of_a_protocol_is_pinned(tokenizer):
     """Rows of different versions are compared where it is equal: it may change only when a protocol does."""
-    assert hash_of(tokenizer)[:12] == "90b4db04ce12"
+    assert hash_of(tokenizer)[:12] == "65b619bb3b4b"
+
+
+def test_the_grader_is_part_of_the_protocol_where_there_are_two(tokenizer):
+    assert hash_of(tokenizer, grader="strict") == hash_of(tokenizer) != hash_of(tokenizer, grader="official")
+    with pytest.raises(UserError, match=r"evaluation\.grader='kind': must be one of strict, official"):
+        hash_of(tokenizer, grader="kind")
+
+
+@pytest.mark.parametrize("grader", ["strict", "official"])
+def test_the_protocol_of_published_tables_stays(grader):
+    """Generated arithmetic has one grader, and its protocol is that of results/tiny_cpu."""
+    tokenizer = load_tokenizer("harness/tiny/checkpoints/student", None)
+    first = json.loads((ROOT / "results" / "tiny_cpu" / "runs.jsonl").read_text().splitlines()[0])
+    published = {entry["task"]: entry["protocol_hash"] for entry in first["evaluations"]}
+    assert protocol_hashes(["arithmetic"], tokenizer, grader=grader) == published
+
+
+def test_an_official_evaluation_counts_the_official_verdicts(tokenizer):
+    """A thought that never ends: nothing for us, and math-verify reads the box in it."""
+    scores = {}
+    for grader in ("strict", "official"):
+        engine = ScriptedEngine(lambda r: r"<think>\boxed{25}", tokenizer)
+        (result,) = scored(
+            engine,
+            tokenizer,
+            ["aime24"],
+            run_seed=0,
+            max_length=2048,
+            samples=1,
+            data_dir=str(AIME_LAYOUT),
+            grader=grader,
+        )
+        scores[grader] = result.evaluation.score
+        metrics = result.evaluation.metrics
+        assert metrics["official_grader"] == float(grader == "official")
+        assert metrics["graders_differ"] == metrics["official_score"] - metrics["strict_score"] > 0
+    assert scores["strict"] == metrics["strict_score"] == 0 < scores["official"] == metrics["official_score"]

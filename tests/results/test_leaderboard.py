@@ -382,3 +382,18 @@ def test_bad_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+
+
+def test_a_table_says_which_grader_scored_it_and_what_the_other_would_change() -> None:
+    graders = {"official_grader": 0.0, "graders_differ": 0.025, "strict_score": 0.5, "official_score": 0.475}
+    scored = [
+        dataclasses.replace(
+            record, evaluations=tuple(dataclasses.replace(entry, metrics=graders) for entry in record.evaluations)
+        )
+        for record in (run("opd", 0, [2, 3]), run("tropd", 0, [1, 4]))
+    ]
+    board = board_of(scored)
+    assert "grader strict, strict and official differ on 2.5 % of answers)" in render_markdown(board)
+    assert leaderboard_to_dict(board)["tasks"][0]["grader"] == "strict"
+    plain = board_of([run("opd", 0, [2, 3])])  # as published tables are
+    assert "grader" not in render_markdown(plain) and "grader" not in leaderboard_to_dict(plain)["tasks"][0]

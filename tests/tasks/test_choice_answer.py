@@ -4,6 +4,7 @@ import pytest
 
 from tasks.choice_answer import accepted_letters, grade, last_letter, majority_letter_is_correct
 from tasks.choice_results import process_permuted_results, process_results
+from tasks.official import choice_verdict
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,15 @@ def test_long_responses_cost_little():
         assert last_letter(text) is None
 
 
+def test_the_official_grader_takes_the_first_label_and_reads_nothing_else():
+    """simple-evals: a regular expression on the whole response."""
+    assert choice_verdict("Answer: A\nNo, wait.\nAnswer: B", "B").extracted == "A"
+    assert choice_verdict("<think>Answer: C</think>Answer: B", "B").extracted == "C"
+    assert choice_verdict("Answer: Actually none", "A").correct  # the A of "Actually"
+    assert choice_verdict(r"\boxed{B}", "B").reason == "no_answer"
+    assert choice_verdict("answer : $b$", "B").correct
+
+
 def test_metrics_of_one_question():
     responses = ["Answer: B", "Answer: C", "Answer: B", "none"]
     assert process_results({"answer": "B"}, [responses]) == {
@@ -115,7 +125,18 @@ def test_metrics_of_one_question():
         "maj_at_k": 1.0,
         "correct": [1, 0, 1, 0],
         "extracted": ["B", "C", "B", None],
+        "strict_score": 0.5,
+        "official_score": 0.5,
+        "graders_differ": 0.0,
+        "official_grader": 0.0,
     }
+    differing = [["Answer: A, no. Answer: B", r"\boxed{B}"]]  # right and right for us, wrong and none for simple-evals
+    ours = process_results({"answer": "B"}, differing)
+    theirs = process_results({"answer": "B"}, differing, grader="official")
+    assert (ours["correct"], theirs["correct"], theirs["extracted"]) == ([1, 1], [0, 0], ["A", None])
+    for metrics in (ours, theirs):
+        assert (metrics["strict_score"], metrics["official_score"], metrics["graders_differ"]) == (1.0, 0.0, 1.0)
+    assert (ours["official_grader"], theirs["official_grader"], ours["avg_at_k"], theirs["avg_at_k"]) == (0, 1, 1, 0)
     permuted = process_permuted_results({"answer": "B", "order": [2, 0, 3, 1]}, [["Answer: A", "none"]])
     assert permuted["votes"] == [2, None] and permuted["correct"] == [0, 0]
     assert not majority_letter_is_correct([None, None], "A")
