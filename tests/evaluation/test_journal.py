@@ -128,14 +128,13 @@ def test_the_key_takes_prompt_and_prefix_together(tmp_path):
     assert stored(tmp_path / "j.jsonl", request=RolloutRequest("q", (1,), seed=5, prefix_ids=(2,))) is not None
 
 
-def test_what_is_taken_from_the_file_is_counted_and_has_no_logprobs(tmp_path):
+def test_what_is_taken_from_the_file_has_no_logprobs(tmp_path):
     path = tmp_path / "new" / "folders" / "j.jsonl"
     with SampleJournal(path, "m") as journal:
-        assert journal.find(REQUEST, SAMPLING) is None and journal.reused == 0
+        assert journal.find(REQUEST, SAMPLING) is None
     write(path)
     with SampleJournal(path, "m") as journal:
         found = [journal.find(REQUEST, SAMPLING) for _ in range(3)]
-        assert journal.reused == 3
     assert {(rollout.logprobs, rollout.policy_version) for rollout in found} == {((), 0)}
 
 
