@@ -36,6 +36,7 @@ _CHOICE_PREFIX = re.compile(rf"(?:{TEXT}\s*\{{\s*)?(?:\(\s*([A-J])\s*\)|([A-J])[
 _SUPERLATIVE = re.compile(r"[a-z]+est|first|last|winner|answer|one|most|least|best|only")
 _SET_LIKE = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb|emptyset|mid)(?![A-Za-z])")
 _PROSE = re.compile(TEXT + r"\s*\*?\s*\{\s*[^{}]*[A-Za-z]{2}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _CLOCK = re.compile(r"[0-9]{1,2}(?::[0-9]{2}){1,2}")  # a time of day, no ratio
 _MERIDIEM = re.compile(r"\s*(?:" + TEXT + r"\s*\{\s*)?(?<![A-Za-z\\])[ap]\.?\s?m\.?\s*\}?$", re.I)
 _MIXED_IN_WORDS = re.compile(r"(-?[0-9]+)\s*\\land\s*(\\frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)")
@@ -48,6 +49,8 @@ def compare(gold: str, answer: str) -> Equivalence:
     """Whether two answers are the same: "equal", "different", or "timeout" where sympy did not come to an end."""
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return "equal" if gold == answer else "different"
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):  # nearly every answer of AIME
+        return "equal" if int(gold) == int(answer) else "different"
     gold_text, text = outer(gold), outer(answer)
     if not text:
         return "different"
