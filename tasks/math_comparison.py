@@ -200,7 +200,9 @@ def _flat_equal(gold: str, text: str) -> bool:
 
 def _same_collection(gold: str, text: str) -> Equivalence | None:
     """Compares element by element; None where neither is a collection, or sympy has to be asked of the whole."""
-    gold, text = _without_membership(gold), _without_membership(text)
+    (gold_name, gold), (name, text) = _membership(gold), _membership(text)
+    if gold_name and name and gold_name != name:
+        return "different"
     left, right = collection(gold), collection(text)
     if left is None and right is None:
         return None
@@ -234,10 +236,10 @@ def _same_shape(left: Collection, right: Collection) -> bool:
     return kinds == {"tuple", "list"}
 
 
-def _without_membership(text: str) -> str:
-    r"""`[-2,7]` of `x \in [-2,7]`."""
-    parts = split_top(text, (r"\in",))
-    return parts[1].strip() if len(parts) == 2 and is_variable(parts[0].strip()) else text
+def _membership(text: str) -> tuple[str, str]:
+    r"""`x` and `[-2,7]` of `x \in [-2,7]`; no name where there is none."""
+    parts = [part.strip() for part in split_top(text, (r"\in",))]
+    return (parts[0], parts[1]) if len(parts) == 2 and is_variable(parts[0]) else ("", text)
 
 
 def _restated(gold: str, text: str, found: Collection | None) -> Equivalence:
