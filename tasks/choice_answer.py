@@ -30,8 +30,19 @@ _MAX_LINE_CHARS = 120  # of a last line that is an option and its text
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\(?([A-Da-d])\)?(?![A-Za-z0-9_^])")
 _BOX_MARK = re.compile(r"\x01([A-D?])")
 _MARKUP = re.compile(
-    r"\*{1,3}|`{1,3}|(?<![A-Za-z0-9])_{1,2}(?=[A-Za-z(])|(?<=[A-Za-z.)])_{1,2}(?![A-Za-z0-9{_])|</?(?:b|i|u|em|strong|span|p|br)\s?/?>|\\[(\[\])]|\$|^#{1,6}\s",
-    re.M,  # tags in small letters: <B> is an option
+    "|".join(
+        (
+            r"\*{1,3}",  # Markdown: bold type, code, underlines, headings
+            r"`{1,3}",
+            r"(?<![A-Za-z0-9])_{1,2}(?=[A-Za-z(])",
+            r"(?<=[A-Za-z.)])_{1,2}(?![A-Za-z0-9{_])",
+            r"^#{1,6}\s",
+            r"</?(?:b|i|u|em|strong|span|p|br)\s?/?>",  # HTML, in small letters: <B> is an option
+            r"\\[(\[\])]",  # TeX's math mode
+            r"\$",
+        )
+    ),
+    re.M,
 )
 _ANSWER_TAG = re.compile(r"<answer>\s{0,5}([^<>]{1,80}?)\s{0,5}</answer>", re.I)
 _STYLE = re.compile(
@@ -62,7 +73,8 @@ _OPTION_LINE = re.compile(
     rf"{_OPEN}{_LABEL_WORD}\s?\(?([{LETTERS}])(?:(?:\)|\.|:|\s[-–—])\s{{1,3}}(?=\S)|\s{{1,3}}(?=\())"
 )
 _ALONE = re.compile(
-    rf"(?:[-•>]\s)?{_OPEN}(?:(?:the\s)?(?:correct\s)?(?:option|choice|letter|answer)\s?(?:is\s|[:：]\s?)?)?{_OPEN}([{LETTERS}{LETTERS.lower()}])[)\]}}>\"'”’.:!\s]*",
+    rf"(?:[-•>]\s)?{_OPEN}(?:(?:the\s)?(?:correct\s)?(?:option|choice|letter|answer)\s?(?:is\s|[:：]\s?)?)?{_OPEN}"
+    rf"([{LETTERS}{LETTERS.lower()}])[)\]}}>\"'”’.:!\s]*",
     re.I,
 )
 _AT_THE_END = re.compile(

@@ -36,6 +36,7 @@ _CHOICE_PREFIX = re.compile(rf"(?:{TEXT}\s*\{{\s*)?(?:\(\s*([A-J])\s*\)|([A-J])[
 _SUPERLATIVE = re.compile(r"[a-z]+est|first|last|winner|answer|one|most|least|best|only")
 _SET_LIKE = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb|emptyset|mid)(?![A-Za-z])")
 _PROSE = re.compile(TEXT + r"\s*\*?\s*\{\s*[^{}]*[A-Za-z]{2}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _CLOCK = re.compile(r"[0-9]{1,2}(?::[0-9]{2}){1,2}")  # a time of day, no ratio
 _MERIDIEM = re.compile(r"\s*(?:" + TEXT + r"\s*\{\s*)?(?<![A-Za-z\\])[ap]\.?\s?m\.?\s*\}?$", re.I)
 _MIXED_IN_WORDS = re.compile(r"(-?[0-9]+)\s*\\land\s*(\\frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)")
@@ -48,6 +49,8 @@ def compare(gold: str, answer: str) -> Equivalence:
     """Whether two answers are the same: "equal", "different", or "timeout" where sympy did not come to an end."""
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return "equal" if gold == answer else "different"
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):  # nearly every answer of AIME
+        return "equal" if int(gold) == int(answer) else "different"
     gold_text, text = outer(gold), outer(answer)
     if not text:
         return "different"
@@ -197,7 +200,9 @@ def _flat_equal(gold: str, text: str) -> bool:
 
 def _same_collection(gold: str, text: str) -> Equivalence | None:
     """Compares element by element; None where neither is a collection, or sympy has to be asked of the whole."""
-    gold, text = _without_membership(gold), _without_membership(text)
+    (gold_name, gold), (name, text) = _membership(gold), _membership(text)
+    if gold_name and name and gold_name != name:
+        return "different"
     left, right = collection(gold), collection(text)
     if left is None and right is None:
         return None
@@ -231,10 +236,10 @@ def _same_shape(left: Collection, right: Collection) -> bool:
     return kinds == {"tuple", "list"}
 
 
-def _without_membership(text: str) -> str:
-    r"""`[-2,7]` of `x \in [-2,7]`."""
-    parts = split_top(text, (r"\in",))
-    return parts[1].strip() if len(parts) == 2 and is_variable(parts[0].strip()) else text
+def _membership(text: str) -> tuple[str, str]:
+    r"""`x` and `[-2,7]` of `x \in [-2,7]`; no name where there is none."""
+    parts = [part.strip() for part in split_top(text, (r"\in",))]
+    return (parts[0], parts[1]) if len(parts) == 2 and is_variable(parts[0]) else ("", text)
 
 
 def _restated(gold: str, text: str, found: Collection | None) -> Equivalence:

@@ -8,9 +8,10 @@ LaTeX is read by math-verify's parser, with small and capital letters told apart
     equations              as multiples of each other, and otherwise as math-verify compares them
 """
 
+import functools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sympy
@@ -23,6 +24,7 @@ from tasks.math_structure import set_condition, split_top, tuple_parts
 
 _NUMBER_DIGITS = 50
 _POINT_DIGITS = 30
+_FEW_OPERATIONS = 20  # of expressions that are first evaluated as they stand
 _POINTS = 8
 _MIN_POINTS = 3  # at which both expressions must have a value
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{\s*([0-9]+)\s*\}")
@@ -174,6 +176,7 @@ def _same_set(gold: Located, answer: Located) -> bool:
     return bool(sympy.SymmetricDifference(left, right).simplify() == sympy.S.EmptySet)
 
 
+@functools.lru_cache(maxsize=256)  # the gold of a problem comes with each of its samples
 def _parse(latex: str) -> Any:
     """The sympy object that LaTeX stands for, decimals at their exact value; None where it cannot be read."""
     if r"\ldots" in latex:  # what is left out is not known
@@ -234,6 +237,8 @@ def _same_expression(gold: Any, answer: Any) -> bool:
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=lambda symbol: symbol.name)
     if not symbols:
         return _same_constant(gold.doit(), answer.doit())
+    if sympy.count_ops(gold) + sympy.count_ops(answer) <= _FEW_OPERATIONS and gold.doit() == answer.doit():
+        return True  # faster than the points, where it is enough
     return _agree_at_points(gold, answer, symbols)
 
 
@@ -259,21 +264,22 @@ def _float(value: Any) -> Any:
     return value.evalf(2 * _POINT_DIGITS)
 
 
-def _values(expressions: Sequence[Any], symbols: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _values(expressions: Sequence[Any], symbols: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """The expressions at points that are drawn alike for every question; points where one has no value are left out."""
     draw = random.Random(0)
-    values = []
     for _ in range(_POINTS):
         point = {symbol: _float(sympy.Rational(draw.randint(-4_000, 4_000) * 2 + 1, 1_009)) for symbol in symbols}
         at = tuple(_float(expression.xreplace(point)) for expression in expressions)
         if all(value.is_number and not value.has(sympy.nan, sympy.zoo, sympy.oo) for value in at):
-            values.append(at)
-    return values
+            yield at
 
 
 def _agree_at_points(gold: Any, answer: Any, symbols: Sequence[Any]) -> bool:
-    values = _values((gold, answer), symbols)
-    return len(values) >= _MIN_POINTS and all(_close(left, right, _POINT_DIGITS) for left, right in values)
+    count = 0
+    for count, (left, right) in enumerate(_values((gold, answer), symbols), start=1):  # noqa: B007
+        if not _close(left, right, _POINT_DIGITS):
+            return False
+    return count >= _MIN_POINTS
 
 
 def _proportional(gold: Any, answer: Any) -> bool:
