@@ -18,7 +18,7 @@ def test_tables_are_those_of_the_results() -> None:
     assert embed(README, ROOT) == README
 
 
-@pytest.mark.parametrize("name", ["statistics.md", "findings.md", "engines.md"])
+@pytest.mark.parametrize("name", ["statistics.md", "findings.md", "engines.md", "testing.md"])
 def test_figures_of_the_documents_are_those_of_the_results(name: str) -> None:
     document = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert BLOCK.search(document) and embed(document, ROOT) == document
