@@ -193,12 +193,13 @@ def test_an_impossible_token_is_never_drawn() -> None:
     assert draw_tokens(logits, uniforms, Sampling(1))[0].tolist() == [1, 1, 3, 3]
 
 
-def test_a_large_vocabulary_is_drawn_from_in_float64() -> None:
-    """151,936 equal probabilities: the uniform (i + 1/2) / V draws token i; summed in float32 the later ones drift away."""
-    vocab = 151_936
-    picked = torch.tensor([0, 1, 777, vocab // 2, vocab - 2, vocab - 1])
-    uniforms = (picked.double() + 0.5) / vocab
-    tokens, _ = draw_tokens(torch.zeros(1, vocab).expand(len(picked), vocab), uniforms, Sampling(1))
+def test_a_long_tail_of_rare_tokens_is_drawn_from() -> None:
+    """A thousand tokens of 1e-9 behind one of almost 1, each at the middle of its share: in float32 their sum would not move."""
+    logits = torch.tensor([0.0, *[-20.72] * 1000])
+    cumulative = logits.softmax(-1).double().cumsum(-1)
+    picked = torch.tensor([1, 2, 500, 999, 1000])
+    uniforms = (cumulative[picked - 1] + cumulative[picked]) / 2 / cumulative[-1]
+    tokens, _ = draw_tokens(logits.expand(len(picked), 1001), uniforms, Sampling(1))
     assert torch.equal(tokens, picked)
 
 
