@@ -57,9 +57,8 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
-    chat_template_kwargs: (
-        dict[str, Any] | None
-    )  # variables of the student's chat template, such as {enable_thinking: false}
+    # variables of the student's chat template, such as {enable_thinking: false}; None: none (records from before have no such key)
+    chat_template_kwargs: dict[str, Any] | None = None
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
