@@ -139,9 +139,9 @@ def _check_students(records: Sequence[RunRecord]) -> None:
             continue
         before, other = known.setdefault((place, record.seed), (digest, record))
         if before != digest:
-            student = place or f"student {record.setting.get('student')}"
+            what = f"different weights of {place}" if place else f"two students of seed {record.seed}"
             raise UserError(
-                f"Mixtures refused: {_name(other)} and {_name(record)} were made from different weights of {student} ({before} and "
+                f"Mixtures refused: {_name(other)} and {_name(record)} were made from {what} ({before} and "
                 f"{digest}); run one of them again."
             )
 
