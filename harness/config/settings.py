@@ -102,8 +102,11 @@ class Setting:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field, as a record has it."""
-        return dataclasses.asdict(self)
+        """Every field, as a record has it; one that came later only where it is used, so that older records compare with newer ones."""
+        later = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
+        return {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in later or value != later[key]
+        }
 
     def identities(self) -> dict[str, str]:
         """The content of student, teacher and prompts (harness.config.identity)."""
