@@ -57,7 +57,7 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
-    # variables of the student's chat template, such as {enable_thinking: false}; None: none (records from before have no such key)
+    # variables of the student's chat template, such as {enable_thinking: false}; None: none (as in older records)
     chat_template_kwargs: dict[str, Any] | None = None
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
@@ -89,8 +89,9 @@ class Setting:
             )
         if self.min_continuation > self.max_new_tokens:
             raise UserError(
-                f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens={self.max_new_tokens}, the length of "
-                "a teacher's text: no prefix would be left of it; leave it out (it then follows the length) or give less."
+                f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens="
+                f"{self.max_new_tokens}, the length of a teacher's text: no prefix would be left of it; leave it out "
+                "(it then follows the length) or give less."
             )
 
     def training_hash(self) -> str:
@@ -102,7 +103,7 @@ class Setting:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field, as a record has it; one that came later only where it is used, so that older records compare with newer ones."""
+        """Every field, as a record has it; a later one only where used: older records compare with newer ones."""
         later = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
         return {
             key: value for key, value in dataclasses.asdict(self).items() if key not in later or value != later[key]
@@ -272,7 +273,7 @@ class RunConfig:
         return {} if self.method is None else dataclasses.asdict(self.method)  # type: ignore[call-overload]
 
     def sources(self) -> dict[str, Any]:
-        """What the numbers are made from, by content: student, teacher and prompts, the student's recipe if it has one, the method's code."""
+        """What the numbers are made from, by content: models, prompts, the student's recipe, the method's code."""
         inputs: dict[str, str | None] = {**self.setting.identities(), "recipe": recipe_of(self.setting.student)}
         found: dict[str, Any] = {"inputs": {key: value for key, value in inputs.items() if value is not None}}
         return found if self.method is None else {**found, "method_source": method_source(self.method_name)}

@@ -91,7 +91,7 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
 def check_comparable(records: Sequence[RunRecord]) -> None:
     """Raises UserError unless all records have one training hash, one engine and one set of knobs per label.
 
-    Replicates may differ in their student: a seed then has a student of its own, by one recipe, and all methods have the same.
+    Replicates may differ in their student: a seed then has one of its own, by one recipe, under all methods.
     """
     first, *others = records
     for record in others:
