@@ -45,7 +45,7 @@ def check_references(run: RunConfig, tokenizer: PreTrainedTokenizerBase, prompts
         if prompt.reference is None:
             raise UserError(
                 f"method={name} trains on the data set's own responses, and prompt {prompt.prompt_id!r} of "
-                f"setting.prompts={run.setting.prompts!r} has none; give every row one, or leave the method out."
+                f"setting.prompts={run.setting.prompts!r} has none; give each row a reference, or another method."
             )
 
 
