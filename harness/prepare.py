@@ -1,6 +1,6 @@
 """`python -m harness.prepare source=… tokenizer=… output=…`: training prompts of a Setting, made from OpenThoughts3, GSM8K, MATH or rows like theirs.
 
-    source=open-thoughts/OpenThoughts3-1.2M revision=<commit>   or a local file (.jsonl, .json, .csv, .parquet) with the same columns:
+    source=open-thoughts/OpenThoughts3-1.2M revision=<commit>   or a local file (docs/bring_your_own.md) like it:
                            domain, source, and conversations ([{"from": "human", "value": …}, …], of which the first is taken),
                            or, of one domain, just question or problem; subset=… is the set's configuration, as main of openai/gsm8k
     instruction=…          put after every question, in a line of its own

@@ -1,7 +1,7 @@
 """What a Setting's hash knows of models and prompts: their content, not their paths.
 
-A file is known by its sha256. That of a large one is kept under `~/.cache/opd-harness` (or $XDG_CACHE_HOME) for as long as
-the file's size, times and inode stay, so that a model of many gigabytes is read once.
+A file is known by its sha256. That of a large one is kept under `~/.cache/opd-harness` (or $XDG_CACHE_HOME) for as
+long as the file's size, times and inode stay, so that a model of many gigabytes is read once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTLED_S = 2.0  # a file that changed within this time may change again under t
 
 
 def model_identity(name: str, revision: str | None) -> str:
-    """A folder: the digest of its weights, configurations, tokenizer and chat template. A Hub id: its commit, if it was fetched."""
+    """A folder: the digest of its weights, configurations, tokenizer and chat template. A Hub id: with its commit."""
     folder = Path(locate(name))
     if not folder.is_dir():
         return hub_identity(name, revision, "model")
@@ -41,7 +41,7 @@ def model_identity(name: str, revision: str | None) -> str:
 
 
 def prompts_identity(source: str, split: str) -> str:
-    """A file: the digest of its bytes. A folder: of every file in it, and the split. A Hub data set: its commit, and the split."""
+    """A file: the digest of its bytes. A folder: of all its files, and the split. A Hub data set: commit and split."""
     path = Path(locate(source))
     if path.is_file():
         return "sha256:" + file_digest(path)
@@ -51,13 +51,13 @@ def prompts_identity(source: str, split: str) -> str:
 
 
 def recipe_of(name: str) -> str | None:
-    """The hash of the recipe that a model was trained by (harness.tiny), where its folder says so: replicates share it."""
+    """The hash of the recipe that a model was trained by (harness.tiny), if its folder says so: replicates share it."""
     recipe = Path(locate(name)) / "recipe.json"
     return json.loads(recipe.read_text())["recipe_hash"] if recipe.is_file() else None
 
 
 def hub_identity(name: str, revision: str | None, kind: str) -> str:
-    """`name@commit`, the commit that the cache on this machine has of the revision; `name@revision` before it was fetched."""
+    """`name@commit`, by what the cache on this machine has of the revision; `name@revision` before it was fetched."""
     from huggingface_hub import constants
 
     wanted = revision or "main"

@@ -69,9 +69,8 @@ class Setting:
     adam_beta1: float
     adam_beta2: float
     max_grad_norm: float
-    chat_template_kwargs: (
-        dict[str, Any] | None
-    )  # variables of the student's chat template, such as {enable_thinking: false}
+    # variables of the student's chat template, such as {enable_thinking: false}; None: none (as in older records)
+    chat_template_kwargs: dict[str, Any] | None = None
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
@@ -102,8 +101,9 @@ class Setting:
             )
         if self.min_continuation > self.max_new_tokens:
             raise UserError(
-                f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens={self.max_new_tokens}, the length of "
-                "a teacher's text: no prefix would be left of it; leave it out (it then follows the length) or give less."
+                f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens="
+                f"{self.max_new_tokens}, the length of a teacher's text: no prefix would be left of it; leave it out "
+                "(it then follows the length) or give less."
             )
 
     def training_hash(self) -> str:
@@ -115,8 +115,12 @@ class Setting:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field and the recipe, as a record has them."""
-        return {**dataclasses.asdict(self), "recipe": RECIPE}
+        """Every field, as a record has it, and the recipe. A later field only where used: older records compare with newer."""
+        later = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
+        used = {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in later or value != later[key]
+        }
+        return {**used, "recipe": RECIPE}
 
     def identities(self) -> dict[str, str]:
         """The content of student, teacher and prompts (harness.config.identity)."""
@@ -289,7 +293,7 @@ class RunConfig:
         return {} if self.method is None else dataclasses.asdict(self.method)
 
     def sources(self) -> dict[str, Any]:
-        """What the numbers are made from, by content: student, teacher and prompts, the student's recipe if it has one, the method's code."""
+        """What the numbers are made from, by content: models, prompts, the student's recipe, the method's code."""
         inputs: dict[str, str | None] = {**self.setting.identities(), "recipe": recipe_of(self.setting.student)}
         found: dict[str, Any] = {"inputs": {key: value for key, value in inputs.items() if value is not None}}
         return found if self.method is None else {**found, "method_source": method_source(self.method_name)}

@@ -27,7 +27,7 @@ BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """The arguments with quotes around values that Hydra's grammar has no place for, such as a path with `=` or `ü`."""
+    """The arguments, with quotes around values that Hydra's grammar has no place for, as a path with `=` or `ü`."""
     return [_quoted(argument) for argument in arguments]
 
 
@@ -123,8 +123,8 @@ def one_sentence(error: Exception, command: str) -> str:
         known = _public(option[3].split())
         return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
     if "override_grammar" in text or GRAMMAR.search(text):
-        what = text.split("\n")[0].removeprefix("LexerNoViableAltException: ")
-        return f"cannot be read: {' '.join(what.split())}; a value with such characters is given in double quotes: {QUOTING}."
+        what = " ".join(text.split("\n")[0].removeprefix("LexerNoViableAltException: ").split())
+        return f"cannot be read: {what}; a value with such characters is given in double quotes: {QUOTING}."
     if text.startswith("Config group override must be"):
         return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
     return " ".join(text.split()) or type(error).__name__

@@ -21,7 +21,7 @@ SHOWN = 40  # characters of a rendering on either side of a difference
 def render(
     tokenizer: PreTrainedTokenizerBase, conversation: Sequence[dict[str, Any]], variables: Mapping[str, Any]
 ) -> str:
-    """The conversation with the header of the assistant's answer. UserError with the template's own message where it refuses."""
+    """The conversation and the header of an answer. UserError with the template's own message where it refuses."""
     try:
         return str(
             tokenizer.apply_chat_template(
@@ -33,7 +33,7 @@ def render(
 
 
 def clock(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The variable that stops a template's clock, for templates that look at it: runs of one table may start on different days."""
+    """Stops the clock of a template that looks at it: runs of one table may start on different days."""
     return {"strftime_now": FIXED_DATE.strftime} if "strftime_now" in str(tokenizer.chat_template) else {}
 
 
@@ -48,8 +48,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, A
             raise UserError(f"setting.chat_template_kwargs.{name} is set by the harness; leave it out.")
         if not re.search(rf"\b{re.escape(name)}\b", str(template)):
             raise UserError(
-                f"setting.chat_template_kwargs.{name}: the student's chat template has no variable of this name, it would "
-                "change nothing; correct it or leave it out."
+                f"setting.chat_template_kwargs.{name}: the student's chat template has no variable of this name, it "
+                "would change nothing; correct it or leave it out."
             )
 
 

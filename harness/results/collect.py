@@ -88,7 +88,7 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
 def check_comparable(records: Sequence[RunRecord]) -> None:
     """Raises UserError unless all records have one training hash, one engine and one set of knobs per label.
 
-    Replicates may differ in their student: a seed then has a student of its own, by one recipe, and all methods have the same.
+    Replicates may differ in their student: a seed then has one of its own, by one recipe, under all methods.
     """
     first, *others = records
     for record in others:
@@ -136,9 +136,9 @@ def _check_students(records: Sequence[RunRecord]) -> None:
             continue
         before, other = known.setdefault((place, record.seed), (digest, record))
         if before != digest:
-            student = place or f"student {record.setting.get('student')}"
+            what = f"different weights of {place}" if place else f"two students of seed {record.seed}"
             raise UserError(
-                f"Mixtures refused: {_name(other)} and {_name(record)} were made from different weights of {student} ({before} and "
+                f"Mixtures refused: {_name(other)} and {_name(record)} were made from {what} ({before} and "
                 f"{digest}); run one of them again."
             )
 

@@ -47,7 +47,7 @@ def _engine_versions() -> dict[str, str]:
 
 
 def _git_state(root: Path = ROOT) -> dict[str, Any]:
-    """The commit, and whether a file that makes numbers differs from it: one that git does not know yet is no part of it either."""
+    """The commit, and whether a file that makes numbers differs from it, or is not known to git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
-    """Everything that can be wrong with the input, found before the first run starts; what is only doubtful goes to stderr."""
+    """Everything that can be wrong with the input, found before the first run starts; doubts are printed to stderr."""
     from harness.engines.checks import check_logprobs, scores_by_vllm
     from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair

@@ -1,4 +1,4 @@
-"""A row of a data set as a conversation that ends with the user's turn, and the answer that it may have brought along."""
+"""A row of a data set as a conversation that ends with the user's turn, and the answer that it may have with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example:
 
 
 def example_of(row: Mapping[str, Any], place: str) -> Example:
-    """Reads a row; UserError says what it lacks. A last turn of the assistant's is the reference, never part of the prompt."""
+    """Reads a row; UserError says what it lacks. A last turn of the assistant's is the reference, not of the prompt."""
     column = _column(row, place)
     turns = _turns(row[column], f"{place}: {column}", column in LISTS)
     reference = row.get("reference")
@@ -79,7 +79,7 @@ def _turns(value: Any, place: str, never_text: bool) -> list[dict[str, Any]]:
 
 
 def _turn(turn: Mapping[str, Any], place: str, blank: bool = False) -> dict[str, Any]:
-    """{"role", "content"} of a turn in that form or in ShareGPT's {"from", "value"}; further keys stay, for the template."""
+    """{"role", "content"} of a turn in that form or in ShareGPT's {"from", "value"}; other keys are the template's."""
     sharegpt = "from" in turn and "role" not in turn
     speaker = turn.get("from" if sharegpt else "role")
     known = SPEAKERS if sharegpt else {role: role for role in ROLES}

@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def first_guided_step(method: Method, texts: Sequence[Sequence[int]], steps: int, min_continuation: int) -> int | None:
-    """The first of the run's steps in which one of these teacher texts could give a prefix, whatever is drawn; None: no step."""
+    """The first of the steps in which one of these teacher texts could give a prefix, by the largest draw; or None."""
     draws = torch.full((len(texts),), ALMOST_ONE)
     guided = (
         any(choose_prefixes(method, texts, k / steps, draws, min_continuation=min_continuation)) for k in range(steps)
@@ -107,7 +107,10 @@ def check_responses(method: Method, texts: Sequence[Sequence[int]], steps: int, 
     """
     first = first_guided_step(method, texts, steps, min_continuation)
     longest = max(map(len, texts))
-    problem = f"the teacher's texts have at most {longest} tokens, of which setting.min_continuation={min_continuation} are the student's"
+    problem = (
+        f"the teacher's texts have at most {longest} tokens, of which setting.min_continuation={min_continuation} "
+        "are the student's"
+    )
     if first is None:
         raise UserError(
             f"no step would get a prefix by the teacher: {problem}; give a smaller one, or another teacher."
@@ -123,7 +126,7 @@ def prefix_metrics(
     uniforms: Tensor,
     prefixes: Sequence[Sequence[int]],
 ) -> dict[str, float]:
-    """Teacher tokens that the method asked for and got, per prompt of the step, and the share of prompts that asked in vain."""
+    """Teacher tokens that the method asked for and got, per prompt, and the share of prompts that asked in vain."""
     asked = method.prefix_lengths(progress, _lengths(responses), uniforms).clamp_min(0)
     given = _lengths(prefixes)
     return {

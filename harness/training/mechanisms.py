@@ -25,26 +25,27 @@ def check_guidance(run: RunConfig) -> None:
     longest = [range(setting.max_new_tokens)]
     if first_guided_step(run.method, longest, setting.steps, setting.min_continuation) is None:
         raise UserError(
-            f"method={run.method_name} would get no teacher text in any step: its schedule gives prefixes of no length, or setting."
-            f"min_continuation={setting.min_continuation} of setting.max_new_tokens={setting.max_new_tokens} takes them; change one of them."
+            f"method={run.method_name} would get no teacher text in any step: its schedule gives prefixes of no length, "
+            f"or setting.min_continuation={setting.min_continuation} of setting.max_new_tokens={setting.max_new_tokens} "
+            "takes them; change one of them."
         )
 
 
 def check_references(run: RunConfig, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
-    """Refuses a method that trains on the data set's own responses where a prompt has none, or where they could not end."""
+    """Refuses a method that trains on the data set's responses where a prompt has none, or where they could not end."""
     if "reference" not in writers_of(run):
         return
     name = run.method_name
     if tokenizer.eos_token_id is None:
         raise UserError(
-            f"method={name} trains on the data set's responses up to their end, and the student's tokenizer has no end token; "
-            "set eos_token in its tokenizer_config.json."
+            f"method={name} trains on the data set's responses up to their end, and the student's tokenizer has no end "
+            "token; set eos_token in its tokenizer_config.json."
         )
     for prompt in prompts:
         if prompt.reference is None:
             raise UserError(
-                f"method={name} trains on the data set's own responses, and prompt {prompt.prompt_id!r} of setting.prompts="
-                f"{run.setting.prompts!r} has none; give every row a reference, or leave the method out."
+                f"method={name} trains on the data set's own responses, and prompt {prompt.prompt_id!r} of "
+                f"setting.prompts={run.setting.prompts!r} has none; give each row a reference, or another method."
             )
 
 
@@ -62,8 +63,8 @@ def doubts(run: RunConfig) -> Iterator[str]:
     if setting.warmup_steps >= setting.steps:
         reached = setting.learning_rate * (setting.steps - 1) / setting.warmup_steps
         yield (
-            f"setting.warmup_steps={setting.warmup_steps} is not less than setting.steps={setting.steps}: the learning rate gets to "
-            f"{reached:g} of setting.learning_rate={setting.learning_rate:g}"
+            f"setting.warmup_steps={setting.warmup_steps} is not less than setting.steps={setting.steps}: the learning "
+            f"rate gets to {reached:g} of setting.learning_rate={setting.learning_rate:g}"
         )
     if (setting.importance_cap or 0) >= 1 and run.engine.name == "hf":
         yield "setting.importance_cap does nothing with engine=hf, which samples from the trainer's own weights"

@@ -109,7 +109,7 @@ def test_lora_trains_adapters_only_and_leaves_a_plain_model(tmp_path: Path) -> N
     config = config_of(tmp_path, [*arguments, "setting.learning_rate=1e-3"])
     full = dataclasses.replace(config.setting, lora_rank=0)
     assert config.setting.training_hash() != full.training_hash()
-    assert (config.setting.by_value()["lora_rank"], full.by_value()["lora_rank"]) == (4, 0)
+    assert config.setting.by_value()["lora_rank"] == 4 and "lora_rank" not in full.by_value()
     folder = tmp_path / "run"
     folder.mkdir()
     train(config, folder, RunProgress(None, 3))

@@ -113,9 +113,10 @@ def test_the_engine_is_in_no_hash():
     assert len(hashes) == 1
 
 
-def test_an_importance_cap_is_in_the_hash():
+def test_an_importance_cap_is_in_the_hash_and_its_absence_is_not():
     register_methods()
     (plain,) = planned_runs(["hydra.mode=RUN", "method=opd"])
+    assert "importance_cap" not in plain.setting.by_value()
     capped = dataclasses.replace(plain.setting, importance_cap=2.0)
     assert (
         capped.training_hash()

@@ -118,24 +118,7 @@ def run_one(shape: tuple[int, ...]) -> None:
                 Path("/proc/self/clear_refs").write_text("5")
 
         training.StepRecorder = Watched  # type: ignore[misc]
-        numbers = (
-            run["completion"],
-            1,
-            run["prompts"],
-            1,
-            1.0,
-            1.0,
-            8,
-            2,
-            1e-5,
-            "constant",
-            0,
-            0.0,
-            0.9,
-            0.999,
-            1.0,
-            None,
-        )
+        numbers = (run["completion"], 1, run["prompts"], 1, 1.0, 1.0, 8, 2, 1e-5, "constant", 0, 0.0, 0.9, 0.999, 1.0)
         paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
         config = RunConfig(
             Setting("memory", *paths, "train", None, None, "float32", 64, *numbers),

@@ -160,7 +160,6 @@ def run_harness(root: Path, method: str) -> None:
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "max_grad_norm": 1.0,
-        "chat_template_kwargs": None,
     }
     config = RunConfig(
         Setting(**values),

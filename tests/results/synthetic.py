@@ -46,6 +46,19 @@ def run(method: str, seed: int, correct: Sequence[int] | None = None, **changes:
     return RunRecord(**{**values, **changes})
 
 
+def replicate(method: str, seed: int, student: str, **inputs: str | None) -> RunRecord:
+    """A run on a student of its own: another path, other weights, another training hash."""
+    content = {"student": f"sha256:{student}", "teacher": "sha256:t", "prompts": "sha256:p", "recipe": "r1", **inputs}
+    return run(
+        method,
+        seed,
+        [1, 2],
+        training_hash=f"hash of {student}",
+        setting={**SETTING, "student": f"students/{student}"},
+        provenance={"inputs": {key: value for key, value in content.items() if value is not None}},
+    )
+
+
 def write_runs(folder: Path, records: Iterable[RunRecord]) -> Path:
     """Lays the records out as a comparison folder, a stand-in suffix for the hash of changed knobs."""
     for record in records:

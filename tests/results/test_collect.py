@@ -19,7 +19,7 @@ from harness.results.collect import (
 )
 from harness.results.record import RunRecord
 
-from .synthetic import SETTING, evaluation, run, small_comparison, write_runs
+from .synthetic import SETTING, evaluation, replicate, run, small_comparison, write_runs
 
 
 def test_finds_run_folders_sorted_by_label_and_seed(tmp_path: Path) -> None:
@@ -138,19 +138,6 @@ def test_mixed_numbers_of_problems_are_refused() -> None:
         select_evaluations([run("opd", 0, [1, 2]), run("opd", 1, [1, 2, 3])])
 
 
-def replicate(method: str, seed: int, student: str, **inputs: str | None) -> RunRecord:
-    """A run on a student of its own: another path, other weights, another training hash."""
-    content = {"student": f"sha256:{student}", "teacher": "sha256:t", "prompts": "sha256:p", "recipe": "r1", **inputs}
-    return run(
-        method,
-        seed,
-        [1, 2],
-        training_hash=f"hash of {student}",
-        setting={**SETTING, "student": f"students/{student}"},
-        provenance={"inputs": {key: value for key, value in content.items() if value is not None}},
-    )
-
-
 def test_replicates_stand_in_one_table() -> None:
     """A seed has a student of its own, of one recipe; every method stands on it."""
     check_comparable([replicate(method, seed, f"s{seed}") for method in ("opd", "tropd") for seed in (1, 2, 3)])
@@ -162,7 +149,10 @@ def test_replicates_stand_in_one_table() -> None:
         ([replicate("opd", 2, "s2", recipe="r2")], "setting.student|the setting"),
         ([replicate("opd", 2, "s2", recipe=None)], "the setting"),
         ([replicate("opd", 2, "s2", teacher="sha256:u")], "the setting"),
-        ([replicate("tropd", 1, "s2")], "different weights of student students/s2 .sha256:s1 and sha256:s2"),
+        (
+            [replicate("tropd", 1, "s2")],
+            "opd seed 1 and tropd seed 1 were made from two students of seed 1 .sha256:s1 and sha256:s2",
+        ),
     ],
 )
 def test_what_is_no_replicate_is_refused(others: list[RunRecord], words: str) -> None:

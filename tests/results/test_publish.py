@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.results.collect import load_records
 from harness.results.publish import publish, rebuild_leaderboard
 
-from .synthetic import FILES, run, small_comparison, write_metrics, write_runs
+from .synthetic import FILES, replicate, run, small_comparison, write_metrics, write_runs
 
 
 def test_published_comparison_rebuilds_to_the_same_bytes(tmp_path: Path) -> None:
@@ -44,6 +44,20 @@ def test_pieces_published_one_after_the_other_are_one_comparison(tmp_path: Path)
     with pytest.raises(UserError, match="Mixtures refused"):
         publish(write_runs(tmp_path / "other", [run("opd", 3, [1] * 8, training_hash="bbbb2222")]), published)
     assert (published / "runs.jsonl").read_bytes() == before
+
+
+def test_replicates_are_published_into_one_table(tmp_path: Path) -> None:
+    """Each in a comparison folder of its own, since its student is in its hash."""
+    for seed in (1, 2):
+        records = [replicate(method, seed, f"s{seed}") for method in ("opd", "tropd")]
+        board = publish(write_runs(tmp_path / f"folder{seed}", records), tmp_path / "published")
+    assert (board.seeds, board.training_hash) == ((1, 2), "hash of s1, hash of s2")
+    assert [record.provenance["inputs"]["student"] for record in load_records(tmp_path / "published")] == [
+        *("sha256:s1", "sha256:s2"),
+        *("sha256:s1", "sha256:s2"),
+    ]
+    with pytest.raises(UserError, match="eopd seed 2 and opd seed 2 were made from two students of seed 2"):
+        publish(write_runs(tmp_path / "folder3", [replicate("eopd", 2, "s3")]), tmp_path / "published")
 
 
 def test_published_runs_keep_the_mean_of_each_metric_over_the_second_half_of_the_steps(tmp_path: Path) -> None:

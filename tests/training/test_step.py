@@ -82,7 +82,6 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         "adam_beta1": 0.9,
         "adam_beta2": 0.95,
         "max_grad_norm": 1.0,
-        "chat_template_kwargs": None,
     }
     micro = changes.pop("micro_batch_prompts", 8)
     seed = changes.pop("seed", 0)
