@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, check_rows, evaluate_missing, evaluated_source, protocol_of
 from harness.files import check_writable, locate
 from harness.models.loading import load_config, load_tokenizer
+from harness.models.pair import check_head
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Evaluation, RunRecord, load_record, write_record
 
@@ -195,7 +196,9 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord) -> RunRecord
 @contextmanager
 def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[Evaluated]:
     """The checkpoint behind the engine of the configuration; a server's log goes to the folder."""
-    vocab_size = load_config(config.checkpoint, config.revision).get_text_config().vocab_size
+    model_config = load_config(config.checkpoint, config.revision)
+    check_head(_tokenizer(config), model_config, config.checkpoint)
+    vocab_size = model_config.get_text_config().vocab_size
     source = Source(config.checkpoint, config.revision, config.dtype)
     with open_engine(config.engine, source, vocab_size, folder) as opened:
         yield evaluated_source(opened, source, _tokenizer(config))

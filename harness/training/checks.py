@@ -25,7 +25,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         if run.method is not None and scores_by_vllm(run.engine):
             whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
             check_logprobs(run.engine, run.setting.top_k, check_pair(run), whole)
-        key = repr((run.setting, run.engine, run.evaluation, run.results_dir))
+        key = repr((run.setting, run.engine, run.evaluation, run.results_dir, _trained_on(run)))
         if key in seen:
             continue
         seen.add(key)
@@ -71,11 +71,26 @@ def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
 
 def _check_prompts(run: RunConfig) -> None:
     from harness.models.loading import load_tokenizer
+    from harness.models.pair import check_contexts
     from harness.training.prompts import load_prompts
 
     setting = run.setting
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    load_prompts(setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens)
+    prompts = load_prompts(
+        setting.prompts, tokenizer, split=setting.prompts_split, max_tokens=setting.max_prompt_tokens
+    )
+    if (trained_on := _trained_on(run)) != "nothing":
+        whole = [len(prompt.ids) + len(prompt.reference_ids or ()) for prompt in prompts]
+        lengths = {prompt.prompt_id: len(prompt.ids) for prompt in prompts}
+        check_contexts(run, lengths, max(whole) if trained_on == "references" else 0)
+
+
+def _trained_on(run: RunConfig) -> str:
+    """nothing, samples, or references (too)."""
+    if run.method is None:
+        return "nothing"
+    draws = [(progress, uniform) for progress in (0.0, 0.5, 1.0) for uniform in (0.0, 0.5, 0.999)]
+    return "references" if any(run.method.completions(*draw) == "reference" for draw in draws) else "samples"
 
 
 def check_leftovers(folder: Path) -> None:
