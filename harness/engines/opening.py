@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.settings import Execution, VLLMOptions
 from harness.engines.checks import device_name, server_options, vllm_options
+from harness.errors import UserError
 from harness.files import locate
+from harness.models.adapters import adapter_in
 from harness.models.loading import context_length_of, load_config, load_model
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine
@@ -84,6 +86,10 @@ def open_engine(
     from harness.scoring.vllm import VLLMScorer
 
     options = vllm_options(execution)
+    if adapter_in(source.name) is not None:
+        raise UserError(
+            f"{source.name!r} holds adapters only, which engine={execution.name} does not load; give engine=hf."
+        )
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(_backend(execution, source, folder, role, follows=model is not None))
         narrow(backend, vocab_size)

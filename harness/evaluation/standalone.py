@@ -31,6 +31,7 @@ from harness.evaluation.loading import LoadedTask
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.loading import load_config, load_tokenizer
+from harness.models.pair import check_head
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Evaluation, RunRecord, load_record, utc_now, write_record
 
@@ -198,7 +199,9 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
 @contextmanager
 def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[EvaluatedModel]:
     """The checkpoint behind the engine of the configuration; a server's log goes to the folder."""
-    vocab_size = load_config(config.checkpoint, config.revision).get_text_config().vocab_size
+    model_config = load_config(config.checkpoint, config.revision)
+    check_head(_tokenizer(config), model_config, config.checkpoint)
+    vocab_size = model_config.get_text_config().vocab_size
     source = Source(config.checkpoint, config.revision, config.dtype)
     with open_engine(config.engine, source, vocab_size, folder) as opened:
         yield evaluated_source(opened, source, _tokenizer(config))

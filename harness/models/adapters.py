@@ -1,30 +1,89 @@
-"""LoRA adapters."""
+"""LoRA adapters: adding them to a student, and loading a folder that holds nothing else."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-)
+from torch.nn.modules.conv import _ConvNd
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from harness.errors import UserError
+from harness.files import locate
+from harness.models.backbone import backbone_of
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> Any:
-    """Adds LoRA adapters to every linear layer but the head, in place; only they are trained. Scale 2 (alpha = 2·rank), no dropout.
+    """Adds LoRA adapters to every linear map but the head, in place; only they are trained. Scale 2 (alpha = 2·rank), no dropout.
 
+    Linear layers, GPT-2's transposed ones, and the experts of a mixture, which are kept as one parameter [experts, ., .].
     Hu et al., arXiv 2106.09685; an adapter starts as the zero map. Needs peft. Returns peft's view of the model, whose
     `merge_and_unload()` gives the model with the adapters merged into its weights.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UserError("setting.lora_rank needs peft: pip install -e '.[lora]'.") from None
-    targets = sorted(
-        {name.rsplit(".", 1)[-1] for name, part in model.base_model.named_modules() if type(part) is nn.Linear}
+    peft = _peft("setting.lora_rank")
+    layers = {name: part for name, part in backbone_of(model).named_modules() if type(part) in (nn.Linear, Conv1D)}
+    experts = {
+        f"{name.rsplit('.', 1)[-1]}.{own}"
+        for name, part in backbone_of(model).named_modules()
+        for own, parameter in part.named_parameters(recurse=False)
+        if parameter.dim() == 3 and not isinstance(part, _ConvNd)
+    }
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=sorted({name.rsplit(".", 1)[-1] for name in layers}),
+        target_parameters=sorted(experts) or None,
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in layers.values()),
     )
     torch.manual_seed(0)  # of the adapters' first factor; the second is zero
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets))
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:  # peft knows classes whose kernels read weights past their modules (Mamba)
+        raise UserError(
+            f"setting.lora_rank={rank}: {type(model).__name__} takes no adapters ({error}); give null to train all weights."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A folder with adapters and without a model of its own."""
+
+    folder: str
+    base: str  # folder or Hub id of the model that they belong to
+    base_revision: str | None
+
+
+def adapter_in(name: str) -> Adapter | None:
+    """The adapters of a folder that holds nothing else; None for any other folder and for Hub ids."""
+    folder = Path(locate(name))
+    file = folder / "adapter_config.json"
+    if not file.is_file() or (folder / "config.json").is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        base = content["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{file} names no base_model_name_or_path; name the model that the adapters belong to.")
+    return Adapter(str(folder), base, content.get("revision"))
+
+
+def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The base model with the adapters merged into its weights."""
+    merged = _peft(f"the adapter folder {adapter.folder!r}").PeftModel.from_pretrained(model, adapter.folder)
+    return merged.merge_and_unload()  # type: ignore[no-any-return]
+
+
+def _peft(what: str) -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise UserError(f"{what} needs peft: pip install -e '.[lora]'.") from None
+    return peft

@@ -1,11 +1,8 @@
-"""Loading models, and reading log-probs out of them without their logits ever existing as a whole.
-
-Shape legend: B sequences, L tokens of a padded sequence, N token positions, R of them with a divergence weight, H
-hidden width, K top-k, V vocabulary.
-"""
+"""Loading models as people bring them: a folder, a Hub id or adapters; what is wrong with one is one sentence."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +18,24 @@ from transformers import (
 
 from harness.errors import UserError
 from harness.files import locate
+from harness.models.adapters import adapter_in, merge_adapter
 from harness.models.backbone import check_causal
 from harness.models.randomness import switch_off_randomness
 from harness.models.transform import transform_of
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or Hub id."""
+    """The tokenizer of a folder or Hub id; of an adapter folder without one, its base's."""
+    adapter = adapter_in(name)
+    if adapter is not None and not (Path(adapter.folder) / "tokenizer_config.json").is_file():
+        name, revision = adapter.base, adapter.base_revision
     with _clear_errors("tokenizer", name):
         return AutoTokenizer.from_pretrained(locate(name), revision=revision)
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
     """The model configuration of a folder or Hub id."""
+    name, revision = _whole_model(name, revision)
     with _clear_errors("model configuration", name):
         return AutoConfig.from_pretrained(locate(name), revision=revision)
 
@@ -41,16 +43,48 @@ def load_config(name: str, revision: str | None = None) -> Any:
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
     """A causal LM on a device, in eval mode with dropout off, checked to be causal and to have a head that harness.models.transform knows.
 
-    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones.
+    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones. An adapter folder is merged into its base.
     """
-    with _clear_errors("model", name):
+    source, source_revision = _whole_model(name, revision)
+    with _clear_errors("model", source):
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(locate(name), revision=revision, dtype=kind)
-        model.to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(locate(source), revision=source_revision, dtype=kind)
+    if (adapter := adapter_in(name)) is not None:
+        with _clear_errors("adapters", name):
+            model = merge_adapter(model, adapter)
+    model.to(device)
     switch_off_randomness(model)
     transform_of(model.eval(), name)
     check_causal(model, name)
-    return model
+    if (limit := _longrope_limit(model.config)) is not None:
+        print(
+            f"note: {name}: longrope turns every position otherwise once a text is longer than {limit} tokens; that is taken as its context.",
+            file=sys.stderr,
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def mend_generation_config(model: PreTrainedModel, name: str) -> None:
+    """Replaces a generation configuration that contradicts itself, such as a temperature beside `do_sample: false`: transformers loads it
+    and refuses to save it."""
+    generation = model.generation_config
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        kept = {key: getattr(generation, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**kept)
+        reason = " ".join(str(error).split())
+        print(
+            f"note: the generation_config of {name} is invalid and could not be saved with a checkpoint, which will keep its special "
+            f"tokens only. {reason}",
+            file=sys.stderr,
+        )
+
+
+def _whole_model(name: str, revision: str | None) -> tuple[str, str | None]:
+    """The model itself: an adapter folder's base."""
+    adapter = adapter_in(name)
+    return (name, revision) if adapter is None else (adapter.base, adapter.base_revision)
 
 
 class _clear_errors:
@@ -81,8 +115,26 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def context_length_of(config: Any) -> int:
-    """Likewise, from a model configuration."""
-    return int(getattr(config, "max_position_embeddings", None) or 2**31)
+    """Likewise, from a model configuration.
+
+    With longrope (Phi-3) it is the original length: beyond it all positions change, also those behind, so that a text would be drawn from
+    one model and scored by another, and rows of a batch would change each other.
+    """
+    text = config.get_text_config()
+    stated = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    limits = [limit for limit in (*stated, _longrope_limit(config)) if isinstance(limit, int) and limit > 0]
+    return min(limits, default=2**31)
+
+
+def _longrope_limit(config: Any) -> int | None:
+    """The length at which longrope changes its factors; None if nothing of the kind comes before the end of the context."""
+    text = config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or 2**31
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "longrope"]
+    limits = [kind.get("original_max_position_embeddings") for kind in kinds]
+    limits.append(getattr(text, "original_max_position_embeddings", None) if kinds else None)
+    return min((limit for limit in limits if limit and limit < longest), default=None)
 
 
 def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -93,7 +145,8 @@ def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> t
 def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The same of a model that is not loaded."""
     try:
-        generation = GenerationConfig.from_pretrained(locate(name), revision=revision or "main")
+        source, source_revision = _whole_model(name, revision)
+        generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
     except OSError:  # there is no such file; the model's configuration may say it
         generation = GenerationConfig.from_model_config(load_config(name, revision))
     return _stop_ids(generation, tokenizer)

@@ -63,7 +63,7 @@ def check_training_mode(model: PreTrainedModel, name: str) -> None:
     if _modes_agree(model):
         return
     for module in model.modules():
-        if not hasattr(module, "gradient_checkpointing"):  # which asks for training mode, and is told so
+        if module is not model and not hasattr(module, "gradient_checkpointing"):  # which asks for training mode
             module.train = types.MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
     if not _modes_agree(model):
         raise UserError(

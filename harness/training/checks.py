@@ -29,9 +29,8 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     from harness.training.prompts import prompts_of
 
     check_execution(runs)
-    inputs: dict[
-        str, tuple[PreTrainedTokenizerBase, list[Prompt]]
-    ] = {}  # by Setting: the student's tokenizer, and what it makes
+    # by Setting: the student's tokenizer, and what it makes
+    inputs: dict[str, tuple[PreTrainedTokenizerBase, list[Prompt]]] = {}
     warnings: dict[str, None] = {}
     seen: set[str] = set()
     for run in runs:
@@ -43,6 +42,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
             warnings |= dict.fromkeys(_teacher_template(run, tokenizer))
         warnings |= dict.fromkeys(doubts(run))
         check_references(run, *inputs[repr(setting)])
+        _check_contexts(run, inputs[repr(setting)][1])
         if not run.fresh:
             check_leftovers(run.run_folder())
         if run.method is not None and scores_by_vllm(run.engine):
@@ -103,6 +103,18 @@ def _teacher_template(run: RunConfig, student: PreTrainedTokenizerBase) -> Itera
     teacher = load_tokenizer(setting.teacher, setting.teacher_revision)
     if difference := template_difference(student, teacher, setting.chat_template_kwargs or {}):
         yield f"the teacher scores prompts that its own chat template would write in another way: {difference}"
+
+
+def _check_contexts(run: RunConfig, prompts: Sequence[Prompt]) -> None:
+    """UserError where what the run writes or scores does not fit into a model; found now, not at its step."""
+    from harness.models.pair import check_contexts
+    from harness.training.mechanisms import writers_of
+
+    if run.method is None:
+        return
+    whole = [len(prompt.ids) + len(prompt.reference_ids or ()) for prompt in prompts]
+    lengths = {prompt.prompt_id: len(prompt.ids) for prompt in prompts}
+    check_contexts(run, lengths, max(whole) if "reference" in writers_of(run) else 0)
 
 
 def check_leftovers(folder: Path) -> None:

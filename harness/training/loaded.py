@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.config.settings import RunConfig
 from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
-from harness.models.loading import load_model, load_tokenizer, stop_ids_of
+from harness.models.loading import load_model, load_tokenizer, mend_generation_config, stop_ids_of
 from harness.models.pair import check_pair
 from harness.models.randomness import check_training_mode
 from harness.training.ranks import shards
@@ -38,6 +38,7 @@ def load_models(config: RunConfig) -> Models:
     kept = "float32" if shards() and setting.dtype == "bfloat16" else setting.dtype
     student = load_model(setting.student, setting.student_revision, kept, device_of(config))
     check_training_mode(student, setting.student)
+    mend_generation_config(student, setting.student)
     teacher = None
     if not scores_by_vllm(config.engine):
         teacher_device = config.engine.teacher_device or device_of(config)
