@@ -78,7 +78,7 @@ def adapter_in(name: str) -> Adapter | None:
 def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """The base model with the adapters merged into its weights."""
     merged = _peft(f"the adapter folder {adapter.folder!r}").PeftModel.from_pretrained(model, adapter.folder)
-    return merged.merge_and_unload()  # type: ignore[no-any-return]
+    return merged.merge_and_unload()
 
 
 def _peft(what: str) -> Any:

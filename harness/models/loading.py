@@ -61,7 +61,7 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
             f"note: {name}: longrope turns every position otherwise once a text is longer than {limit} tokens; that is taken as its context.",
             file=sys.stderr,
         )
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def mend_generation_config(model: PreTrainedModel, name: str) -> None:
