@@ -1,7 +1,7 @@
 """The knobs of a method with their defaults, read from the text of its file: importing it takes torch, and seconds.
 
 Read are the fields of a dataclass, own and inherited from another file of baselines/, whose defaults are made of literals,
-constants of such files and `math`. Whatever else a file does, None says that only importing it can tell.
+constants of such files, of harness.divergences and `math`. Whatever else a file does, None says that only importing it can tell.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "baselines"
+GROUND = "harness.divergences"  # whose constants a method may use too
 _NOT_FIELDS = ("ClassVar", "InitVar", "KW_ONLY")  # annotations that dataclasses treat otherwise
 
 
@@ -67,7 +68,8 @@ def _read(path: Path) -> _Source:
 
 
 def _source(module: str) -> _Source:
-    spec = importlib.util.find_spec(module) if module.startswith(f"{PACKAGE}.") else None
+    known = module == GROUND or module.startswith(f"{PACKAGE}.")
+    spec = importlib.util.find_spec(module) if known else None
     if spec is None or spec.origin is None:
         raise _NotStaticError
     return _read(Path(spec.origin))

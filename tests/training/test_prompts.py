@@ -134,12 +134,13 @@ def test_a_template_that_writes_the_date_gets_a_fixed_one(tokenizer: PreTrainedT
 
 
 def test_an_evaluation_gets_the_fixed_date_too(tokenizer: PreTrainedTokenizerBase) -> None:
-    from harness.rollout.scripted import ScriptedEngine
-
     from harness.evaluation.lm import EngineLM
+    from harness.evaluation.model import Drawing
+    from tests.evaluation.scoring import model_of
+    from tests.scripted import ScriptedEngine
 
     tokenizer.chat_template = CLOCK
-    model = EngineLM(ScriptedEngine(lambda request: (1,)), tokenizer, run_seed=0, max_length=64)
+    model = EngineLM(model_of(ScriptedEngine(lambda request: (1,)), tokenizer, 64), Drawing(run_seed=0))
     assert model.apply_chat_template([ASK]) == "26 Jul 2024 Add 1 ?"
 
 
