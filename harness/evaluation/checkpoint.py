@@ -23,7 +23,8 @@ from harness.evaluation.driver import TaskResult, evaluate, protocol_hashes
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import TaskOptions, task_folders
 from harness.files import write_text
-from harness.models.loading import context_length_of, load_config, stored_stop_ids
+from harness.models.contexts import context_length_of
+from harness.models.loading import load_config, stored_stop_ids
 from harness.results.record import RunRecord
 from harness.rollout import RolloutEngine
 from harness.sandbox import ALLOW_UNSANDBOXED

@@ -21,7 +21,8 @@ from harness.engines.checks import device_of
 from harness.engines.opening import Opened, Source, open_engine, open_hf
 from harness.errors import UserError
 from harness.evaluation.checkpoint import Evaluated, evaluate_missing, evaluated_source, score
-from harness.models.loading import context_length, load_tokenizer
+from harness.models.contexts import context_length
+from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
