@@ -17,7 +17,8 @@ from harness.engines.checks import device_name, server_options, vllm_options
 from harness.errors import UserError
 from harness.files import locate
 from harness.models.adapters import adapter_in
-from harness.models.loading import context_length_of, load_config, load_model
+from harness.models.contexts import context_length_of
+from harness.models.loading import load_config, load_model
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine
 from harness.rollout.weights import DiskWeights, InProcessWeights, LiveWeights, TransferWeights, WeightSync

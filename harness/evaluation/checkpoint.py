@@ -24,7 +24,8 @@ from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.files import read_rows, write_rows, write_text
-from harness.models.loading import context_length_of, load_config, stored_stop_ids
+from harness.models.contexts import context_length_of
+from harness.models.loading import load_config, stored_stop_ids
 from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord
 from harness.sandbox import ALLOW_UNSANDBOXED
 

@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.files import locate
 from harness.models.adapters import adapter_in, merge_adapter
 from harness.models.backbone import check_causal
+from harness.models.contexts import longrope_limit
 from harness.models.randomness import switch_off_randomness
 from harness.models.transform import transform_of
 
@@ -56,7 +57,7 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     switch_off_randomness(model)
     transform_of(model.eval(), name)
     check_causal(model, name)
-    if (limit := _longrope_limit(model.config)) is not None:
+    if (limit := longrope_limit(model.config)) is not None:
         print(
             f"note: {name}: longrope turns every position otherwise once a text is longer than {limit} tokens; that is taken as its context.",
             file=sys.stderr,
@@ -107,34 +108,6 @@ class _clear_errors:
                 raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """Positions that the model was made for; unbounded if it does not say."""
-    return context_length_of(model.config)
-
-
-def context_length_of(config: Any) -> int:
-    """Likewise, from a model configuration.
-
-    With longrope (Phi-3) it is the original length: beyond it all positions change, also those behind, so that a text would be drawn from
-    one model and scored by another, and rows of a batch would change each other.
-    """
-    text = config.get_text_config()
-    stated = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-    limits = [limit for limit in (*stated, _longrope_limit(config)) if isinstance(limit, int) and limit > 0]
-    return min(limits, default=2**31)
-
-
-def _longrope_limit(config: Any) -> int | None:
-    """The length at which longrope changes its factors; None if nothing of the kind comes before the end of the context."""
-    text = config.get_text_config()
-    longest = getattr(text, "max_position_embeddings", None) or 2**31
-    rope = getattr(text, "rope_parameters", None) or {}
-    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "longrope"]
-    limits = [kind.get("original_max_position_embeddings") for kind in kinds]
-    limits.append(getattr(text, "original_max_position_embeddings", None) if kinds else None)
-    return min((limit for limit in limits if limit and limit < longest), default=None)
 
 
 def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from transformers import (
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
-from harness.models.loading import context_length_of, load_config, load_tokenizer
+from harness.models.contexts import context_length_of
+from harness.models.loading import load_config, load_tokenizer
 
 
 def check_pair(config: RunConfig) -> int:

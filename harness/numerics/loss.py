@@ -78,7 +78,16 @@ def head_loss(
     """
     buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + transform.buffers
     chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers)
-    return _HeadLoss.apply(hidden, weight, bias, vocab_size, targets, chunk_rows, transform)
+    return _HeadLoss.apply(hidden, weight, bias, targets, _Logits(vocab_size, transform, chunk_rows))
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """How they are made from the head's product, and how many rows at a time."""
+
+    vocab_size: int
+    transform: LogitsTransform
+    chunk_rows: int
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -88,12 +97,11 @@ class _HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        vocab_size: int,
         targets: Targets,
-        chunk_rows: int,
-        transform: LogitsTransform,
+        made: _Logits,
     ) -> tuple[Tensor, Tensor]:
         dtype = arithmetic_dtype(hidden)
+        vocab_size, transform, chunk_rows = made.vocab_size, made.transform, made.chunk_rows
         head = Head(weight[:vocab_size], None if bias is None else bias[:vocab_size], transform)
         wanted = dict(zip(("hidden", "weight", "bias"), ctx.needs_input_grad, strict=False))
         grads = {
@@ -132,7 +140,7 @@ class _HeadLoss(torch.autograd.Function):
         for grad in (weight, bias, hidden):
             if grad is not None and grad_loss != 1:
                 grad.mul_(grad_loss)
-        return hidden, weight, bias, None, None, None, None
+        return hidden, weight, bias, None, None
 
 
 def _chunks(count: int, support_rows: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slice]]:

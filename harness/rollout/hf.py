@@ -28,8 +28,8 @@ from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UserError
 from harness.models.backbone import evaluating, hidden_states, probe_ids, rounding
+from harness.models.contexts import context_length
 from harness.models.head import head_of
-from harness.models.loading import context_length
 from harness.numerics.logprobs import logits_of, project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.rollout.own_cache import AGAIN, ATTENTION, EQUAL, RAGGED, OwnState, Way

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from harness.models.backbone import backbone_of, hidden_states
-from harness.models.loading import context_length
+from harness.models.contexts import context_length
 
 CACHES = ("past_key_values", "cache_params", "state")  # under which backbones take and return their cache
 

@@ -16,7 +16,7 @@ from harness.console.progress import RunProgress
 from harness.engines.opening import Opened, Source, open_engine, open_hf
 from harness.evaluation.checkpoint import load_configured, score
 from harness.evaluation.model import Drawing, EvaluatedModel
-from harness.models.loading import context_length
+from harness.models.contexts import context_length
 from harness.results.record import CURVE
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer

@@ -15,8 +15,8 @@ from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.models.adapters import add_lora
 from harness.models.backbone import hidden_states
+from harness.models.contexts import context_length_of
 from harness.models.loading import (
-    context_length_of,
     load_config,
     load_model,
     load_tokenizer,
