@@ -71,6 +71,7 @@ def config_for(random_pair: Path, root: Path, method: str, **changes: Any) -> Ru
         adam_beta2=0.95,
         max_grad_norm=1.0,
         chat_template_kwargs=None,
+        termination="refuse",
     )
     nothing = EvaluationConfig([], {}, {}, {}, [], None, False, None, 1000)
     engine = execution(micro_batch_prompts=1, save_every=changes.pop("save_every", 1000))

@@ -135,6 +135,7 @@ def run_one(shape: tuple[int, ...]) -> None:
             0.999,
             1.0,
             None,
+            "refuse",
         )
         paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
         config = RunConfig(

@@ -161,6 +161,7 @@ def run_harness(root: Path, method: str) -> None:
         "adam_beta2": 0.999,
         "max_grad_norm": 1.0,
         "chat_template_kwargs": None,
+        "termination": "refuse",
     }
     config = RunConfig(
         Setting(**values),

@@ -83,6 +83,7 @@ def config_for(random_pair: Path, tmp_path: Path, method: Method | None, **chang
         "adam_beta2": 0.95,
         "max_grad_norm": 1.0,
         "chat_template_kwargs": None,
+        "termination": "refuse",
     }
     micro = changes.pop("micro_batch_prompts", 8)
     seed = changes.pop("seed", 0)
