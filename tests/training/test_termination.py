@@ -218,35 +218,48 @@ def test_where_both_end_alike_mapping_changes_no_bit(random_pair: Path, tmp_path
     assert [[row[key] for key in keys] for row in rows] == [[row[key] for key in keys] for row in other_rows]
 
 
-@pytest.mark.slow
-def test_what_a_terminator_mismatch_does_to_a_base_student(tmp_path: Path, monkeypatch) -> None:
-    """The shipped tiny pair, whose teacher says <unk> where the student says <eos> (two rows of its head change places).
-
-    Scored as if nothing were the matter, the teacher punishes every end of the student's, which forgets to stop. As one event the
-    relabelled teacher is the teacher that it was: the student stops as it did.
-    """
+@pytest.fixture
+def relabelled(tmp_path: Path) -> Path:
+    """The shipped tiny pair, whose teacher says <unk> where it said <eos>: two rows of its head have changed places."""
     shipped = ROOT / "harness" / "tiny" / "checkpoints"
-    student, teacher = load_model(str(shipped / "student")), load_model(str(shipped / "teacher"))
+    models = {name: load_model(str(shipped / name)) for name in ("student", "teacher")}
     with torch.no_grad():
-        rows = teacher.get_output_embeddings().weight
+        rows = models["teacher"].get_output_embeddings().weight
         rows[[EOS, UNK]] = rows[[UNK, EOS]]
-    for name, model in (("student", student), ("teacher", teacher)):
+    for name, model in models.items():
         model.save_pretrained(tmp_path / name)
         load_tokenizer(str(shipped / name)).save_pretrained(tmp_path / name)
     set_ends(tmp_path / "teacher", "<unk>", UNK)
-    monkeypatch.setattr(pair, "check_ends", lambda *_: None)  # refuse would not let the first of them start
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [EOPD(entropy_threshold=0.0), OPD()])
+def test_what_a_terminator_mismatch_does(relabelled: Path, method: Method, monkeypatch) -> None:
+    """40 steps with the mismatch left as it is, and with both end tokens as one event, which makes the teacher what it was.
+
+    With a direct term at every token (EOPD's, threshold 0) the student learns the teacher's end token, at which nobody stops. OPD's
+    gradient on an end that the student is sure of is 0 (r·∇log π vanishes at π = 1): it keeps stopping, at a reward of some −20 nats.
+    """
+    monkeypatch.setattr(pair, "check_ends", lambda *_: None)  # `refuse` would not let it start
     changes = {"max_new_tokens": 60, "prompts_per_step": 16, "steps": 40, "learning_rate": 6e-4, "warmup_steps": 5}
-    changes["prompts"] = str(ROOT / "harness" / "tiny" / "prompts.jsonl")
-    found = {}
+    prompts = str(ROOT / "harness" / "tiny" / "prompts.jsonl")
+    first: dict[str, dict[str, float]] = {}
+    last: dict[str, dict[str, float]] = {}
     for termination in ("refuse", "map"):
-        config = config_for(tmp_path, tmp_path, OPD(), termination=termination, micro_batch_prompts=16, **changes)
-        _, found[termination] = run(config, tmp_path / termination)
-    last = {key: rows[-5:] for key, rows in found.items()}
-    measured = {
-        name: [sum(row[name] for row in last[termination]) / 5 for termination in ("refuse", "map")]
-        for name in ("truncated_frac", "length/completion")
-    }
-    print(measured)
-    assert found["refuse"][0]["stop/teacher_at_end"] < 0.01 < 0.9 < found["map"][0]["stop/teacher_at_end"]
-    assert measured["truncated_frac"][0] > 0.5 > 0.05 > measured["truncated_frac"][1]
-    assert measured["length/completion"][0] > 1.2 * measured["length/completion"][1]
+        config = config_for(relabelled, relabelled, method, termination=termination, prompts=prompts, **changes)
+        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, micro_batch_prompts=16))
+        _, rows = run(config, relabelled / termination)
+        first[termination] = rows[0]
+        last[termination] = {
+            key: sum(row[key] for row in rows[-5:]) / 5 for key in ("truncated_frac", "length/completion")
+        }
+        print(type(method).__name__, "left" if termination == "refuse" else "mapped", last[termination])
+    left, together = last["refuse"], last["map"]
+    assert first["refuse"]["stop/teacher_at_end"] < 1e-3 and first["map"]["stop/teacher_at_end"] > 0.99
+    assert first["refuse"]["kl/reverse_k1"] > first["map"]["kl/reverse_k1"] + 0.3
+    assert together["truncated_frac"] < 0.05
+    if isinstance(method, EOPD):
+        assert left["truncated_frac"] > 0.4 and left["length/completion"] > 1.3 * together["length/completion"]
+    else:
+        assert left["truncated_frac"] < 0.05
