@@ -90,12 +90,21 @@ def compare(arguments: Sequence[str]) -> int:
         check_execution(runs)
         return show_plan(runs)
     check_comparison(runs)
+    say_ends(runs)
     quiet_libraries()
     parent.lead()
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
         hydra_job()
         add_untrained_rows(runs)
     return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+
+
+def say_ends(runs: Sequence[RunConfig]) -> None:
+    """The end tokens of both models of every comparison, on stderr."""
+    from harness.models.pair import ends_line
+
+    for line in dict.fromkeys(ends_line(run.setting) for run in runs):
+        print(line, file=sys.stderr)
 
 
 def compare_together(arguments: Sequence[str]) -> int:

@@ -41,6 +41,9 @@ class Rollout:
     stop_reason: StopReason
     prompt_id: str
     sample_index: int  # which of the samples of this prompt
+    stop_logprobs: tuple[
+        float, ...
+    ] = ()  # of any end token at all, at every token that the student wrote, if asked for
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TokenSignal:
     topk_logprobs: Tensor | None = None  # [B, T, K] float, this model's log-probs at topk_ids
     entropy: Tensor | None = None  # [B, T] float; the lower bound where only the most probable tokens are known
     entropy_upper: Tensor | None = None  # [B, T] float, its upper bound then; None where `entropy` is exact
+    stop_logprobs: Tensor | None = None  # [B, T] float, of any end token at all; for the metrics
 
 
 # (teacher [N, K], student [N, K]) log-probs at the same ids -> [N]

@@ -71,6 +71,8 @@ class Setting:
     max_grad_norm: float
     # variables of the student's chat template, such as {enable_thinking: false}; None: none (as in older records)
     chat_template_kwargs: dict[str, Any] | None = None
+    # refuse: end tokens must be the same | map: those of both models are one event, with the log-probs of the union
+    termination: str = "refuse"
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     lora_rank: int = (
         0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
@@ -83,7 +85,11 @@ class Setting:
                 f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, because "
                 "otherwise a sample is not one of the student's own distribution and every estimate is biased; remove it."
             )
-        allowed = {"lr_schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16", "float64")}
+        allowed = {
+            "lr_schedule": ("constant", "cosine"),
+            "dtype": ("float32", "bfloat16", "float64"),
+            "termination": ("refuse", "map"),
+        }
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
@@ -134,7 +140,7 @@ class Setting:
     def of_record(content: Mapping[str, Any]) -> Setting:
         """The Setting that a record holds by value; a field that its version had not has the value that it worked with."""
         fields = {key: value for key, value in content.items() if key != "recipe"}
-        return strict(Setting, {"chat_template_kwargs": {}, **fields}, "setting")
+        return strict(Setting, {"chat_template_kwargs": {}, "termination": "refuse", **fields}, "setting")
 
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""

@@ -53,10 +53,12 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_hf(model: PreTrainedModel, vocab_size: int, rows_per_batch: int) -> Iterator[Opened]:
-    """Transformers in this process, on the model's live weights."""
+def open_hf(
+    model: PreTrainedModel, vocab_size: int, rows_per_batch: int, end_ids: tuple[int, ...] = ()
+) -> Iterator[Opened]:
+    """Transformers in this process, on the model's live weights; the scorer takes `end_ids` as one token (logprobs.Head)."""
     engine = HFEngine(model, vocab_size, rows_per_batch=rows_per_batch)
-    yield Opened(engine, HFScorer(model, vocab_size), LiveWeights(engine))
+    yield Opened(engine, HFScorer(model, vocab_size, end_ids), LiveWeights(engine))
 
 
 @contextlib.contextmanager

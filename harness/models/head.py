@@ -17,14 +17,15 @@ from harness.numerics.logprobs import Head
 from harness.numerics.loss import Targets, head_loss
 
 
-def head_of(model: PreTrainedModel, vocab_size: int) -> Head:
-    """The first `vocab_size` rows of the output projection, and what the model does to the logits."""
+def head_of(model: PreTrainedModel, vocab_size: int, end_ids: tuple[int, ...] = ()) -> Head:
+    """The first `vocab_size` rows of the output projection, and what is done to the logits; `end_ids`: see Head."""
     projection = model.get_output_embeddings()
     bias = getattr(projection, "bias", None)
-    return Head(projection.weight[:vocab_size], None if bias is None else bias[:vocab_size], transform_of(model))
+    bias = None if bias is None else bias[:vocab_size]
+    return Head(projection.weight[:vocab_size], bias, transform_of(model), end_ids)
 
 
-def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
+def bind_token_forward(model: PreTrainedModel, vocab_size: int, end_ids: tuple[int, ...] = ()) -> None:
     """Makes `model(...)` return the loss of a micro-batch instead of logits, on this instance only.
 
     The head is thus read inside the (possibly FSDP- or DDP-wrapped) forward, while class and parameter names stay
@@ -41,7 +42,7 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int) -> None:
         """
         hidden = hidden_states(self, input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[rows]
         projection = self.get_output_embeddings()
-        bias = getattr(projection, "bias", None)
-        return head_loss(hidden, projection.weight, bias, vocab_size, targets=Targets(**targets), transform=transform)
+        head = Head(projection.weight, getattr(projection, "bias", None), transform, end_ids)
+        return head_loss(hidden, head, vocab_size, Targets(**targets))
 
     model.forward = types.MethodType(token_forward, model)

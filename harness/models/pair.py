@@ -1,26 +1,85 @@
-"""Student and teacher as a pair: do they speak the same tokens, and are both long enough?"""
+"""Student and teacher as a pair: do they speak the same tokens, end with the same, and are both long enough?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness.config.settings import RunConfig
+from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
 from harness.models.contexts import context_length_of
-from harness.models.loading import load_config, load_tokenizer
+from harness.models.loading import load_config, load_tokenizer, stored_stop_ids
 
 
 def check_pair(config: RunConfig) -> int:
     """The shared vocabulary's size; reads tokenizers and configurations only."""
     setting = config.setting
-    sides = [(setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision)]
-    student, teacher = [(load_tokenizer(*side), load_config(*side)) for side in sides]
-    return shared_vocab_size(student, teacher, setting.top_k)
+    student, teacher = [(load_tokenizer(*side), load_config(*side)) for side in _sides(setting)]
+    size = shared_vocab_size(student, teacher, setting.top_k)
+    check_ends(setting, size)
+    return size
+
+
+def _sides(setting: Setting) -> list[tuple[str, str | None]]:
+    return [(setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision)]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The end tokens of a pair: of each model's stored generation configuration, and of its tokenizer."""
+
+    student: tuple[int, ...]
+    teacher: tuple[int, ...]
+    tokenizers: tuple[int | None, int | None]  # the tokenizers' own, the student's first
+    names: dict[int, str]  # of the ids, by the tokenizer of the side that has them
+
+    @property
+    def union(self) -> tuple[int, ...]:
+        """All of them; the student's tokenizer's own is the first, which stands for all where they are one event."""
+        return tuple(dict.fromkeys(i for i in (self.tokenizers[0], *self.student, *self.teacher) if i is not None))
+
+    def __str__(self) -> str:
+        return f"{self._list(self.student, 0)} for the student and {self._list(self.teacher, 1)} for the teacher"
+
+    def _list(self, ids: tuple[int, ...], side: int) -> str:
+        words = [f"{i} {self.names[i]!r}" + " (tokenizer)" * (i == self.tokenizers[side]) for i in ids]
+        return ", ".join(words) or "none"
+
+
+def ends_of(setting: Setting) -> Ends:
+    """Reads both tokenizers and generation configurations."""
+    sides = _sides(setting)
+    tokenizers = [load_tokenizer(*side) for side in sides]
+    stops = [stored_stop_ids(*side, tokenizer) for side, tokenizer in zip(sides, tokenizers, strict=True)]
+    names = {i: str(t.convert_ids_to_tokens(i)) for t, ids in zip(tokenizers, stops, strict=True) for i in ids}
+    return Ends(stops[0], stops[1], (tokenizers[0].eos_token_id, tokenizers[1].eos_token_id), names)
+
+
+def ends_line(setting: Setting) -> str:
+    """One line that says with what both models end, and what is made of it."""
+    ends = ends_of(setting)
+    made = "they are one event in training" if setting.termination == "map" else "they must be the same"
+    return f"End tokens: {ends}; setting.termination={setting.termination}: {made}"
+
+
+def check_ends(setting: Setting, vocab_size: int) -> None:
+    """UserError for end tokens that differ (unless they are mapped), and for one that the shared vocabulary does not have."""
+    ends = ends_of(setting)
+    differ = set(ends.student) != set(ends.teacher) or ends.tokenizers[0] != ends.tokenizers[1]
+    if setting.termination == "refuse" and differ:
+        raise UserError(
+            f"the end tokens differ: {ends}; give setting.termination=map, under which all of them are one event, or another pair."
+        )
+    if beyond := [i for i in ends.union if i >= vocab_size]:
+        raise UserError(
+            f"the end token {beyond[0]} is beyond the {vocab_size} tokens that student and teacher share: "
+            "correct eos_token_id in that model's generation_config.json, or give another pair."
+        )
 
 
 def shared_vocab_size(
@@ -35,12 +94,13 @@ def shared_vocab_size(
         raise UserError(
             f"the tokenizers of student and teacher differ: {_first_difference(*maps)}. Use a pair that shares its tokenizer."
         )
-    for name in ("eos_token_id", "bos_token_id"):
-        ids = [getattr(tokenizer, name) for tokenizer, _ in (student, teacher)]
-        if ids[0] != ids[1]:
-            raise UserError(f"the tokenizers differ: {name} is {ids[0]} for the student and {ids[1]} for the teacher.")
     for side, (tokenizer, config) in {"student": student, "teacher": teacher}.items():
         check_head(tokenizer, config, f"the {side}")
+    ids = [tokenizer.bos_token_id for tokenizer, _ in (student, teacher)]
+    if ids[0] != ids[1]:
+        raise UserError(
+            f"the tokenizers differ: bos_token_id is {ids[0]} for the student and {ids[1]} for the teacher."
+        )
     size = min(config.get_text_config().vocab_size for _, config in (student, teacher))
     if top_k > size:
         raise UserError(

@@ -54,6 +54,9 @@ class Head:
     weight: Tensor  # [V, H]
     bias: Tensor | None = None  # [V]
     transform: LogitsTransform = IDENTITY
+    end_ids: tuple[
+        int, ...
+    ] = ()  # ids that count as one token, for all of which the first stands; fewer than two: nothing does
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,44 @@ def arithmetic_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def logits_of(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
-    """The model's logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if given."""
+    """The head's logits in the arithmetic dtype, its end ids merged, [N, V], written to `out` if given."""
+    logits = own_logits(hidden, head, out)
+    merge_(logits, head.end_ids)
+    return logits
+
+
+def own_logits(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
+    """The model's own logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if given."""
     dtype = arithmetic_dtype(hidden)
     hidden = hidden.to(dtype)
     out = hidden.new_empty(len(hidden), len(head.weight)) if out is None else out
     for block, weight in head_blocks(head.weight, dtype):
         torch.mm(hidden, weight.T, out=out[:, block])
     return head.transform.apply_(out if head.bias is None else out.add_(head.bias))
+
+
+def merge_(logits: Tensor, end_ids: Sequence[int]) -> Tensor | None:
+    """Makes the end ids one token, in place: the first gets the probability of them all, the others none.
+
+    A logit of −inf would make NaN of 0·(−inf) in a divergence; the others get a finite one whose exponential is 0.
+
+    Args: logits [N, V]; end_ids, n different ids in [0, V); fewer than two change nothing.
+    Returns: [N, n], what of the one token's probability is each id's (what its gradient is spread by); None where nothing changed.
+    """
+    if len(end_ids) < 2:
+        return None
+    first, *others = end_ids
+    ends = logits[:, list(end_ids)]
+    logits[:, first] = ends.logsumexp(-1)
+    logits[:, others] = torch.finfo(logits.dtype).min / 2
+    return ends.softmax(-1)
+
+
+def spread_(gradient: Tensor, end_ids: Sequence[int], shares: Tensor | None) -> Tensor:
+    """From the gradient with respect to merged logits [N, V] to that with respect to the model's own, in place; shares: of `merge_`."""
+    if shares is not None:
+        gradient[:, list(end_ids)] = gradient[:, end_ids[0], None] * shares
+    return gradient
 
 
 def head_blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:

@@ -12,7 +12,7 @@ divergence weight, K support ids; n and r the same of one chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,13 @@ from harness.numerics.credit import compute_loss_terms
 from harness.numerics.logprobs import (
     IDENTITY,
     Head,
-    LogitsTransform,
     arithmetic_dtype,
     head_blocks,
     logits_of,
+    merge_,
+    own_logits,
     rows_per_chunk,
+    spread_,
 )
 from harness.types import Divergence
 
@@ -38,9 +40,7 @@ class TeacherRows:
     """A teacher's hidden states and head, from which its whole distribution at R positions is made inside a chunk and never stored."""
 
     hidden: Tensor  # [R, H of the teacher]
-    weight: Tensor  # [V, H of the teacher]
-    bias: Tensor | None  # [V]
-    transform: LogitsTransform = IDENTITY
+    head: Head  # of V rows
 
 
 @dataclass(frozen=True)
@@ -59,35 +59,21 @@ class Targets:
 
 
 def head_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    vocab_size: int,
-    targets: Targets,
-    chunk_rows: int | None = None,
-    transform: LogitsTransform = IDENTITY,
+    hidden: Tensor, head: Head, vocab_size: int, targets: Targets, chunk_rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The loss, and its three terms.
 
-    Differentiable in hidden, weight and bias; float32 arithmetic (float64 if hidden is). Not twice differentiable.
+    Differentiable in hidden and the head's weight and bias; float32 arithmetic (float64 if hidden is). Not twice differentiable.
 
-    Args: hidden [N, H]; weight [≥ V, H]; bias [≥ V] or None; vocab_size: V, rows of the head beyond it are left out
-        of the softmax; chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds;
-        transform: of the logits after the projection.
+    Args: hidden [N, H]; head: of ≥ V rows; vocab_size: V, rows of the head beyond it are left out of the softmax;
+        chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds.
     Returns: the scalar that is back-propagated; [3] policy, divergence, imitation, without gradient.
     """
-    buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + transform.buffers
+    buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + head.transform.buffers
     chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers)
-    return _HeadLoss.apply(hidden, weight, bias, targets, _Logits(vocab_size, transform, chunk_rows))
-
-
-@dataclass(frozen=True)
-class _Logits:
-    """How they are made from the head's product, and how many rows at a time."""
-
-    vocab_size: int
-    transform: LogitsTransform
-    chunk_rows: int
+    bias = None if head.bias is None else head.bias.detach()[:vocab_size]
+    sliced = replace(head, weight=head.weight.detach()[:vocab_size], bias=bias)
+    return _HeadLoss.apply(hidden, head.weight, head.bias, sliced, targets, chunk_rows)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -97,12 +83,11 @@ class _HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        head: Head,
         targets: Targets,
-        made: _Logits,
+        chunk_rows: int,
     ) -> tuple[Tensor, Tensor]:
-        dtype = arithmetic_dtype(hidden)
-        vocab_size, transform, chunk_rows = made.vocab_size, made.transform, made.chunk_rows
-        head = Head(weight[:vocab_size], None if bias is None else bias[:vocab_size], transform)
+        dtype, vocab_size = arithmetic_dtype(hidden), len(head.weight)
         wanted = dict(zip(("hidden", "weight", "bias"), ctx.needs_input_grad, strict=False))
         grads = {
             name: torch.zeros_like(x, dtype=dtype)
@@ -113,10 +98,12 @@ class _HeadLoss(torch.autograd.Function):
         buffer = hidden.new_empty(min(chunk_rows, len(hidden)), vocab_size, dtype=dtype)
         for rows, support in _chunks(len(hidden), targets.support_rows, chunk_rows):
             states = hidden[rows].to(dtype)
-            logits = logits_of(states, head, out=buffer[: len(states)])
-            slope = transform.slope(logits)
+            logits = own_logits(states, head, out=buffer[: len(states)])
+            slope = head.transform.slope(logits)
+            shares = merge_(logits, head.end_ids)
             terms += _loss_chunk(logits, targets, rows, support)  # `logits` holds their gradient now
-            if transform != IDENTITY:
+            spread_(logits, head.end_ids, shares)  # and now that of the model's own
+            if head.transform != IDENTITY:
                 logits.mul_(slope)  # and now that of the logits before the transform
             if "bias" in grads:
                 grads["bias"][:vocab_size] += logits.sum(0)
@@ -140,7 +127,7 @@ class _HeadLoss(torch.autograd.Function):
         for grad in (weight, bias, hidden):
             if grad is not None and grad_loss != 1:
                 grad.mul_(grad_loss)
-        return hidden, weight, bias, None, None
+        return hidden, weight, bias, None, None, None
 
 
 def _chunks(count: int, support_rows: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slice]]:
@@ -194,5 +181,5 @@ def _teacher_logprobs(targets: Targets, support: slice) -> Tensor:
     if targets.dense is None:
         return targets.teacher_logprobs[support]
     teacher = targets.dense
-    logits = logits_of(teacher.hidden[support], Head(teacher.weight, teacher.bias, teacher.transform))
+    logits = logits_of(teacher.hidden[support], teacher.head)
     return logits.sub_(logits.logsumexp(-1, keepdim=True))

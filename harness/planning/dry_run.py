@@ -11,7 +11,7 @@ from harness.config.settings import RunConfig
 from harness.evaluation.loading import task_folders
 from harness.files import locate
 from harness.models.loading import load_tokenizer
-from harness.models.pair import check_pair
+from harness.models.pair import check_pair, ends_line
 from harness.models.sizes import model_size
 from harness.planning.estimate import gib, memory_of, parts_of, work_of
 from harness.results.flops import training_flops
@@ -73,16 +73,18 @@ def prompt_lines(run: RunConfig) -> list[str]:
     """How many prompts, if they and the tokenizer are here; checks them, and the pair, where they are."""
     setting = run.setting
     both = Path(locate(setting.student)).is_dir() and Path(locate(setting.teacher)).is_dir()
+    said = []
     if both:
         check_pair(run)
+        said.append(ends_line(setting))
     kind = kind_of(setting.prompts)
     if kind in ("missing", "hub"):
         where = "not there yet: see python -m harness.prepare" if kind == "missing" else "on the Hub"
-        return [f"Prompts: {setting.prompts}, {where}"]
+        return [*said, f"Prompts: {setting.prompts}, {where}"]
     if not Path(locate(setting.student)).is_dir():
         return [f"Prompts: {setting.prompts}"]
     prompts = prompts_of(setting, load_tokenizer(setting.student, setting.student_revision))
-    return [f"Prompts: {len(prompts):,} of {setting.prompts}"]
+    return [*said, f"Prompts: {len(prompts):,} of {setting.prompts}"]
 
 
 def step_lines(runs: Sequence[RunConfig]) -> list[str]:

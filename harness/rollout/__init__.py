@@ -19,6 +19,13 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0  # 0 means off
     stop_ids: tuple[int, ...] = ()  # end tokens; the one that is drawn belongs to the completion
+    one_end: bool = False  # the end tokens count as one, which the first of them stands for: drawn and scored together
+    record_stops: bool = False  # Rollout.stop_logprobs; by transformers alone
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The ids that count as one token (logprobs.Head)."""
+        return self.stop_ids if self.one_end else ()
 
 
 @dataclass(frozen=True)

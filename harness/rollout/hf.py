@@ -30,7 +30,7 @@ from harness.errors import UserError
 from harness.models.backbone import evaluating, hidden_states, probe_ids, rounding
 from harness.models.contexts import context_length
 from harness.models.head import head_of
-from harness.numerics.logprobs import logits_of, project
+from harness.numerics.logprobs import logits_of, merge_, project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.rollout.own_cache import AGAIN, ATTENTION, EQUAL, RAGGED, OwnState, Way
 from harness.types import Rollout
@@ -191,7 +191,7 @@ class _Batch:
     ) -> None:
         self.engine, self.requests, self.sampling, self.way = engine, requests, sampling, way
         self.device = engine.model.device
-        self.head = head_of(engine.model, engine.vocab_size)
+        self.head = head_of(engine.model, engine.vocab_size, sampling.end_ids)
         self.stop_ids = torch.tensor(sampling.stop_ids, device=self.device, dtype=torch.long)
         lengths = [len(r.prompt_ids) + len(r.prefix_ids) for r in requests]
         self.positions = torch.tensor(lengths, device=self.device)  # [B], of the next token
@@ -211,18 +211,21 @@ class _Batch:
         begun = self._prefill_own() if self.way.own_cache else self._prefill()
         tokens = torch.zeros(size, steps, dtype=torch.long, device=self.device)
         logprobs = torch.zeros(size, steps, dtype=begun.logits.dtype, device=self.device)
+        stops = torch.zeros_like(logprobs) if self.sampling.record_stops else logprobs[:, :0]
         rows, logits, state = torch.arange(size, device=self.device), begun.logits, begun.state
         alive = torch.ones(size, dtype=torch.bool, device=self.device)
         for step in range(steps):
             drawn, drawn_logprobs = draw_tokens(logits, self.uniforms[rows, step], self.sampling)
             live_rows = rows[alive]
             tokens[live_rows, step], logprobs[live_rows, step] = drawn[alive], drawn_logprobs[alive]
+            if self.sampling.record_stops:
+                stops[live_rows, step] = stop_logprobs(logits, self.stop_ids)[alive]
             if progress is not None:
                 progress(len(live_rows))
             ends = torch.isin(drawn, self.stop_ids) | (step + 1 >= self.budgets[rows])
             for row in rows[alive & ends].tolist():
-                written, written_logprobs = tokens[row, : step + 1].tolist(), logprobs[row, : step + 1].tolist()
-                yield row, self._rollout(row, written, [*begun.prefix_logprobs[row], *written_logprobs])
+                written, written_logprobs, ended = (x[row, : step + 1].tolist() for x in (tokens, logprobs, stops))
+                yield row, self._rollout(row, written, [*begun.prefix_logprobs[row], *written_logprobs], ended)
             alive &= ~ends
             remaining = int(alive.sum())
             if remaining == 0:
@@ -237,9 +240,10 @@ class _Batch:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.head.bias is None else self.head.bias.to(dtype)
         logits = torch.nn.functional.linear(hidden.to(dtype), self.head.weight.to(dtype), bias)
-        return self.head.transform.apply_(logits)
+        merge_(self.head.transform.apply_(logits), self.head.end_ids)
+        return logits
 
-    def _rollout(self, row: int, written: list[int], logprobs: list[float]) -> Rollout:
+    def _rollout(self, row: int, written: list[int], logprobs: list[float], stops: list[float]) -> Rollout:
         request = self.requests[row]
         return Rollout(
             prompt_ids=request.prompt_ids,
@@ -250,6 +254,7 @@ class _Batch:
             stop_reason="stop" if written[-1] in self.sampling.stop_ids else "length",
             prompt_id=request.prompt_id,
             sample_index=request.sample_index,
+            stop_logprobs=tuple(stops),
         )
 
     def _prefill(self) -> _Prefilled:
@@ -315,6 +320,11 @@ class _Batch:
         flat = project(predictors, self.head, ids[:, None]).logprobs[:, 0].tolist()
         starts = np.cumsum([0, *lengths])
         return [flat[a:b] for a, b in itertools.pairwise(starts)]
+
+
+def stop_logprobs(logits: Tensor, stop_ids: Tensor) -> Tensor:
+    """Log-probs of any of the ids, [B], under the softmax of logits [B, V]; −inf where there are none."""
+    return logits[:, stop_ids].logsumexp(-1) - logits.logsumexp(-1)
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

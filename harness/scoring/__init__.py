@@ -29,6 +29,9 @@ class ScoreRequest:
     top_k: int = 0  # ids and log-probs of this model's top k; 0 for none
     entropy: bool = False
     at_ids: Tensor | None = None  # [B, T, K] long: log-probs at these ids instead of the model's own top k
+    stop_ids: tuple[
+        int, ...
+    ] = ()  # end tokens whose common log-prob is wanted at every position; a scorer may leave it out
 
 
 class Scored(Protocol):

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from harness.models.backbone import evaluating, hidden_states
 from harness.models.head import head_of
-from harness.numerics.logprobs import Projection, project
+from harness.numerics.logprobs import Head, Projection, project
 from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
@@ -26,9 +26,10 @@ KEPT_HIDDEN_BYTES = 2**28  # hidden states kept for a later `support`; beyond it
 class HFScorer:
     """Scores with the live weights of a transformers model."""
 
-    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+    def __init__(self, model: PreTrainedModel, vocab_size: int, end_ids: tuple[int, ...] = ()) -> None:
         self.model = model
         self.vocab_size = vocab_size
+        self.end_ids = end_ids  # that count as one token (Head)
 
     @torch.no_grad()
     def score(self, completions: Sequence[Completion], request: ScoreRequest) -> HFScored:
@@ -38,6 +39,8 @@ class HFScorer:
         scored = HFScored(self, completions, TokenSignal(torch.zeros(mask.shape, dtype=dtype)), keeps=self._keeps(mask))
         logprobs = torch.zeros(mask.shape, dtype=dtype)
         entropy = torch.zeros(mask.shape, dtype=dtype) if request.entropy else None
+        stops = torch.tensor(request.stop_ids, dtype=torch.long)
+        stop_logprobs = torch.zeros(mask.shape, dtype=dtype) if len(stops) else None
         width = request.top_k if request.at_ids is None else request.at_ids.shape[-1]
         topk_ids = torch.zeros(*mask.shape, width, dtype=torch.long) if width else None
         topk_logprobs = torch.zeros(*mask.shape, width, dtype=dtype) if width else None
@@ -48,20 +51,24 @@ class HFScorer:
             ids = labels[where][:, None]
             if request.at_ids is not None:
                 ids = torch.cat([ids, request.at_ids[where]], dim=1)
+            count = ids.shape[1]
+            ids = torch.cat([ids, stops.expand(len(ids), -1)], dim=1)
             own_topk = request.top_k if request.at_ids is None else 0
             found = self._project(hidden, ids, own_topk, request.entropy)
             logprobs[where] = found.logprobs[:, 0].cpu()
+            if stop_logprobs is not None:
+                stop_logprobs[where] = found.logprobs[:, count:].logsumexp(-1).cpu()
             if entropy is not None and found.entropy is not None:
                 entropy[where] = found.entropy.cpu()
             if topk_ids is not None and topk_logprobs is not None:
-                at_ids = ids[:, 1:] if found.topk_ids is None else found.topk_ids
-                values = found.logprobs[:, 1:] if found.topk_logprobs is None else found.topk_logprobs
+                at_ids = ids[:, 1:count] if found.topk_ids is None else found.topk_ids
+                values = found.logprobs[:, 1:count] if found.topk_logprobs is None else found.topk_logprobs
                 topk_ids[where], topk_logprobs[where] = at_ids.cpu(), values.cpu()
             if scored.keeps:
                 scored.kept.update(
                     zip(members, hidden.split([len(completions[i].completion_ids) for i in members]), strict=True)
                 )
-        scored.signal = TokenSignal(logprobs, topk_ids, topk_logprobs, entropy)
+        scored.signal = TokenSignal(logprobs, topk_ids, topk_logprobs, entropy, stop_logprobs=stop_logprobs)
         return scored
 
     def _keeps(self, mask: Tensor) -> bool:
@@ -94,9 +101,11 @@ class HFScorer:
         return torch.cat(rows)
 
     def _project(self, hidden: Tensor, ids: Tensor, top_k: int, entropy: bool = False) -> Projection:
-        head = head_of(self.model, self.vocab_size)
         ids = ids.to(hidden.device)
-        return project(hidden, head, ids, top_k=top_k, entropy=entropy)
+        return project(hidden, self._head(), ids, top_k=top_k, entropy=entropy)
+
+    def _head(self) -> Head:
+        return head_of(self.model, self.vocab_size, self.end_ids)
 
 
 @dataclass
@@ -123,10 +132,10 @@ class HFScored:
     @torch.no_grad()
     def whole(self, mask: Tensor) -> TeacherRows:
         """See WholeScored."""
-        head = head_of(self.scorer.model, self.scorer.vocab_size)
+        head = self.scorer._head()
         members = mask.any(1).nonzero()[:, 0].tolist()
         hidden = self._rows(mask, members) if members else head.weight.new_zeros(0, head.weight.shape[1])
-        return TeacherRows(hidden, head.weight, head.bias, head.transform)
+        return TeacherRows(hidden, head)
 
     def _rows(self, mask: Tensor, members: list[int]) -> Tensor:
         """[R, H], row-major over the mask, whose sequences with any position are `members`."""

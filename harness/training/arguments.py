@@ -62,7 +62,13 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
 
 def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
     """How training completions are drawn; the teacher's cached responses are drawn the same way."""
-    return Sampling(setting.max_new_tokens, setting.temperature, setting.top_p, stop_ids=stop_ids)
+    return Sampling(
+        setting.max_new_tokens,
+        setting.temperature,
+        setting.top_p,
+        stop_ids=stop_ids,
+        one_end=setting.termination == "map",
+    )
 
 
 class Positions(Dataset):

@@ -79,6 +79,11 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
                 f"engine.micro_batch_prompts={engine.micro_batch_prompts}{ranks} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
+        if engine.name != "hf" and setting.termination == "map":
+            raise UserError(
+                f"engine={engine.name} can neither draw nor score several end tokens as one: give engine=hf with "
+                "setting.termination=map."
+            )
         check_trackers(engine.report_to)
         if run.reference not in (None, *reference_tables()):
             raise UserError(f"reference={run.reference!r}: must be one of {', '.join(reference_tables())}, or null.")

@@ -154,13 +154,17 @@ def _lengths(texts: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([len(ids) for ids in texts], dtype=torch.long)
 
 
-def as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None, stop_ids: tuple[int, ...]) -> Rollout:
-    """A completion that somebody else wrote, whole, its end token included."""
+def as_rollout(prompt: Prompt, writer: str, responses: TeacherResponses | None, sampling: Sampling) -> Rollout:
+    """A completion that somebody else wrote, whole, its end token included.
+
+    Where the end tokens of `sampling` count as one, every one of them becomes the one that stands for all.
+    """
     ids = prompt.reference_ids if writer == "reference" else responses and responses.completion_ids[prompt.prompt_id]
     if not ids:
         raise RuntimeError(f"prompt {prompt.prompt_id!r} has no {writer} response")
-    stop: StopReason = "stop" if ids[-1] in stop_ids else "length"
+    stop: StopReason = "stop" if ids[-1] in sampling.stop_ids else "length"
+    written = tuple(sampling.end_ids[0] if i in sampling.end_ids else i for i in ids)
     unknown, name = (0.0,) * len(ids), prompt.prompt_id
     return Rollout(
-        prompt.ids, tuple(ids), len(ids), unknown, policy_version=0, stop_reason=stop, prompt_id=name, sample_index=0
+        prompt.ids, written, len(ids), unknown, policy_version=0, stop_reason=stop, prompt_id=name, sample_index=0
     )

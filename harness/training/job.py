@@ -22,7 +22,7 @@ from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, e
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder
 from harness.models.loading import load_tokenizer
-from harness.models.pair import check_pair
+from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
@@ -92,7 +92,10 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
         with open_engine(config.engine, source, check_pair(config), folder) as opened:
-            yield evaluated_source(opened, source, tokenizer)
+            model = evaluated_source(opened, source, tokenizer)
+            if setting.termination == "map":  # the untrained rows stop where the trained ones do
+                model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
+            yield model
 
     checkpoint = CheckpointScoring(
         folder=folder,

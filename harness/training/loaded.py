@@ -12,7 +12,7 @@ from harness.config.settings import RunConfig
 from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, mend_generation_config, stop_ids_of
-from harness.models.pair import check_pair
+from harness.models.pair import check_pair, ends_of
 from harness.models.randomness import check_training_mode
 from harness.training.ranks import shards
 
@@ -24,7 +24,9 @@ class Models:
     student: PreTrainedModel
     teacher: PreTrainedModel | None  # None: it is scored by vLLM, which loads it itself
     tokenizer: PreTrainedTokenizerBase
-    stop_ids: tuple[int, ...]
+    stop_ids: tuple[
+        int, ...
+    ]  # of the student; with setting.termination=map the union, led by the one that stands for all
     vocab_size: int
     adapters: Any = None  # peft's view of the student, with setting.lora_rank
 
@@ -48,12 +50,16 @@ def load_models(config: RunConfig) -> Models:
         setting.dtype == "bfloat16"
     ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
         torch.set_float32_matmul_precision("high")
+    stop_ids = stop_ids_of(student, tokenizer)
+    if setting.termination == "map":
+        stop_ids = ends_of(setting).union
+        student.generation_config.eos_token_id = list(stop_ids)  # in the checkpoint, so that everybody stops there
     adapters = add_lora(student, setting.lora_rank) if setting.lora_rank else None
     return Models(
         student=student,
         teacher=teacher,
         tokenizer=tokenizer,
-        stop_ids=stop_ids_of(student, tokenizer),
+        stop_ids=stop_ids,
         vocab_size=vocab_size,
         adapters=adapters,
     )

@@ -47,6 +47,31 @@ def step_metrics(
     return metrics
 
 
+def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal) -> dict[str, float]:
+    """The mean probability of any end token at the student's own tokens: where it stopped, and at the tokens where it did not.
+
+    The student's is of the moment of sampling. A model whose engine or scorer does not give it (vLLM) is left out, and so is a place
+    where the step has no token.
+    """
+    ended = torch.zeros_like(batch.on_policy_mask)
+    student = torch.zeros_like(batch.rollout_logprobs)
+    recorded = any(r.stop_logprobs for r in rollouts)
+    for row, rollout in enumerate(rollouts):
+        length = len(rollout.completion_ids)
+        ended[row, length - 1] = rollout.stop_reason == "stop"
+        written = rollout.stop_logprobs
+        student[row, length - len(written) : length] = torch.tensor(written, dtype=student.dtype)
+    own = batch.on_policy_mask
+    places = {"at_end": own & ended, "elsewhere": own & ~ended}
+    signals = {"student": student if recorded else None, "teacher": teacher.stop_logprobs}
+    return {
+        f"stop/{who}_{where}": float(logprobs[mask].exp().mean())
+        for who, logprobs in signals.items()
+        for where, mask in places.items()
+        if logprobs is not None and mask.any()
+    }
+
+
 def mismatch_metrics(batch: TokenBatch, student: TokenSignal) -> dict[str, float]:
     """|log π_engine − log π_trainer| on the student's own tokens, nats: how far the engine is from what is trained.
 

@@ -29,11 +29,13 @@ class SelfCheck:
     scorer: Scorer  # the trainer's, of the same model
     prompt: Prompt
     dtype: str
+    end_ids: tuple[int, ...] = ()  # that count as one token for both
 
     def difference(self) -> float:
         """The largest difference in log-prob, nats; RuntimeError where it is beyond the limit."""
         request = RolloutRequest(self.prompt.prompt_id, self.prompt.ids, seed_of("self_check"))
-        rollout = self.engine.generate([request], Sampling(max_new_tokens=WRITTEN_TOKENS))[0]
+        sampling = Sampling(WRITTEN_TOKENS, stop_ids=self.end_ids, one_end=bool(self.end_ids))
+        rollout = self.engine.generate([request], sampling)[0]
         scored = self.scorer.score([Completion(rollout.prompt_ids, rollout.completion_ids)], ScoreRequest())
         difference = (scored.signal.logprobs[0] - torch.tensor(rollout.logprobs)).abs().max().item()
         limit = MISMATCH_LIMIT[self.dtype]

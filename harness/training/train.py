@@ -59,7 +59,8 @@ def _opened_student(config: RunConfig, models: Models, folder: Path) -> Abstract
 
 def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
     if models.teacher is not None:
-        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch)
+        end_ids = training_sampling(config.setting, models.stop_ids).end_ids
+        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch, end_ids)
     setting = config.setting
     source = Source(setting.teacher, setting.teacher_revision, setting.dtype)
     return open_engine(config.engine, source, models.vocab_size, folder, role="teacher")
@@ -73,8 +74,9 @@ def make_machinery(
     setting = config.setting
     prompts = prompts_of(setting, models.tokenizer)
     responses = _teacher_responses(config, models, teacher, prompts, progress=progress)
-    scorer = HFScorer(models.student, models.vocab_size)
-    check = SelfCheck(student.engine, scorer, prompts[0], setting.dtype)
+    sampling = training_sampling(setting, models.stop_ids)
+    scorer = HFScorer(models.student, models.vocab_size, sampling.end_ids)
+    check = SelfCheck(student.engine, scorer, prompts[0], setting.dtype, end_ids=sampling.end_ids)
     weights = student.weights
     if student.backend is None:
         check.difference()

@@ -39,7 +39,7 @@ from harness.training import ranks
 from harness.training.arguments import Positions, compute_in, rate_share, training_arguments, training_sampling
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
-from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics
+from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics, stop_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.recorder import StepLog
 from harness.training.trackers import place_logs
@@ -114,7 +114,8 @@ class DistillationTrainer(Trainer):
         self.machinery, self.method, self.setting, self.run_seed = machinery, config.method, config.setting, config.seed
         self.step_log = log
         self.overlap = config.engine.overlap
-        bind_token_forward(machinery.student, machinery.vocab_size)
+        self.sampling = replace(training_sampling(self.setting, machinery.stop_ids), record_stops=True)
+        bind_token_forward(machinery.student, machinery.vocab_size, self.sampling.end_ids)
         positions = Positions(self.setting.steps * self.setting.prompts_per_step)
         self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
         arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
@@ -170,7 +171,7 @@ class DistillationTrainer(Trainer):
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.writer(progress, generator_of("writer", seed, step).random())
         if writer != "student":
-            return Written([as_rollout(everyone[slot], writer, responses, self.machinery.stop_ids) for slot in slots])
+            return Written([as_rollout(everyone[slot], writer, responses, self.sampling) for slot in slots])
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)
         guidance: dict[str, float] = {}
         if responses is not None:
@@ -195,12 +196,11 @@ class DistillationTrainer(Trainer):
         pushing = time.perf_counter()
         self.machinery.weights.push(step)
         weights_s = time.perf_counter() - pushing
-        sampling = training_sampling(self.setting, self.machinery.stop_ids)
         scoring = None
         if self.overlap:
             scoring = EagerScoring(self.machinery.teacher_scorer, self._teacher_request(progress), len(requests))
         finished = scoring.finished if scoring is not None else None
-        rollouts = self.machinery.engine.generate(requests, sampling, finished=finished)
+        rollouts = self.machinery.engine.generate(requests, self.sampling, finished=finished)
         stale = [r.policy_version for r in rollouts if r.policy_version != step]
         if stale:
             raise RuntimeError(f"the engine sampled from policy version {stale[0]}, the trainer is at {step}")
@@ -229,7 +229,7 @@ class DistillationTrainer(Trainer):
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
         log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
-        log.metrics |= mismatch_metrics(batch, student)
+        log.metrics |= mismatch_metrics(batch, student) | stop_metrics(everyone, batch, teacher)
         if (cap := self.setting.importance_cap) is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
@@ -244,7 +244,7 @@ class DistillationTrainer(Trainer):
     def _teacher_request(self, progress: float) -> ScoreRequest:
         request = self.method.request(progress)
         top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
-        return ScoreRequest(top_k, request.teacher_entropy)
+        return ScoreRequest(top_k, request.teacher_entropy, stop_ids=self.machinery.stop_ids)
 
     def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from harness.divergences import topk_forward_kl
+from harness.numerics.logprobs import Head
 from harness.numerics.loss import Targets, head_loss
 
 VOCAB, WIDTH, K = 151_936, 1_536, 64
@@ -49,7 +50,7 @@ def measure(case: str, tokens: int) -> None:
     )
     before = peak_bytes()
     started = time.process_time()
-    loss, _ = head_loss(hidden, weight, None, VOCAB, targets)
+    loss, _ = head_loss(hidden, Head(weight), VOCAB, targets)
     loss.backward()
     print(peak_bytes() - before, time.process_time() - started)
 

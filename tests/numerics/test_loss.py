@@ -13,7 +13,7 @@ import torch
 from harness.divergences import exact_reverse_kl, jensen_shannon, tail_forward_kl, topk_forward_kl
 from harness.numerics import loss as loss_module
 from harness.numerics.credit import compute_loss_terms
-from harness.numerics.logprobs import IDENTITY, LogitsTransform
+from harness.numerics.logprobs import IDENTITY, Head, LogitsTransform
 from harness.numerics.loss import Targets, TeacherRows, head_loss
 from harness.types import Divergence
 
@@ -38,6 +38,12 @@ def inputs(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
 
 
+def headed(
+    leaves: list[torch.Tensor], transform: LogitsTransform = IDENTITY, end_ids: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, Head]:
+    return leaves[0], Head(leaves[1], leaves[2], transform, end_ids)
+
+
 def written_out(
     leaves: list[torch.Tensor], t: Targets, transform: LogitsTransform = IDENTITY
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,7 +56,7 @@ def written_out(
     if t.dense is None:
         student, teacher = logprobs[t.support_rows].gather(-1, t.support_ids), t.teacher_logprobs
     else:
-        student, teacher = logprobs[t.support_rows], (t.dense.hidden @ t.dense.weight.T).log_softmax(-1)
+        student, teacher = logprobs[t.support_rows], (t.dense.hidden @ t.dense.head.weight.T).log_softmax(-1)
     terms = compute_loss_terms(
         logprobs[range(N), t.token_ids],
         t.policy,
@@ -69,7 +75,7 @@ def gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tens
 @pytest.mark.parametrize("divergence", [topk_forward_kl, tail_forward_kl])
 def test_equals_the_formula_in_float64(divergence: Divergence, chunk_rows: int | None) -> None:
     leaves, targets = inputs(), targets_for(N, V, divergence)
-    loss, terms = head_loss(*leaves, V, targets, chunk_rows)
+    loss, terms = head_loss(*headed(leaves), V, targets, chunk_rows)
     truth, true_terms = written_out(leaves, targets)
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(terms, true_terms, rtol=1e-12, atol=1e-12)
@@ -85,12 +91,11 @@ def test_whole_vocabulary_from_hidden_states(divergence: Divergence) -> None:
     plain = targets_for(N, V, divergence)
     teacher = TeacherRows(
         torch.randn(len(plain.support_rows), 9, generator=generator, dtype=torch.float64),
-        torch.randn(V, 9, generator=generator, dtype=torch.float64),
-        None,
+        Head(torch.randn(V, 9, generator=generator, dtype=torch.float64)),
     )
     targets = dataclasses.replace(plain, dense=teacher)
     leaves = inputs()
-    loss, _ = head_loss(*leaves, V, targets, 4)
+    loss, _ = head_loss(*headed(leaves), V, targets, 4)
     truth, _ = written_out(leaves, targets)
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
     for found, expected in zip(gradients(loss, leaves), gradients(truth, leaves), strict=True):
@@ -100,7 +105,7 @@ def test_whole_vocabulary_from_hidden_states(divergence: Divergence) -> None:
 @pytest.mark.parametrize("transform", [LogitsTransform(0.25), LogitsTransform(1.0, 2.0), LogitsTransform(3.0, 0.5)])
 def test_the_gradient_goes_through_scale_and_cap(transform: LogitsTransform) -> None:
     leaves, targets = inputs(), targets_for(N, V)
-    loss, terms = head_loss(*leaves, V, targets, 4, transform)
+    loss, terms = head_loss(*headed(leaves, transform), V, targets, 4)
     truth, true_terms = written_out(leaves, targets, transform)
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(terms, true_terms, rtol=1e-12, atol=1e-12)
@@ -118,7 +123,7 @@ def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
             for name in ("policy", "imitation", "divergence_weights", "teacher_logprobs")
         },
     )
-    loss, _ = head_loss(*leaves, V, low, 4)
+    loss, _ = head_loss(*headed(leaves), V, low, 4)
     truth, _ = written_out(leaves, targets)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(truth.item(), rel=1e-5)
@@ -134,7 +139,7 @@ def test_without_a_gradient_for_the_head() -> None:
     """The head is constant and has no bias; the hidden states' gradient is what it is with a head that learns."""
     hidden, weight, bias = inputs()
     targets, zero = targets_for(N, V), torch.zeros_like(bias)
-    loss, terms = head_loss(hidden, weight.detach(), None, V, targets)
+    loss, terms = head_loss(hidden, Head(weight.detach()), V, targets)
     (2 * loss).backward()
     assert hidden.grad is not None and weight.grad is None and not terms.requires_grad
     truth, _ = written_out([hidden, weight, zero], targets)
@@ -144,7 +149,7 @@ def test_without_a_gradient_for_the_head() -> None:
 @pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
 def test_the_gradient_is_proportional_to_the_one_from_above(factor: float) -> None:
     leaves, targets = inputs(), targets_for(N, V)
-    found, truth = head_loss(*leaves, V, targets)[0], written_out(leaves, targets)[0]
+    found, truth = head_loss(*headed(leaves), V, targets)[0], written_out(leaves, targets)[0]
     for grad, expected in zip(
         torch.autograd.grad(factor * found, leaves), torch.autograd.grad(factor * truth, leaves), strict=True
     ):
@@ -155,7 +160,7 @@ def test_logits_that_exp_cannot_hold() -> None:
     """Logits of some thousands: e^1000 is infinite in float64, their differences are harmless."""
     leaves = [(1000 * inputs()[0]).detach().requires_grad_(), *inputs()[1:]]
     targets = targets_for(N, V)
-    loss, _ = head_loss(*leaves, V, targets, 4)
+    loss, _ = head_loss(*headed(leaves), V, targets, 4)
     truth, _ = written_out(leaves, targets)
     assert torch.isfinite(loss)
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
@@ -169,9 +174,9 @@ def test_a_chunk_is_as_large_as_its_buffers_allow(dense: bool, monkeypatch: pyte
     monkeypatch.setattr(loss_module, "rows_per_chunk", lambda *of: asked.append(of) or 5)
     targets = targets_for(N, V)
     if dense:
-        rows = TeacherRows(torch.randn(len(targets.support_rows), 9).double(), torch.randn(V, 9).double(), None)
+        rows = TeacherRows(torch.randn(len(targets.support_rows), 9).double(), Head(torch.randn(V, 9).double()))
         targets = dataclasses.replace(targets, dense=rows)
-    head_loss(*inputs(), V, targets)
+    head_loss(*headed(inputs()), V, targets)
     assert asked == [(V, loss_module.DENSE_BUFFERS if dense else 1)]
 
 
@@ -179,7 +184,7 @@ def test_no_positions_give_no_loss_and_no_gradient() -> None:
     hidden, weight, bias = inputs()
     whole = targets_for(N, V)
     fields = {k: v[:0] if isinstance(v, torch.Tensor) else v for k, v in vars(whole).items()}
-    loss, terms = head_loss(hidden[:0], weight, bias, V, Targets(**fields))
+    loss, terms = head_loss(hidden[:0], Head(weight, bias), V, Targets(**fields))
     loss.backward()
     assert loss.item() == 0 and terms.tolist() == [0, 0, 0]
     assert not weight.grad.any()
@@ -200,7 +205,7 @@ def test_gradients_at_the_full_vocabulary_equal_float64() -> None:
         },
     )
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
-    loss, _ = head_loss(*leaves, None, vocab, low)
+    loss, _ = head_loss(leaves[0], Head(leaves[1]), vocab, low)
     found = torch.autograd.grad(loss, leaves)
     doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
     logprobs = (doubles[0] @ doubles[1].T).log_softmax(-1)
@@ -239,7 +244,7 @@ def test_memory_is_one_chunk_of_logits() -> None:
     before = process.memory_info().rss
     watcher = threading.Thread(target=watch)
     watcher.start()
-    loss, _ = head_loss(*leaves, None, 32768, targets)
+    loss, _ = head_loss(leaves[0], Head(leaves[1]), 32768, targets)
     loss.backward()
     done.set()
     watcher.join()

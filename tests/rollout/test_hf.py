@@ -11,6 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.errors import UserError
+from harness.numerics.logprobs import merge_
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout import hf as hf_module
 from harness.rollout.hf import HFEngine, draw_tokens, group_by_length, truncate
@@ -56,6 +57,43 @@ def test_form_of_a_rollout(engine: HFEngine) -> None:
         assert 1 not in written[:-1]
         assert rollout.stop_reason == ("stop" if written[-1] == 1 else "length")
         assert len(written) == 20 or rollout.stop_reason == "stop"
+
+
+def test_two_end_tokens_as_one_are_drawn_and_scored_together(engine: HFEngine) -> None:
+    """Against full forwards: the first stands for both with the sum of their probabilities, the other is never written."""
+    asked = requests()
+    ends = 0
+    for rollout in engine.generate(asked, Sampling(20, stop_ids=(9, 1), one_end=True, record_stops=True)):
+        ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids])
+        probabilities = engine.model(ids).logits[0].double().softmax(-1)
+        start = len(rollout.prompt_ids) - 1
+        rows = probabilities[start : start + len(rollout.completion_ids)]
+        union = rows[:, [1, 9]].sum(-1)
+        written = rollout.completion_ids[rollout.prefix_len :]
+        assert 1 not in written and 9 not in written[:-1]
+        expected = rows[range(len(rows)), list(rollout.completion_ids)].log()
+        if rollout.stop_reason == "stop":
+            ends += 1
+            assert written[-1] == 9
+            expected[-1] = union[-1].log()
+        own = slice(rollout.prefix_len, None)
+        torch.testing.assert_close(torch.tensor(rollout.logprobs)[own].double(), expected[own], rtol=0, atol=1e-5)
+        stops = torch.tensor(rollout.stop_logprobs).double()
+        torch.testing.assert_close(stops, union.log()[own], rtol=0, atol=1e-5)
+    assert ends > 5  # else there is nothing to see
+
+
+def test_recording_the_stops_changes_nothing(engine: HFEngine) -> None:
+    """The mass on stopping under the model itself, whether or not the end tokens are one."""
+    plain = engine.generate(requests(6), SAMPLING)
+    for rollout, expected in zip(
+        engine.generate(requests(6), Sampling(20, stop_ids=(1,), record_stops=True)), plain, strict=True
+    ):
+        assert (rollout.completion_ids, rollout.logprobs) == (expected.completion_ids, expected.logprobs)
+        assert expected.stop_logprobs == ()
+        assert len(rollout.stop_logprobs) == len(rollout.completion_ids) - rollout.prefix_len
+        if rollout.stop_reason == "stop":
+            assert rollout.stop_logprobs[-1] == pytest.approx(rollout.logprobs[-1], abs=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "compact"), [(None, 0.8), (3, 0.8), (None, 0.0), (1, 1.0)])
@@ -212,6 +250,19 @@ def test_draws_follow_the_distribution() -> None:
     shares = torch.bincount(tokens, minlength=5) / n
     torch.testing.assert_close(shares, probabilities, rtol=0, atol=2e-5)
     torch.testing.assert_close(logprobs, probabilities.log()[tokens], rtol=0, atol=1e-6)
+
+
+def test_draws_follow_the_distribution_of_events() -> None:
+    """The same grid where tokens 3 and 2 are one event: 3 is hit by the share of both, 2 by none."""
+    n = 100_000
+    probabilities = torch.tensor([0.1, 0.0, 0.25, 0.05, 0.6])
+    logits = probabilities.log().repeat(n, 1)
+    merge_(logits, (3, 2))
+    uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    tokens, logprobs = draw_tokens(logits, uniforms, Sampling(1))
+    together = torch.tensor([0.1, 0.0, 0.0, 0.3, 0.6])
+    torch.testing.assert_close(torch.bincount(tokens, minlength=5) / n, together, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logprobs, together.log()[tokens], rtol=0, atol=1e-6)
 
 
 def test_temperature_and_greedy() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 import torch
 
 from harness.models.loading import load_model
+from harness.numerics.logprobs import logits_of
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.scoring import hf as hf_module
 from harness.scoring.hf import HFScorer
@@ -66,6 +68,48 @@ def test_support_afterwards_equals_top_k_beforehand(scorer: HFScorer, monkeypatc
     torch.testing.assert_close(logprobs, beforehand.topk_logprobs[some], rtol=0, atol=1e-5)
     empty_ids, _ = scored.support(torch.zeros_like(mask), 4)
     assert empty_ids.shape == (0, 4)
+
+
+@pytest.mark.parametrize("asked", [ScoreRequest(), ScoreRequest(top_k=5, entropy=True)])
+def test_the_mass_on_stopping(scorer: HFScorer, asked: ScoreRequest) -> None:
+    """log(p(1) + p(9)) at every position, whether the two count as one or not; nothing else of the answer changes by it."""
+    made = completions()
+    mask, _ = pad_completions(made)
+    one_end = HFScorer(scorer.model, 64, end_ids=(9, 1))
+    plain = scorer.score(made, asked).signal
+    stops = dataclasses.replace(asked, stop_ids=(9, 1))
+    found, merged = scorer.score(made, stops).signal, one_end.score(made, stops).signal
+    assert plain.stop_logprobs is None
+    for name, value in vars(plain).items():
+        assert value is None or torch.equal(value, vars(found)[name]), name
+    for i, completion in enumerate(made):
+        truth = truth_of(scorer, completion)[:, [1, 9]].logsumexp(-1)
+        for signal in (found, merged):
+            torch.testing.assert_close(signal.stop_logprobs[i, : len(truth)].double(), truth, rtol=0, atol=1e-5)
+    assert not found.stop_logprobs[~mask].any()
+
+
+@torch.no_grad()
+def test_end_tokens_that_count_as_one(scorer: HFScorer) -> None:
+    """Token log-prob, top k, entropy, later support and whole rows: all of the distribution of events."""
+    made = [Completion(c.prompt_ids, (*c.completion_ids, 9)) for c in completions()]
+    mask, _ = pad_completions(made)
+    scored = HFScorer(scorer.model, 64, end_ids=(9, 1)).score(made, ScoreRequest(top_k=4, entropy=True))
+    signal, rows = scored.signal, scored.whole(mask)
+    whole = logits_of(rows.hidden, rows.head).double().log_softmax(-1)
+    truths = []
+    for i, completion in enumerate(made):
+        truth, n = truth_of(scorer, completion).exp(), len(completion.completion_ids)
+        truth[:, 9] += truth[:, 1]
+        truth[:, 1] = 0
+        expected = truth[range(n), list(completion.completion_ids)].log()
+        torch.testing.assert_close(signal.logprobs[i, :n].double(), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(signal.topk_logprobs[i, :n].double(), truth.topk(4).values.log(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(signal.entropy[i, :n].double(), torch.special.entr(truth).sum(-1), rtol=0, atol=1e-5)
+        truths.append(truth)
+    torch.testing.assert_close(whole.exp(), torch.cat(truths), rtol=0, atol=1e-5)
+    ids, logprobs = scored.support(mask, 4)
+    assert torch.equal(ids, signal.topk_ids[mask]) and torch.equal(logprobs, signal.topk_logprobs[mask])
 
 
 def test_log_probs_at_given_ids(scorer: HFScorer) -> None:
