@@ -138,9 +138,8 @@ class Setting:
 
     @staticmethod
     def of_record(content: Mapping[str, Any]) -> Setting:
-        """The Setting that a record holds by value; a field that its version had not has the value that it worked with."""
-        fields = {key: value for key, value in content.items() if key != "recipe"}
-        return strict(Setting, {"chat_template_kwargs": {}, "termination": "refuse", **fields}, "setting")
+        """The Setting that a record holds by value; a field that its version had not has its default here."""
+        return strict(Setting, {key: value for key, value in content.items() if key != "recipe"}, "setting")
 
     def teacher_identity(self) -> str:
         """What the hash, and the cache of teacher responses, know of the teacher."""

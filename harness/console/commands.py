@@ -53,6 +53,8 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
 def _answer(command: Callable[[], int]) -> int:
     try:
+        if _started_by_path():
+            raise UserError("start a command by its name, such as python -m harness.run; python -m harness lists all.")
         return command()
     except UserError as error:
         complain(error)
@@ -64,6 +66,14 @@ def _answer(command: Callable[[], int]) -> int:
         if not isinstance(ended.code, int | None):
             raise
         return ended.code or 0
+
+
+def _started_by_path() -> bool:
+    """Whether a file of harness/ is the program itself: its folder then hides modules of the standard library."""
+    program = sys.modules["__main__"]
+    path = getattr(program, "__file__", None)
+    by_path = getattr(program, "__spec__", None) is None and path is not None
+    return by_path and Path(str(path)).resolve().parent == Path(__file__).resolve().parents[1]
 
 
 def complain(error: UserError) -> None:
