@@ -1,8 +1,7 @@
 """Divergences between teacher and student on a set of tokens: pure functions of log-probs, with gradient.
 
-Shape legend: N rows (token positions), K ids (the teacher's top k, or the whole vocabulary). Everything in nats and
-in log space.
-Both arguments are log-probs under the *full* softmax at the same ids: nothing is renormalised on the top k.
+Shape legend: N rows (token positions), K ids (the teacher's top k, or the whole vocabulary). Everything in nats and in
+log space. Both arguments are log-probs under the *full* softmax at the same ids: nothing is renormalised on the top k.
 Log-probs are finite, which a log-softmax in float32 of finite logits ensures.
 """
 
@@ -17,11 +16,10 @@ HARD_OUTLIER = -5.0  # nats of log π_T − log π_S; below it the teacher all b
 def topk_forward_kl(teacher_logprobs: Tensor, student_logprobs: Tensor) -> Tensor:
     """Truncated forward KL, Σ_v π_T(v)·(log π_T(v) − log π_S(v)) over the K given ids.
 
-    TrOPD (arXiv 2606.01249), the outlier term of J^On; EOPD (arXiv 2603.07079), the additive term. Negative where
-    the student puts more mass on the
-    ids than the teacher does; deliberately not clamped, since a clamp would silence the gradient there. With m =
-    Σ_v π_T(v) the gradient with
-    respect to the student's logits z_j is m·π_S(j) − π_T(j)·1[j among the ids].
+    TrOPD (arXiv 2606.01249), the outlier term of J^On; EOPD (arXiv 2603.07079), the additive term. Negative where the
+    student puts more mass on the ids than the teacher does; deliberately not clamped, since a clamp would silence the
+    gradient there. With m = Σ_v π_T(v) the gradient with respect to the student's logits z_j is m·π_S(j) − π_T(j)·1[j
+    among the ids].
 
     Args:
         teacher_logprobs: [N, K], constant.
@@ -60,7 +58,8 @@ def jensen_shannon(teacher_logprobs: Tensor, student_logprobs: Tensor, beta: flo
 
     GKD (arXiv 2306.13649), Eq. 1. A divergence (≥ 0, and 0 only where the two agree) if the K ids are the whole
     vocabulary; at most log 2 at β = 0.5. Divided by β it tends to the forward KL as β → 0, divided by 1−β to the
-    reverse KL as β → 1. Gradient with respect to the student's logits z_j: (1−β)·π_S(j)·(log(π_S(j)/M(j)) − KL(π_S ‖ M)).
+    reverse KL as β → 1. Gradient with respect to the student's logits z_j: (1−β)·π_S(j)·(log(π_S(j)/M(j)) − KL(π_S ‖
+    M)).
 
     Args:
         teacher_logprobs: [N, K], constant. student_logprobs: [N, K], carries the gradient. beta: in (0, 1).

@@ -4,12 +4,12 @@
     python -m harness.evaluate checkpoint=results/tiny_cpu-<hash8>/tropd/seed0/checkpoint 'evaluation.tasks=[gsm8k]'
     python -m harness.evaluate experiment=validate_evaluators dry_run=true
 
-A checkpoint that a comparison made (`<run>/checkpoint`) gets its scores into that run's record, so that the comparison's
-table has them. Any other gets `results/evaluated-<hash8>/<name>/seed<k>/record.json`, and
-`python -m harness.leaderboard results/evaluated-<hash8>` makes the table; the hash is of the chat template, because the
-prompts as the model sees them belong to a protocol. Beside the record: items.jsonl, texts.jsonl, generations.jsonl and
-lm-eval's own results in lm_eval/. Running again skips finished tasks; an interrupted one goes on with the samples that
-it has. Exit status: 0, 1 if a model of a validation could not be scored, 2 bad input.
+A checkpoint that a comparison made (`<run>/checkpoint`) gets its scores into that run's record, so that the
+comparison's table has them. Any other gets `results/evaluated-<hash8>/<name>/seed<k>/record.json`, and `python -m
+harness.leaderboard results/evaluated-<hash8>` makes the table; the hash is of the chat template, because the prompts as
+the model sees them belong to a protocol. Beside the record: items.jsonl, texts.jsonl, generations.jsonl and lm-eval's
+own results in lm_eval/. Running again skips finished tasks; an interrupted one goes on with the samples that it has.
+Exit status: 0, 1 if a model of a validation could not be scored, 2 bad input.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Files: where shipped ones are, from whatever folder a command is started, and the one way to write and to read text, JSON and JSONL.
+"""Files: where shipped ones are, from whatever folder a command is started, and the one way to write and to read text,
+JSON and JSONL.
 
-A JSONL file has a row, which is a JSON object, on every line. Lines end at line feeds alone: a text may hold Unicode's other
-separators. What is written whole is written to a temporary name and renamed; what is appended to may end in a torn line.
+A JSONL file has a row, which is a JSON object, on every line. Lines end at line feeds alone: a text may hold Unicode's
+other separators. What is written whole is written to a temporary name and renamed; what is appended to may end in a
+torn line.
 """
 
 from __future__ import annotations
@@ -123,7 +125,8 @@ def read_rows(
     """The rows of a JSONL file with their line numbers.
 
     Args:
-        torn_last_line: what becomes of a last line without a line feed that holds no row: "drop" where the file is appended to, and a kill
+        torn_last_line: what becomes of a last line without a line feed that holds no row: "drop" where the file is
+            appended to, and a kill
             may have cut it off.
         way_out: what the reader of the error can do, `mend or delete the line`.
         missing_ok: no rows, where there is no file.

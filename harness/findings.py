@@ -1,4 +1,5 @@
-"""`python -m harness.findings CLAIMS.yaml FOLDER… [--output FILE.md]`: claims about methods, one by one, against finished comparisons.
+"""`python -m harness.findings CLAIMS.yaml FOLDER… [--output FILE.md]`: claims about methods, one by one, against
+finished comparisons.
 
     - claim: Forward KL on the outliers is better than clipping them.
       source: TrOPD (arXiv 2606.01249), Table 1
@@ -8,9 +9,10 @@
       quantity: score           # the default; or a key of metrics.jsonl, its mean over the second half of the steps;
                                 # or eval/TASK@STEP, a development score
 
-A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates that
-both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's t over
-replicates. Each interval stands alone: nothing is corrected for the number of claims. A summary counts the verdicts.
+A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates
+that both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's
+t over replicates. Each interval stands alone: nothing is corrected for the number of claims. A summary counts the
+verdicts.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def entry_of(name: str, method: type[Method]) -> Entry:
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", inspect.getdoc(method) or "")]
     if len(paragraphs) < 2 or not paragraphs[0].endswith("."):
         raise UserError(
-            f"baselines/{name}.py: the docstring of {method.__name__} needs a first sentence and a paragraph with its source."
+            f"baselines/{name}.py: the docstring of {method.__name__} needs a first sentence and a paragraph with "
+            "its source."
         )
     parts = (_part(name, paragraphs[2:], label) for label in ("Other code", "Readings", "Deviations"))
     return Entry(name, paragraphs[0], re.sub(r"[.:]$", "", paragraphs[1]), *parts)

@@ -1,7 +1,8 @@
-"""`python -m harness.own_rates results/tuning/NAME.yaml FOLDER…`: a table in which every method has its own best learning rate.
+"""`python -m harness.own_rates results/tuning/NAME.yaml FOLDER…`: a table in which every method has its own best
+learning rate.
 
-The learning rate belongs to the Setting, so such rows are of several comparisons, and no leaderboard holds them. Here each
-row says its rate, the rates are those that harness.tune chose, and the runs may differ in nothing else.
+The learning rate belongs to the Setting, so such rows are of several comparisons, and no leaderboard holds them. Here
+each row says its rate, the rates are those that harness.tune chose, and the runs may differ in nothing else.
 """
 
 from __future__ import annotations

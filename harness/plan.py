@@ -3,9 +3,9 @@
     hardware=h100_x8       a file of conf/hardware/; every other argument is harness.run's
     python -m harness.plan results/…/seed0 hardware=…     the prediction beside what that run measured
 
-Memory is that of harness.planning.memory. Seconds are floors (the work over the hardware's peak, bytes for decoding, operations for scoring
-and updating), divided by the shares of the peak that such work reaches (compute_share, bandwidth_share). Every completion counts at
-full length. Exit code: 0, or 2 for bad input.
+Memory is that of harness.planning.memory. Seconds are floors (the work over the hardware's peak, bytes for decoding,
+operations for scoring and updating), divided by the shares of the peak that such work reaches (compute_share,
+bandwidth_share). Every completion counts at full length. Exit code: 0, or 2 for bad input.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""`python -m harness.regime_map FOLDER… [--output FILE.md]`: which method wins in which regime, at which rate, from finished comparisons.
+"""`python -m harness.regime_map FOLDER… [--output FILE.md]`: which method wins in which regime, at which rate, from
+finished comparisons.
 
-A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a seed
-with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the methods that
-all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated operations (harness.results.flops).
+A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a
+seed with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the
+methods that all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated
+operations (harness.results.flops).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`python -m harness.run [key=value …]`: trains and scores methods under equal conditions, a Hydra sweep over methods x seeds, and prints the table.
+"""`python -m harness.run [key=value …]`: trains and scores methods under equal conditions, a Hydra sweep over methods x
+seeds, and prints the table.
 
     python -m harness.run                                the default comparison: 4 methods x 3 seeds on tiny models
     python -m harness.run method=tropd,opd seed=0,1      narrows it (key=a,b sweeps)
@@ -71,7 +72,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def show_help(overrides: Sequence[str]) -> int:
-    """Prints what this command takes: its groups, and the whole configuration as a command line with these overrides has it."""
+    """Prints what this command takes: its groups, and the whole configuration as a command line with these overrides
+    has it.
+    """
     options, configuration = options_and_configuration(overrides)
     groups = [f"{group}: {', '.join(names)}" for group, names in options.items()]
     print(__doc__, "Groups (group=option):", "", *groups, "", "Configuration of this command line:", "", sep="\n")
@@ -108,7 +111,9 @@ def say_ends(runs: Sequence[RunConfig]) -> None:
 
 
 def compare_together(arguments: Sequence[str]) -> int:
-    """One of several ranks: rank 0 does everything, the others train with it. Runs follow one another, whatever the launcher."""
+    """One of several ranks: rank 0 does everything, the others train with it. Runs follow one another, whatever the
+    launcher.
+    """
     from harness.engines.checks import device_of
     from harness.training import ranks
     from harness.training.rank_program import follow
@@ -125,7 +130,9 @@ def compare_together(arguments: Sequence[str]) -> int:
 
 
 def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
-    """Every table needs the untouched student and the teacher, on the seeds of its runs; a narrowed sweep gets them here."""
+    """Every table needs the untouched student and the teacher, on the seeds of its runs; a narrowed sweep gets them
+    here.
+    """
     from harness.training.job import run_job
 
     for run in {(run.comparison_folder(), run.seed): run for run in runs}.values():
@@ -134,7 +141,9 @@ def add_untrained_rows(runs: Sequence[RunConfig]) -> None:
 
 
 def report(runs: Sequence[RunConfig], command: str) -> int:
-    """Builds, writes and prints the leaderboard of every comparison that was touched; 1 if a run failed or an expectation does not hold."""
+    """Builds, writes and prints the leaderboard of every comparison that was touched; 1 if a run failed or an
+    expectation does not hold.
+    """
     from harness.results.collect import load_records
     from harness.results.expectations import measure_expectations, parse_expectations, print_measured
     from harness.results.publish import rebuild_leaderboard

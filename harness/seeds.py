@@ -1,8 +1,8 @@
 """Every random draw is a function of named coordinates: resume, re-sharding or another accumulation change nothing.
 
 The stream's name is one coordinate, so that no two uses share a draw. A stream that decides what a method is given
-(prompts, sampling, evaluation)
-never has the method among its coordinates; that is what makes two methods comparable on one seed.
+(prompts, sampling, evaluation) never has the method among its coordinates; that is what makes two methods comparable on
+one seed.
 
     prompts             (training seed, epoch)                  the order of the training prompts
     sampling            (training seed, step, slot, sample)     the tokens of one rollout; slot: the prompt's

@@ -1,4 +1,5 @@
-"""`python -m harness.tune setting=NAME method=a,b,… [rates=…] [seed=100]`: the same learning rates for every method, on development problems.
+"""`python -m harness.tune setting=NAME method=a,b,… [rates=…] [seed=100]`: the same learning rates for every method, on
+development problems.
 
 Every method gets one trial at each rate of the grid (a third, one and three times the setting's own unless `rates`
 says otherwise), scored on the evaluation's development task with a seed that no table uses. Other arguments go to

@@ -1,7 +1,7 @@
 """The records that pass between the rooms of the harness, and the base class of a method.
 
-Shape legend: B sequences, T completion positions (right-padded), K teacher top-k, P prompts, V vocabulary. Log-probs and entropies are in nats,
-lengths in tokens. Padded entries of every [B, T] tensor are 0 (or False).
+Shape legend: B sequences, T completion positions (right-padded), K teacher top-k, P prompts, V vocabulary. Log-probs
+and entropies are in nats, lengths in tokens. Padded entries of every [B, T] tensor are 0 (or False).
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]  # prefix + continuation; ends with a stop token if stop_reason is "stop"
     prefix_len: int  # how many completion tokens the student did not write
-    logprobs: tuple[
-        float, ...
-    ]  # the student's log-prob of every completion token, at sampling time (0 for a prefix that was not scored)
+    # the student's log-prob of every completion token, at sampling time (0 for a prefix that was not scored)
+    logprobs: tuple[float, ...]
     policy_version: int  # optimiser updates behind the weights that wrote it
     stop_reason: StopReason
     prompt_id: str
     sample_index: int  # which of the samples of this prompt
-    stop_logprobs: tuple[
-        float, ...
-    ] = ()  # of any end token at all, at every token that the student wrote, if asked for
+    # of any end token at all, at every token that the student wrote, if asked for
+    stop_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """The padded optimiser step. `logits[:, t]` of a scored sequence predicts `labels[:, t]`: the shift is done already."""
+    """The padded optimiser step. `logits[:, t]` of a scored sequence predicts `labels[:, t]`: the shift is done
+    already.
+    """
 
     labels: Tensor  # [B, T] long, completion tokens
     on_policy_mask: Tensor  # [B, T] bool, tokens that the student wrote

@@ -1,4 +1,5 @@
-r"""The grader of multiple-choice answers: pure functions from a response and the letter of the gold option to a verdict.
+r"""The grader of multiple-choice answers: pure functions from a response and the letter of the gold option to a
+verdict.
 
 After the thinking, the last of these counts:
 
@@ -7,8 +8,9 @@ After the thinking, the last of these counts:
     answer is A   answer is (A)   correct option is **A**   correct choice: A
 
 Without any of them, a response whose last line is nothing but the letter, or the letter and its option: `A`, `(A)`,
-`**A.**`, `A) newton`, or that ends in one behind a colon. Two letters at the same place ("Answer: A or B") are no answer;
-nor is a letter that goes on as prose ("Answer: A good guess", "D-glucose") or as a formula (`\boxed{A + B = C}`).
+`**A.**`, `A) newton`, or that ends in one behind a colon. Two letters at the same place ("Answer: A or B") are no
+answer; nor is a letter that goes on as prose ("Answer: A good guess", "D-glucose") or as a formula (`\boxed{A + B =
+C}`).
 """
 
 import re

@@ -1,7 +1,7 @@
 r"""Whether two answers say the same, by what they consist of. The gold decides what a bare value stands for.
 
-An answer is read as plain LaTeX (tasks.math_notation), an equality by its last member unless it is false, a value without
-its neighbours (tasks.math_neighbours), a collection element by element. What then remains is asked of sympy.
+An answer is read as plain LaTeX (tasks.math_notation), an equality by its last member unless it is false, a value
+without its neighbours (tasks.math_neighbours), a collection element by element. What then remains is asked of sympy.
 """
 
 import re
@@ -187,7 +187,9 @@ def _numerals(gold: str, text: str) -> Equivalence | None:
 
 
 def _for_sympy(text: str) -> str:
-    """Without TeX's spaces; a number as its parser reads it, which knows neither `1e6` nor mixed numbers with a slash."""
+    """Without TeX's spaces; a number as its parser reads it, which knows neither `1e6` nor mixed
+    numbers with a slash.
+    """
     if (exact := value_of(text)) is not None:
         top, bottom = exact.exact.as_integer_ratio()
         return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
@@ -224,7 +226,9 @@ def _same_collection(gold: str, text: str) -> Equivalence | None:
 
 
 def _same_shape(left: Collection, right: Collection) -> bool:
-    """Whether ordered elements of the two may be compared: matrices of one shape, tuples of one kind, a vector and a tuple."""
+    """Whether ordered elements of the two may be compared: matrices of one shape, tuples of one kind, a vector and a
+    tuple.
+    """
     kinds = {left.kind, right.kind}
     if kinds == {"matrix"}:
         return left.columns == right.columns

@@ -43,7 +43,9 @@ _MANY_DIGITS = re.compile(r"[0-9]{300,}")
 
 @functools.lru_cache(maxsize=4096)  # the samples of a problem give the same few answers
 def equivalence(gold: str, answer: str) -> Equivalence:
-    """Asks sympy whether two answers in plain LaTeX are the same. The gold comes first: the comparison is not symmetric."""
+    """Asks sympy whether two answers in plain LaTeX are the same. The gold comes first: the comparison is not
+    symmetric.
+    """
     if max(len(gold), len(answer)) > _MAX_CHARS or explodes(answer) or explodes(gold):
         return "different"
     return _WORKER.ask("strict", gold, answer)[0]

@@ -1,7 +1,7 @@
 r"""The final answer of a response, as it was written: the last box after the thinking, or what it states without a box.
 
-Boxes that stand together, one for each solution (`x = \boxed{1} or x = \boxed{-2}`), are one answer; so are the boxes of a
-tuple, `(\boxed{3}, \boxed{4})`.
+Boxes that stand together, one for each solution (`x = \boxed{1} or x = \boxed{-2}`), are one answer; so are the boxes
+of a tuple, `(\boxed{3}, \boxed{4})`.
 """
 
 import re
@@ -13,9 +13,8 @@ from tasks.math_numbers import NUMBER, value_of
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
-_GROUPS = re.compile(
-    r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]"
-)  # what opens or closes a group, and escapes
+# what opens or closes a group, and escapes
+_GROUPS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([+-]?[0-9][0-9.,]*)")  # TeX without braces
 # what may stand between the boxes of one answer
@@ -142,7 +141,9 @@ def without_special_tokens(text: str) -> str:
 
 
 def stated_answer(text: str) -> str | None:
-    """A final answer without a box: tagged, after "####", "answer is" or "Answer:", or the value that the last line ends in."""
+    """A final answer without a box: tagged, after "####", "answer is" or "Answer:", or the value that the last line
+    ends in.
+    """
     text = _CALCULATOR.sub("", without_special_tokens(text)).strip()
     if tags := _ANSWER_TAG.findall(text):
         return tags[-1].strip() or None

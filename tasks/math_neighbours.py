@@ -211,7 +211,9 @@ def _is_subject(words: Sequence[str]) -> bool:
 
 
 def _trail(items: Sequence[Item]) -> tuple[bool, int] | None:
-    """What stands behind the value: whether it is a percentage, and what to multiply it by; None outside of the grammar."""
+    """What stands behind the value: whether it is a percentage, and what to multiply it by; None outside of the
+    grammar.
+    """
     percent, scale, begun = False, 1, False
     position = 0
     while position < len(items):

@@ -1,6 +1,7 @@
 r"""One notation for what is written in many: Unicode, styles, spacing and TeX's short forms become plain LaTeX.
 
-Nothing here decides what an answer means: `√2`, `\sqrt2` and `\large\sqrt{2}` become `\sqrt{2}`, and words stay in `\text{}`.
+Nothing here decides what an answer means: `√2`, `\sqrt2` and `\large\sqrt{2}` become `\sqrt{2}`, and words stay in
+`\text{}`.
 """
 
 import functools
@@ -223,7 +224,9 @@ def _full_arguments(text: str) -> str:
 
 
 def _matrices(text: str) -> str:
-    r"""Every kind of matrix as `\begin{matrix}`, without fences, except determinants; aligned lines without alignment."""
+    r"""Every kind of matrix as `\begin{matrix}`, without fences, except determinants; aligned lines
+    without alignment.
+    """
     if r"\begin" not in text:
         return text
     text = _ALIGNMENT.sub(lambda match: match[2].replace("&", ""), text)

@@ -1,4 +1,6 @@
-"""The exact value of an answer that is a number: decimals, fractions, mixed numbers, numerals of any base, percentages."""
+"""The exact value of an answer that is a number: decimals, fractions, mixed numbers, numerals of
+any base, percentages.
+"""
 
 import re
 from dataclasses import dataclass
@@ -68,8 +70,8 @@ def number(text: str) -> Fraction | None:
 def same_number(gold: Value, answer: Value) -> bool:
     """Whether two numbers are the same answer.
 
-    By what they stand for; and a percent sign may be missing on either side (20 for 20 %, as the graders of Hendrycks and
-    of Qwen have it), except that a proper fraction is never a percentage of its own size (0.2 is not 0.2 %).
+    By what they stand for; and a percent sign may be missing on either side (20 for 20 %, as the graders of Hendrycks
+    and of Qwen have it), except that a proper fraction is never a percentage of its own size (0.2 is not 0.2 %).
     """
     if gold.exact == answer.exact:
         return True
@@ -125,7 +127,9 @@ def _numeral(text: str) -> Fraction | None:
 
 
 def numeral_parts(text: str) -> tuple[str, int] | None:
-    """Digits and base of `101_2`, `(101)_{2}`, `101_{two}`, `101_{base 2}` or `101 in base 2`; None for anything else."""
+    """Digits and base of `101_2`, `(101)_{2}`, `101_{two}`, `101_{base 2}` or `101 in base 2`; None
+    for anything else.
+    """
     match = _NUMERAL.fullmatch(re.sub(r"\\(?:text|mbox|textnormal|textrm|mathrm)\s*\{([^{}]*)\}", r"\1", text).strip())
     if match is None:
         return None

@@ -4,8 +4,8 @@ Started by tasks.math_equivalence as a file of its own. sympy can be sent into c
 inside C code where no Python signal handler runs; so every question gets a budget of CPU time whose end is the default
 action of SIGPROF: the kernel ends the process, and the caller starts another one.
 
-A question is ["strict", gold, answer], two answers in plain LaTeX (tasks.math_notation), or ["official", gold, response],
-which math-verify decides from the response's text to the verdict.
+A question is ["strict", gold, answer], two answers in plain LaTeX (tasks.math_notation), or ["official", gold,
+response], which math-verify decides from the response's text to the verdict.
 """
 
 import contextlib
@@ -64,7 +64,8 @@ def strict(gold: str, answer: str) -> tuple[bool, None]:
 def official(gold: str, response: str) -> tuple[bool, str | None]:
     """math-verify as it comes: its own extraction and comparison, the gold as inline math as its README has it.
 
-    Its timeouts are replaced by this process's own, since its alarms do not ring inside C code. Returns also what it read.
+    Its timeouts are replaced by this process's own, since its alarms do not ring inside C code. Returns also what it
+    read.
     """
     from math_verify import parse, verify
 

@@ -1,6 +1,7 @@
-"""Mode `official`: the verdicts of the graders behind published numbers, to the letter, with all that is wrong with them.
+"""Mode `official`: the verdicts of the graders behind published numbers, to the letter, with all that is wrong with
+them.
 
-    math             math-verify 0.9.0 with its defaults, on the whole response (HuggingFace; lighteval and Open-R1 use it)
+    math             math-verify 0.9.0 with its defaults, on the whole response (lighteval and Open-R1 use it)
     multiple choice  OpenAI's simple-evals (GPQA): the first "Answer: X" of the whole response
 
 Neither knows of thinking: what stands in it counts.

@@ -27,7 +27,9 @@ def sample_metrics(
 
 
 def grader_metrics(grader: Grader, strict: Sequence[bool], official: Sequence[bool]) -> dict[str, float]:
-    """What the choice of the grader does to the score of one problem: both scores, and how many answers they differ on."""
+    """What the choice of the grader does to the score of one problem: both scores, and how many
+    answers they differ on.
+    """
     return {
         "strict_score": sum(strict) / len(strict),
         "official_score": sum(official) / len(official),

@@ -21,7 +21,8 @@ from tests.end_to_end.test_command import harness_run
 TABLES = ("table1_ablation", "table_outliers", "table_deepseek_single", "table_deepseek_multi", "table_qwen3_multi")
 VARIANTS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))  # of methods, with a knob changed
 
-# Rows that the paper's table does not print: the second reading of one of its rows, and the teacher where it is left out.
+# Rows that the paper's table does not print: the second reading of one of its rows, and the teacher where it is left
+# out.
 OURS = {
     "table1_ablation": {"fkl_direct", "tropd_annealed_maximum", "tropd_uniform", "teacher"},
     "table_outliers": {"teacher"},

@@ -41,9 +41,8 @@ def test_a_file_that_was_cut_off_anywhere_has_its_whole_rows(tmp_path: Path) -> 
     path = tmp_path / "rows.jsonl"
     append_row(path, {"step": 1})
     append_row(path, {"step": 2})
-    whole = (
-        path.read_bytes()
-    )  # twice 12 bytes, of which the last is the line feed: without it, a row is whole all the same
+    # twice 12 bytes, of which the last is the line feed: without it, a row is whole all the same
+    whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
         kept = 2 if length >= 23 else 1 if length >= 11 else 0

@@ -1,4 +1,6 @@
-"""Claims against comparisons: verdicts on made records with the arithmetic shown, bad input, and the committed findings."""
+"""Claims against comparisons: verdicts on made records with the arithmetic shown, bad input, and the committed
+findings.
+"""
 
 from __future__ import annotations
 

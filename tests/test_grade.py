@@ -135,7 +135,9 @@ def test_a_file_of_which_nothing_can_be_graded_is_bad_input(tmp_path, capsys):
 
 
 def test_pipes_are_neither_read_in_part_nor_replaced(tmp_path, capsys):
-    """A pipe stands for all that is no file: onto a device, such as /dev/null, the result must not be renamed either."""
+    """A pipe stands for all that is no file: onto a device, such as /dev/null, the result must not
+    be renamed either.
+    """
     pipe, source = tmp_path / "pipe", write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
     os.mkfifo(pipe)
     assert grade("math", source, pipe) == grade("math", pipe, tmp_path / "out.jsonl") == 2

@@ -16,15 +16,13 @@ from harness.types import Method
 
 @dataclass(frozen=True)
 class Example(Method):
-    """Example: one sentence
-    over two lines.
+    """Example: one sentence over two lines.
 
     Somebody, arXiv 1234.56789, Eq. 1 | 2:
 
         L = 0
 
-    Other code: somebody's,
-    with k | 2.
+    Other code: somebody's, with k | 2.
 
     Deviations: one, as in baselines/opd.py.
     """

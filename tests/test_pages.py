@@ -1,4 +1,6 @@
-"""The pages are true where a file or a command can say so: tables, plans, names, links; and none is too long or wide."""
+"""The pages are true where a file or a command can say so: tables, plans, names, links; and none is
+too long or wide.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def test_shards_cut_the_student_and_checkpointing_the_activations() -> None:
     # masters and two moments of 4 bytes; shards are masters themselves and stand among the weights
     assert whole.adamw == pytest.approx(WEIGHTS_FACTOR * 12e6) and cut.adamw == pytest.approx(WEIGHTS_FACTOR * 1e6)
     assert (whole.weights, cut.weights) == (2_000_000 + 2_000_000, 4_000_000 / 8 + 2_000_000)
-    # gradients as the weights and, while AdamW works, in float32; largest weight's temporaries are of 2 x 4 x 1,600 bytes
+    # gradients as the weights and, while AdamW works, in float32; largest weight's temporaries are of 2 x 4 x 1,600
+    # bytes
     expected = WEIGHTS_FACTOR * 2e6 + 4e6 + WEIGHTS_FACTOR * 2 * 4 * 1600
     assert whole.phases["optimiser"] - BASE_BYTES == pytest.approx(expected, abs=10)
     again = predict(student, student, Work(2, 2, 10, 30, 2, "bfloat16", checkpointing=True))

@@ -60,13 +60,14 @@ def test_sizes_of_the_tiny_models_are_theirs() -> None:
 
 
 def test_the_other_pairs_in_one_sentence() -> None:
-    """TrOPD minus OPD of two tables that the README links to, and in how many cells of the map it is above and below."""
+    """TrOPD minus OPD of two tables that the README links to, and in how many cells of the map it
+    is above and below.
+    """
     latent, style = (row_of(f"{name}/leaderboard.md", "tropd")[2] for name in ("tiny_latent", "tiny_style"))
     assert latent.startswith("-19.5 ") and "TrOPD is 19.5 points behind OPD" in README
     assert style.startswith("+17.3 [-") and "17.3 ahead, not resolved" in README
-    cells = row_of(
-        "small_scale/findings.md", "TrOPD is better than OPD"
-    )  # "0 / 2 / 4": as claimed / opposite / neither
+    # "0 / 2 / 4": as claimed / opposite / neither
+    cells = row_of("small_scale/findings.md", "TrOPD is better than OPD")
     above, below, neither = (sum(numbers) for numbers in zip(*(map(int, c.split("/")) for c in cells), strict=True))
     words = f"TrOPD is resolved above OPD in {above} cells of {above + below + neither} and below it in {below}"
     assert words in " ".join(README.split())

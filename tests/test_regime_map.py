@@ -122,12 +122,15 @@ def test_a_cell_with_more_methods_has_no_more_candidates(tmp_path: Path) -> None
 
 
 def test_the_summary_counts_the_cells_against_opd(tmp_path: Path) -> None:
-    """Two cells: a method one success of four better in every problem that has room, and one that is worse by as much in one cell only."""
+    """Two cells: a method one success of four better in every problem that has room, and one that is worse by as much
+    in one cell only.
+    """
     slow = [record(m, k, gain) for m, gain in (("opd", 0), ("up", 1), ("mixed", -1)) for k in range(4)]
     noise = (1, -1, 1, -1)
     fast = [record(m, k, g, rate=3e-3) for k in range(4) for m, g in (("opd", 0), ("up", 1), ("mixed", noise[k]))]
     cells = load_cells([publish(tmp_path / "a", *slow), publish(tmp_path / "b", *fast)], "arithmetic")
-    # of eight problems 2 1 3 2 0 4 1 3 one is full (+7/8 of a quarter = 21.875 points) and one empty (-7/8 of a quarter); the noise cancels
+    # of eight problems 2 1 3 2 0 4 1 3 one is full (+7/8 of a quarter = 21.875 points) and one empty (-7/8 of a
+    # quarter); the noise cancels
     lines = render(cells, "arithmetic").splitlines()
     assert "| up | 2 / 0 / 0 (+21.9 to +21.9) | 71.9 (student_latent, cosine 0.001) |" in lines
     assert "| mixed | 0 / 1 / 1 (-21.9 to +0.0) | 28.1 (student_latent, cosine 0.001) |" in lines
@@ -156,7 +159,9 @@ def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("experiment", ["all_rows", "regime_map", "guidance_early"])
 def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
-    """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and seed."""
+    """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and
+    seed.
+    """
     calls = tmp_path / "calls"
     stand_in = tmp_path / "python"
     stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')

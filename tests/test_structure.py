@@ -30,7 +30,9 @@ def modules(*folders: str) -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a file imports, anywhere in it, also for type checking alone; a name of a package as if it were a module of it."""
+    """What a file imports, anywhere in it, also for type checking alone; a name of a package as if it were a module of
+    it.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

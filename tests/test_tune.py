@@ -1,4 +1,6 @@
-"""Tuning: as many trials for every method, on development problems, with a seed of its own; and tables of own best rates."""
+"""Tuning: as many trials for every method, on development problems, with a seed of its own; and tables of own best
+rates.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ def test_the_command_trains_and_summarises(tmp_path: Path) -> None:
 
 
 def test_every_method_gets_every_rate(tmp_path: Path) -> None:
-    """The sweep that harness.run gets: a third, one and three times the setting's rate, on the development task alone."""
+    """The sweep that harness.run gets: a third, one and three times the setting's rate, on the
+    development task alone.
+    """
     register_methods()
     options = parse(["method=opd,tropd", "setting=tiny_latent"])
     (base,) = planned_runs(["setting=tiny_latent", "method=opd", "hydra.mode=RUN"])

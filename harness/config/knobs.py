@@ -1,7 +1,8 @@
 """The knobs of a method with their defaults, read from the text of its file: importing it takes torch, and seconds.
 
-Read are the fields of a dataclass, own and inherited from another file of baselines/, whose defaults are made of literals,
-constants of such files, of harness.divergences and `math`. Whatever else a file does, None says that only importing it can tell.
+Read are the fields of a dataclass, own and inherited from another file of baselines/, whose defaults are made of
+literals, constants of such files, of harness.divergences and `math`. Whatever else a file does, None says that only
+importing it can tell.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 CONF_DIR = ROOT / "conf"
 Record = TypeVar("Record", bound="DataclassInstance")
-# What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of another
-# recipe are in no table together with these.
+# What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of
+# another recipe are in no table together with these.
 RECIPE = {
     "optimiser": "AdamW on float32 weights (masters of narrower ones), epsilon 1e-8",
     "no_weight_decay": "biases and norms",
@@ -41,7 +41,9 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a comparison keeps equal. A method may touch nothing in here; its hash is the comparison's identity."""
+    """Everything that a comparison keeps equal. A method may touch nothing in here; its hash is the comparison's
+    identity.
+    """
 
     name: str  # of the folder and the tables; not part of the hash
     student: str  # folder or Hub id
@@ -53,9 +55,8 @@ class Setting:
     dtype: str  # of both models' weights: float32 | bfloat16 | float64
     max_prompt_tokens: int  # longer prompts are refused
     max_new_tokens: int  # student tokens per completion, a teacher prefix not counted
-    min_continuation: (
-        int  # teacher tokens that a prefix must leave for the student to write; null in a YAML: follows the length
-    )
+    # teacher tokens that a prefix must leave for the student to write; null in a YAML: follows the length
+    min_continuation: int
     prompts_per_step: int
     samples_per_prompt: int
     temperature: float  # 1: otherwise a sample is not one of the student's distribution
@@ -74,16 +75,17 @@ class Setting:
     # refuse: end tokens must be the same | map: those of both models are one event, with the log-probs of the union
     termination: str = "refuse"
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
-    lora_rank: int = (
-        0  # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
-    )
+    # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
+    lora_rank: int = 0
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
         if self.temperature != 1 or self.top_p != 1:
             raise UserError(
-                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, because "
-                "otherwise a sample is not one of the student's own distribution and every estimate is biased; remove it."
+                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and "
+                "1, because "
+                "otherwise a sample is not one of the student's own distribution and every estimate is biased; "
+                "remove it."
             )
         allowed = {
             "lr_schedule": ("constant", "cosine"),
@@ -93,7 +95,10 @@ class Setting:
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
-        positive = "max_prompt_tokens max_new_tokens prompts_per_step samples_per_prompt top_k steps learning_rate max_grad_norm"
+        positive = (
+            "max_prompt_tokens max_new_tokens prompts_per_step samples_per_prompt top_k steps learning_rate "
+            "max_grad_norm"
+        )
         for key in positive.split():
             if getattr(self, key) <= 0:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
@@ -103,7 +108,8 @@ class Setting:
             raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:
             raise UserError(
-                f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write something."
+                f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write "
+                "something."
             )
         if self.min_continuation > self.max_new_tokens:
             raise UserError(
@@ -121,7 +127,9 @@ class Setting:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def by_value(self) -> dict[str, Any]:
-        """Every field, as a record has it, and the recipe. A later field only where used: older records compare with newer."""
+        """Every field, as a record has it, and the recipe. A later field only where used: older records compare with
+        newer.
+        """
         later = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
         used = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in later or value != later[key]
@@ -177,7 +185,9 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash. Defaults: conf/engine/."""
+    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash. Defaults:
+    conf/engine/.
+    """
 
     name: str  # rollout engine: hf | vllm | server
     device: str  # auto | cpu | cuda
@@ -198,9 +208,8 @@ class Launch:
     """How many processes train one run; changes nothing of the result beyond rounding, and is not part of any hash."""
 
     num_processes: int = 1
-    accelerate_config: str | None = (
-        None  # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
-    )
+    # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
+    accelerate_config: str | None = None
 
 
 @dataclass(frozen=True)

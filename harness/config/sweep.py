@@ -55,7 +55,8 @@ def composing(command: str = "harness.run") -> Iterator[None]:
 
 
 def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[str]], str]:
-    """What a help text shows: group -> its options, and the configuration of a command line as YAML (what it sweeps, unswept).
+    """What a help text shows: group -> its options, and the configuration of a command line as YAML (what it sweeps,
+    unswept).
 
     Hydra's own help takes a copy of every configuration for every group that it lists, which is most of its time.
     """

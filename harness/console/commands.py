@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command, parsing included: bad input becomes one sentence on stderr and exit code 2, `| head` a quiet end."""
+    """Runs a command, parsing included: bad input becomes one sentence on stderr and exit code 2,
+    `| head` a quiet end.
+    """
     try:
         code = _answer(command)
         sys.stdout.flush()  # now, where it can still be noticed that nobody reads it

@@ -1,4 +1,6 @@
-"""Ends the worker processes of a sweep when the command that started them ends, by whatever signal: a run resumes, an orphan surprises."""
+"""Ends the worker processes of a sweep when the command that started them ends, by whatever signal: a run resumes, an
+orphan surprises.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def lead() -> None:
 
 
 def follow() -> None:
-    """In a worker that the leading process has started: ends with it. Elsewhere (the leader itself, another machine) nothing."""
+    """In a worker that the leading process has started: ends with it. Elsewhere (the leader itself, another machine)
+    nothing.
+    """
     leader = os.environ.get(VARIABLE)
     if leader is None or os.getppid() != int(leader) or any(t.name == VARIABLE for t in threading.enumerate()):
         return

@@ -1,4 +1,6 @@
-"""Showing progress: bars of the command that runs in the terminal, and a small file through which a run tells a watching process how far it is."""
+"""Showing progress: bars of the command that runs in the terminal, and a small file through which a run tells a
+watching process how far it is.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def terminal_bar(description: str, total: int, unit: str) -> Iterator[Bar]:
 
 
 class RunProgress:
-    """Writes `progress.json` in a run's folder: what the live line of the run shows (harness.console.monitor). Without a path, silent."""
+    """Writes `progress.json` in a run's folder: what the live line of the run shows (harness.console.monitor). Without
+    a path, silent.
+    """
 
     def __init__(self, path: Path | None, steps: int) -> None:
         self.path = path

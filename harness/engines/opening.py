@@ -1,4 +1,5 @@
-"""Opens what `engine=` asks for: a rollout engine, a scorer, and the way in which the trainer's weights get into the engine.
+"""Opens what `engine=` asks for: a rollout engine, a scorer, and the way in which the trainer's weights get into the
+engine.
 
 vLLM is imported only if the configuration asks for it.
 """
@@ -56,7 +57,9 @@ class Opened:
 def open_hf(
     model: PreTrainedModel, vocab_size: int, rows_per_batch: int, end_ids: tuple[int, ...] = ()
 ) -> Iterator[Opened]:
-    """Transformers in this process, on the model's live weights; the scorer takes `end_ids` as one token (logprobs.Head)."""
+    """Transformers in this process, on the model's live weights; the scorer takes `end_ids` as one token
+    (logprobs.Head).
+    """
     engine = HFEngine(model, vocab_size, rows_per_batch=rows_per_batch)
     yield Opened(engine, HFScorer(model, vocab_size, end_ids), LiveWeights(engine))
 

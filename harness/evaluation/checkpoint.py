@@ -1,7 +1,8 @@
 """One checkpoint scored on the tasks of an EvaluationConfig: what its record and the files beside it gain.
 
 In the folder: items.jsonl (a row per problem and sample), texts.jsonl (the texts of those), generations.jsonl (the
-journal from which an interrupted evaluation goes on) and lm_eval/results_<task>-<protocol>.json (lm-eval's own results).
+journal from which an interrupted evaluation goes on) and lm_eval/results_<task>-<protocol>.json (lm-eval's own
+results).
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def evaluate_missing(
 
 
 def check_rows(folder: Path) -> None:
-    """Reads what an earlier evaluation left; a file that cannot be gone on with is a UserError that names it and its line."""
+    """Reads what an earlier evaluation left; a file that cannot be gone on with is a UserError that names it and its
+    line.
+    """
     for name in ROW_FILES:
         for _ in _rows_of(folder / name):
             pass

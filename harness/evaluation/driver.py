@@ -43,8 +43,8 @@ def evaluate(
 ) -> list[TaskResult]:
     """Evaluates a model on loaded tasks (harness.evaluation.loading), in their order.
 
-    `keep_private_texts`: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not end up in
-    training data. A response repeats its question.
+    `keep_private_texts`: give the texts of tasks with `keep_texts_private` too: sets that are gated, or that may not
+    end up in training data. A response repeats its question.
     """
     if not tasks:
         return []

@@ -1,12 +1,12 @@
 """The journal of an evaluation: every finished sample, appended as it comes, so that nothing is generated twice.
 
-A line of `generations.jsonl` is {"key", "ids", "stop_reason"}. The key is a hash of all that decides a sample: the model's
-weights, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem and repeat are. Neither
-the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
+A line of `generations.jsonl` is {"key", "ids", "stop_reason"}. The key is a hash of all that decides a sample: the
+model's weights, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem and repeat
+are. Neither the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
 
-Samples that an interrupted evaluation had finished are kept byte for byte. The others are drawn from the same streams, but
-beside fewer others, which changes the rounding of the model's products: in float64 they come out the same, in bfloat16
-one in some thousands takes another turn, as it would on another machine.
+Samples that an interrupted evaluation had finished are kept byte for byte. The others are drawn from the same streams,
+but beside fewer others, which changes the rounding of the model's products: in float64 they come out the same, in
+bfloat16 one in some thousands takes another turn, as it would on another machine.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class SampleJournal:
 
 
 def read_journal(path: Path) -> dict[str, int]:
-    """Where the line of every key begins, in bytes, without a torn last line; UserError names a line that is no sample."""
+    """Where the line of every key begins, in bytes, without a torn last line; UserError names a
+    line that is no sample.
+    """
     offsets: dict[str, int] = {}
     if not path.exists():
         return offsets

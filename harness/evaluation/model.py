@@ -26,11 +26,10 @@ class EvaluatedModel:
 class Drawing:
     """How the samples of an evaluation are drawn, and who hears of it."""
 
-    # of the run that made the model; with task, problem and repeat it decides every sample. The method is no coordinate, so that
-    # methods are compared on the same random numbers.
+    # of the run that made the model; with task, problem and repeat it decides every sample. The method is no
+    # coordinate, so that methods are compared on the same random numbers.
     run_seed: int
-    journal: SampleJournal | None = (
-        None  # samples that are in it are not generated again, and finished ones are added to it
-    )
+    # samples that are in it are not generated again, and finished ones are added to it
+    journal: SampleJournal | None = None
     quiet: bool = True  # no progress bars (nor are there any where stderr is not a terminal)
     progress: Progress | None = None  # called with the number of tokens written since the last call

@@ -102,7 +102,8 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
             record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
             if record.engine != config.engine.name:
                 raise UserError(
-                    f"{folder} was made with engine={record.engine}, and a row has one engine: give engine={record.engine}."
+                    f"{folder} was made with engine={record.engine}, and a row has one engine: give "
+                    f"engine={record.engine}."
                 )
             check_rows(folder)
             record = _score(config, folder, record, tasks)

@@ -72,7 +72,8 @@ def print_validation(outcomes: Sequence[ValidatedTask], cut_decimals: dict[str, 
     console.print(table)
     counts = summarise(outcomes)
     console.print(
-        f"{counts['scored']} of {counts['of']} scored, {counts['within']} of them within chance of the published score: "
+        f"{counts['scored']} of {counts['of']} scored, {counts['within']} of them within chance of the published "
+        "score: "
         "95 %, by the spread over repeats of the same problems."
     )
     for reason in dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason):

@@ -23,7 +23,9 @@ Z = 1.959963984540054  # of a two-sided 95 % interval
 
 @dataclass(frozen=True)
 class ValidationEntry:
-    """A public model whose score somebody printed; an entry of `validate` in conf/experiment/validate_evaluators.yaml."""
+    """A public model whose score somebody printed; an entry of `validate` in
+    conf/experiment/validate_evaluators.yaml.
+    """
 
     checkpoint: str
     revision: str | None
@@ -83,7 +85,9 @@ def largest_difference(ours: Evaluation) -> float:
 
 
 def cut_percent(correct: int, total: int) -> str:
-    """A share in percent with its decimals cut off after the second, not rounded, in whole numbers: 350 of 960 is 36.45."""
+    """A share in percent with its decimals cut off after the second, not rounded, in whole numbers: 350 of 960 is
+    36.45.
+    """
     hundredths = 10_000 * correct // total
     return f"{hundredths // 100}.{hundredths % 100:02d}"
 

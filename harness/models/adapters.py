@@ -19,11 +19,12 @@ from harness.models.backbone import backbone_of
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> Any:
-    """Adds LoRA adapters to every linear map but the head, in place; only they are trained. Scale 2 (alpha = 2·rank), no dropout.
+    """Adds LoRA adapters to every linear map but the head, in place; only they are trained. Scale 2 (alpha = 2·rank),
+    no dropout.
 
-    Linear layers, GPT-2's transposed ones, and the experts of a mixture, which are kept as one parameter [experts, ., .].
-    Hu et al., arXiv 2106.09685; an adapter starts as the zero map. Needs peft. Returns peft's view of the model, whose
-    `merge_and_unload()` gives the model with the adapters merged into its weights.
+    Linear layers, GPT-2's transposed ones, and the experts of a mixture, which are kept as one parameter [experts, .,
+    .]. Hu et al., arXiv 2106.09685; an adapter starts as the zero map. Needs peft. Returns peft's view of the model,
+    whose `merge_and_unload()` gives the model with the adapters merged into its weights.
     """
     peft = _peft("setting.lora_rank")
     layers = {name: part for name, part in backbone_of(model).named_modules() if type(part) in (nn.Linear, Conv1D)}
@@ -46,7 +47,8 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
         return peft.get_peft_model(model, config)
     except ValueError as error:  # peft knows classes whose kernels read weights past their modules (Mamba)
         raise UserError(
-            f"setting.lora_rank={rank}: {type(model).__name__} takes no adapters ({error}); give null to train all weights."
+            f"setting.lora_rank={rank}: {type(model).__name__} takes no adapters ({error}); give null to train all "
+            "weights."
         ) from error
 
 

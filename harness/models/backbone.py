@@ -1,4 +1,5 @@
-"""The part of a causal LM below its head, and what is asked of it: that it is one, and that a token knows only those before it.
+"""The part of a causal LM below its head, and what is asked of it: that it is one, and that a token knows only those
+before it.
 
 Shape legend: B sequences, L tokens, H hidden width.
 """
@@ -51,8 +52,8 @@ def probe_ids(model: PreTrainedModel, count: int = PROBE_TOKENS) -> Tensor:
 def rounding(dtype: torch.dtype) -> float:
     """What two correct computations may differ by, relative to their largest number.
 
-    8 units of half types; 1,024 of float32, which sums in another order; and no less for float64, since many classes compute some of
-    their layers in float32 whatever their weights.
+    8 units of half types; 1,024 of float32, which sums in another order; and no less for float64, since many classes
+    compute some of their layers in float32 whatever their weights.
     """
     return 8 * torch.finfo(dtype).eps if dtype.itemsize == 2 else 1024 * torch.finfo(torch.float32).eps
 
@@ -65,7 +66,9 @@ def near(found: Tensor, expected: Tensor, relative: float) -> bool:
 
 @torch.no_grad()
 def check_causal(model: PreTrainedModel, name: str) -> None:
-    """Refuses a model whose states change with what follows them: its log-probs would be of no distribution to sample from."""
+    """Refuses a model whose states change with what follows them: its log-probs would be of no distribution to sample
+    from.
+    """
     ids = probe_ids(model)
     whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (PROBE_TOKENS, 6))
     apart = (whole[:6] - half).float().norm() / half.float().norm()

@@ -15,8 +15,8 @@ def context_length(model: PreTrainedModel) -> int:
 def context_length_of(config: Any) -> int:
     """Likewise, from a model configuration.
 
-    With longrope (Phi-3) it is the original length: beyond it all positions change, also those behind, so that a text would be drawn from
-    one model and scored by another, and rows of a batch would change each other.
+    With longrope (Phi-3) it is the original length: beyond it all positions change, also those behind, so that a text
+    would be drawn from one model and scored by another, and rows of a batch would change each other.
     """
     text = config.get_text_config()
     stated = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len"))
@@ -25,7 +25,9 @@ def context_length_of(config: Any) -> int:
 
 
 def longrope_limit(config: Any) -> int | None:
-    """The length at which longrope changes its factors; None if nothing of the kind comes before the end of the context."""
+    """The length at which longrope changes its factors; None if nothing of the kind comes before the end of the
+    context.
+    """
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None) or 2**31
     rope = getattr(text, "rope_parameters", None) or {}

@@ -1,7 +1,7 @@
 """Reading log-probs out of a model without its logits ever existing as a whole.
 
-Shape legend: B sequences, L tokens of a padded sequence, N token positions, R of them with a divergence weight, H hidden width, V
-vocabulary."""
+Shape legend: B sequences, L tokens of a padded sequence, N token positions, R of them with a divergence weight, H
+hidden width, V vocabulary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def bind_token_forward(model: PreTrainedModel, vocab_size: int, end_ids: tuple[i
     def token_forward(self: PreTrainedModel, input_ids: Tensor, rows: Tensor, **targets: Any) -> tuple[Tensor, Tensor]:
         """The loss with gradient, and its three terms without.
 
-        Args: input_ids [B, L], right-padded; rows [N], flat indices into [B·L] of the positions that predict the tokens of `targets`, the
+        Args: input_ids [B, L], right-padded; rows [N], flat indices into [B·L] of the positions that predict the tokens
+            of `targets`, the
             fields of loss.Targets.
         Returns: scalar; [3], see loss.head_loss.
         """

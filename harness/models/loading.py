@@ -42,9 +42,11 @@ def load_config(name: str, revision: str | None = None) -> Any:
 
 
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A causal LM on a device, in eval mode with dropout off, checked to be causal and to have a head that harness.models.transform knows.
+    """A causal LM on a device, in eval mode with dropout off, checked to be causal and to have a head that
+    harness.models.transform knows.
 
-    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones. An adapter folder is merged into its base.
+    `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones. An adapter folder is merged into
+    its base.
     """
     source, source_revision = _whole_model(name, revision)
     with _clear_errors("model", source):
@@ -59,15 +61,16 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     check_causal(model, name)
     if (limit := longrope_limit(model.config)) is not None:
         print(
-            f"note: {name}: longrope turns every position otherwise once a text is longer than {limit} tokens; that is taken as its context.",
+            f"note: {name}: longrope turns every position otherwise once a text is longer than {limit} tokens; that "
+            "is taken as its context.",
             file=sys.stderr,
         )
     return model
 
 
 def mend_generation_config(model: PreTrainedModel, name: str) -> None:
-    """Replaces a generation configuration that contradicts itself, such as a temperature beside `do_sample: false`: transformers loads it
-    and refuses to save it."""
+    """Replaces a generation configuration that contradicts itself, such as a temperature beside `do_sample: false`:
+    transformers loads it and refuses to save it."""
     generation = model.generation_config
     try:
         generation.validate(strict=True)
@@ -76,7 +79,8 @@ def mend_generation_config(model: PreTrainedModel, name: str) -> None:
         model.generation_config = GenerationConfig(**kept)
         reason = " ".join(str(error).split())
         print(
-            f"note: the generation_config of {name} is invalid and could not be saved with a checkpoint, which will keep its special "
+            f"note: the generation_config of {name} is invalid and could not be saved with a checkpoint, which will "
+            "keep its special "
             f"tokens only. {reason}",
             file=sys.stderr,
         )

@@ -68,12 +68,15 @@ def ends_line(setting: Setting) -> str:
 
 
 def check_ends(setting: Setting, vocab_size: int) -> None:
-    """UserError for end tokens that differ (unless they are mapped), and for one that the shared vocabulary does not have."""
+    """UserError for end tokens that differ (unless they are mapped), and for one that the shared vocabulary does not
+    have.
+    """
     ends = ends_of(setting)
     differ = set(ends.student) != set(ends.teacher) or ends.tokenizers[0] != ends.tokenizers[1]
     if setting.termination == "refuse" and differ:
         raise UserError(
-            f"the end tokens differ: {ends}; give setting.termination=map, under which all of them are one event, or another pair."
+            f"the end tokens differ: {ends}; give setting.termination=map, under which all of them are one event, or "
+            "another pair."
         )
     if beyond := [i for i in ends.union if i >= vocab_size]:
         raise UserError(
@@ -85,14 +88,16 @@ def check_ends(setting: Setting, vocab_size: int) -> None:
 def shared_vocab_size(
     student: tuple[PreTrainedTokenizerBase, Any], teacher: tuple[PreTrainedTokenizerBase, Any], top_k: int
 ) -> int:
-    """Checks that two (tokenizer, config) pairs speak the same tokens; both heads are sliced to this many rows before the softmax.
+    """Checks that two (tokenizer, config) pairs speak the same tokens; both heads are sliced to this many rows before
+    the softmax.
 
     Heads may be padded to different sizes (151,936 against 152,064 in the Qwen2.5 family); ids must mean the same text.
     """
     maps = [tokenizer.get_vocab() for tokenizer, _ in (student, teacher)]
     if maps[0] != maps[1]:
         raise UserError(
-            f"the tokenizers of student and teacher differ: {_first_difference(*maps)}. Use a pair that shares its tokenizer."
+            f"the tokenizers of student and teacher differ: {_first_difference(*maps)}. Use a pair that shares its "
+            "tokenizer."
         )
     for side, (tokenizer, config) in {"student": student, "teacher": teacher}.items():
         check_head(tokenizer, config, f"the {side}")
@@ -114,16 +119,18 @@ def check_head(tokenizer: PreTrainedTokenizerBase, config: Any, name: str) -> No
     rows, needed = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values()) + 1
     if needed > rows:
         raise UserError(
-            f"{name} has a head of {rows} rows, its tokenizer writes ids up to {needed - 1}; give the tokenizer that the model was made "
+            f"{name} has a head of {rows} rows, its tokenizer writes ids up to {needed - 1}; give the tokenizer that "
+            "the model was made "
             "with, or resize its embeddings and save it."
         )
 
 
 def check_contexts(config: RunConfig, prompts: Mapping[str, int], longest_reference: int = 0) -> None:
-    """UserError if a prompt leaves the student no room, or if the teacher would score positions that it was not made for.
+    """UserError if a prompt leaves the student no room, or if the teacher would score positions that it was not made
+    for.
 
-    Args: prompts: the number of tokens of each prompt, by id; longest_reference: likewise of the longest prompt with its reference, if
-    the method trains on references.
+    Args: prompts: the number of tokens of each prompt, by id; longest_reference: likewise of the longest prompt with
+        its reference, if the method trains on references.
     """
     setting = config.setting
     student, teacher = (
@@ -133,19 +140,23 @@ def check_contexts(config: RunConfig, prompts: Mapping[str, int], longest_refere
     longest = max(prompts, key=lambda prompt_id: prompts[prompt_id])
     if prompts[longest] >= student:
         raise UserError(
-            f"setting.prompts: prompt {longest!r} has {prompts[longest]} tokens and leaves no room in the student's context of {student}; "
+            f"setting.prompts: prompt {longest!r} has {prompts[longest]} tokens and leaves no room in the student's "
+            f"context of {student}; "
             f"take such prompts out of the file, or give a student of a longer context."
         )
     written = min(prompts[longest] + setting.max_new_tokens, student)  # a student's completion ends with its context
     if written > teacher:
         raise UserError(
-            f"the teacher has a context of {teacher} tokens, and a prompt with its completion may have {written}, of which it would score "
-            f"positions that it was not made for; give setting.max_new_tokens={max(teacher - prompts[longest], 1)} or less, shorter "
+            f"the teacher has a context of {teacher} tokens, and a prompt with its completion may have {written}, of "
+            "which it would score "
+            f"positions that it was not made for; give setting.max_new_tokens={max(teacher - prompts[longest], 1)} "
+            "or less, shorter "
             "prompts, or another teacher."
         )
     if longest_reference > min(student, teacher):
         raise UserError(
-            f"setting.prompts: a prompt with its reference has {longest_reference} tokens, the shorter context of the two models has "
+            f"setting.prompts: a prompt with its reference has {longest_reference} tokens, the shorter context of "
+            "the two models has "
             f"{min(student, teacher)}; take such rows out of the file."
         )
 
@@ -154,5 +165,8 @@ def _first_difference(student: dict[str, int], teacher: dict[str, int]) -> str:
     for token in sorted(student.keys() | teacher.keys(), key=lambda t: (student.get(t, 2**31), t)):
         ids = [str(vocabulary.get(token, "missing")) for vocabulary in (student, teacher)]
         if ids[0] != ids[1]:
-            return f"token {token!r} is {ids[0]} for the student and {ids[1]} for the teacher ({len(student)} and {len(teacher)} tokens in all)"
+            return (
+                f"token {token!r} is {ids[0]} for the student and {ids[1]} for the teacher ({len(student)} and "
+                f"{len(teacher)} tokens in all)"
+            )
     return "no difference"

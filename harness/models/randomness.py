@@ -1,7 +1,8 @@
-"""Dropout and its kin, switched off: a distilled token is scored and trained under the distribution that it was drawn from.
+"""Dropout and its kin, switched off: a distilled token is scored and trained under the distribution that it was drawn
+from.
 
-Numbers are set to zero where modules keep them (many classes take them from the configuration at construction, as plain floats);
-a check tells whether anything random is left.
+Numbers are set to zero where modules keep them (many classes take them from the configuration at construction, as plain
+floats); a check tells whether anything random is left.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from harness.errors import UserError
 from harness.models.backbone import hidden_states, near, probe_ids, rounding
 from harness.models.contexts import context_length_of
 
-RANDOM = re.compile(
-    "drop|jitter"
-)  # in the name of a rate: attention_dropout, resid_pdrop, layerdrop, router_jitter_noise
-TOKENS = (
-    256  # tried in both modes: PhiMoE's router samples between experts that are nearly equal, one token in a hundred
-)
+# in the name of a rate: attention_dropout, resid_pdrop, layerdrop, router_jitter_noise
+RANDOM = re.compile("drop|jitter")
+# tried in both modes: PhiMoE's router samples between experts that are nearly equal, one token in a hundred
+TOKENS = 256
 LARGE_RATE = 0.9  # is tried in eval mode, where a rate that means randomness alone does nothing
 
 
 def switch_off_randomness(model: PreTrainedModel) -> None:
-    """Sets every rate of dropout, layer dropping and router noise to zero, in the modules and in the configuration that they read.
+    """Sets every rate of dropout, layer dropping and router noise to zero, in the modules and in the configuration that
+    they read.
 
-    A number that eval mode reads too is no such rate (PhiMoE's router takes its noise for a threshold as well): it is left alone.
+    A number that eval mode reads too is no such rate (PhiMoE's router takes its noise for a threshold as well): it is
+    left alone.
     """
     model.eval()
     for name, holders in _rates(model).items():
@@ -64,8 +65,8 @@ def _rates(model: PreTrainedModel) -> dict[str, list[Any]]:
 def check_training_mode(model: PreTrainedModel, name: str) -> None:
     """Makes sure that training mode computes what eval mode computes.
 
-    Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no other use for
-    the mode are kept in eval mode for good; where that is not enough, the model is refused.
+    Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no
+    other use for the mode are kept in eval mode for good; where that is not enough, the model is refused.
     """
     if _modes_agree(model):
         return
@@ -74,7 +75,8 @@ def check_training_mode(model: PreTrainedModel, name: str) -> None:
             module.train = types.MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
     if not _modes_agree(model):
         raise UserError(
-            f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with every dropout off; "
+            f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with "
+            "every dropout off; "
             "this model class can be a teacher or be evaluated, not be trained."
         )
 

@@ -55,7 +55,8 @@ _QWEN3_4B = {**_QWEN3_1_7B, "hidden_size": 2560, "num_hidden_layers": 36, "num_a
 _QWEN3_4B |= {"intermediate_size": 9728}
 
 
-# From the public config.json of the models that conf/setting/ names, so that their cost is known without fetching anything.
+# From the public config.json of the models that conf/setting/ names, so that their cost is known without fetching
+# anything.
 KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _QWEN2_1_5B,
     "Skywork/Skywork-OR1-Math-7B": _QWEN2_7B,

@@ -1,7 +1,8 @@
-"""What a class does to its logits after the head, found by looking at it: no list of classes or of configuration keys to keep.
+"""What a class does to its logits after the head, found by looking at it: no list of classes or of configuration keys
+to keep.
 
-The head's output is replaced by known numbers on its way through the model's own forward, so that a scale and a cap are read off
-exactly, whatever the type of the weights and however small the model's own logits are.
+The head's output is replaced by known numbers on its way through the model's own forward, so that a scale and a cap are
+read off exactly, whatever the type of the weights and however small the model's own logits are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
             f"{name!r} is not a causal LM with a backbone and a linear head; this model class is not supported."
         )
     unknown = UserError(
-        f"{name!r} ({type(model).__name__}) computes its logits in another way than by a linear head on the last hidden state, a "
+        f"{name!r} ({type(model).__name__}) computes its logits in another way than by a linear head on the last "
+        "hidden state, a "
         "scale and a tanh cap; this model class is not supported."
     )
     ids = probe_ids(model, 4)
@@ -78,7 +80,9 @@ def _known_logits(like: Tensor) -> Tensor:
 
 
 def _observed(model: PreTrainedModel, ids: Tensor, given: Tensor) -> tuple[Tensor | None, Tensor]:
-    """What goes into the head ([L, H], in the type of `given`), and what the model makes of `given` in place of the head's answer."""
+    """What goes into the head ([L, H], in the type of `given`), and what the model makes of `given` in place of the
+    head's answer.
+    """
     seen: list[Tensor] = []
 
     def widen(_: nn.Module, __: Any, output: Any) -> Any:

@@ -4,9 +4,8 @@
            + Σ divergence_weight·D(teacher, student)         direct gradient, on the method's support
            + Σ imitation_weight·(−log π_S(x))                on tokens that the student did not write
 
-Every token's share is divided by the step's global count of tokens of its origin (written by the student, or not),
-over all micro-batches: one
-denominator per origin, the same for all methods, never a mean of means.
+Every token's share is divided by the step's global count of tokens of its origin (written by the student, or not), over
+all micro-batches: one denominator per origin, the same for all methods, never a mean of means.
 
 Shape legend: B sequences, T completion positions, N valid tokens of a micro-batch, R of them with a divergence weight.
 """
@@ -21,7 +20,9 @@ from harness.types import TokenBatch, TokenCredit
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What multiplies each token's three terms, all [B, T], already divided by the global counts and zero outside the masks."""
+    """What multiplies each token's three terms, all [B, T], already divided by the global counts and zero outside the
+    masks.
+    """
 
     policy: Tensor  # × −log π_S(x), the advantage's share
     divergence: Tensor  # × D
@@ -31,10 +32,9 @@ class Coefficients:
 def compute_coefficients(credit: TokenCredit, batch: TokenBatch) -> Coefficients:
     """Checks a method's credit and divides it by the step's token counts.
 
-    `batch` is the whole optimiser step. Values outside the masks are dropped before any arithmetic, so NaN there
-    is harmless; a non-finite value on
-    a valid token raises FloatingPointError. An advantage counts on student tokens only, an imitation weight on
-    the others only.
+    `batch` is the whole optimiser step. Values outside the masks are dropped before any arithmetic, so NaN there is
+    harmless; a non-finite value on a valid token raises FloatingPointError. An advantage counts on student tokens only,
+    an imitation weight on the others only.
     """
     student, other = batch.on_policy_mask, batch.prefix_mask
     denominators = torch.where(student, student.sum(), other.sum()).clamp_min(1)
@@ -59,8 +59,8 @@ def compute_coefficients(credit: TokenCredit, batch: TokenBatch) -> Coefficients
 def importance_ratios(batch: TokenBatch, trainer_logprobs: Tensor, cap: float) -> Tensor:
     """ρ [B, T]: min(π_trainer / π_engine, cap) on the student's own tokens, 1 elsewhere; a number, without gradient.
 
-    Corrects for an engine whose probabilities differ from the trainer's (another kernel, another precision), truncated as in
-    Yao et al., "Your efficient RL framework secretly brings you off-policy RL training".
+    Corrects for an engine whose probabilities differ from the trainer's (another kernel, another precision), truncated
+    as in Yao et al., "Your efficient RL framework secretly brings you off-policy RL training".
     """
     difference = torch.where(batch.on_policy_mask, trainer_logprobs.detach() - batch.rollout_logprobs, 0.0)
     return torch.where(batch.on_policy_mask, difference.exp().clamp_max(cap), 1.0)

@@ -1,5 +1,5 @@
-"""From hidden states to log-probs, in chunks: `[tokens, vocabulary]` never exists as a whole. Without gradient; harness.numerics.loss
-has the one with.
+"""From hidden states to log-probs, in chunks: `[tokens, vocabulary]` never exists as a whole. Without gradient;
+harness.numerics.loss has the one with.
 
 Arithmetic is in float32 over weights of any type (float64 if the inputs are), one buffer of logits at a time.
 
@@ -18,7 +18,8 @@ BLOCK_BYTES = 2**26  # of the head in fp32 at a time, where its weights are of a
 
 @dataclass(frozen=True)
 class LogitsTransform:
-    """What some classes do to their logits after the projection: z -> cap·tanh(scale·z / cap), or scale·z without a cap.
+    """What some classes do to their logits after the projection: z -> cap·tanh(scale·z / cap), or scale·z without a
+    cap.
 
     Caps: Gemma 2 (arXiv 2408.00118, 2.2), RecurrentGemma; scales: Cohere, Granite, muP heads such as MiniCPM3's.
     """
@@ -33,7 +34,9 @@ class LogitsTransform:
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
     def slope(self, transformed: Tensor) -> Tensor | float:
-        """The derivative, from the transformed logits y: scale·(1 − (y / cap)²), a number where it is the same everywhere."""
+        """The derivative, from the transformed logits y: scale·(1 − (y / cap)²), a number where it is the same
+        everywhere.
+        """
         if self.cap is None:
             return self.scale
         return (transformed / self.cap).square_().neg_().add_(1).mul_(self.scale)
@@ -54,9 +57,8 @@ class Head:
     weight: Tensor  # [V, H]
     bias: Tensor | None = None  # [V]
     transform: LogitsTransform = IDENTITY
-    end_ids: tuple[
-        int, ...
-    ] = ()  # ids that count as one token, for all of which the first stands; fewer than two: nothing does
+    # ids that count as one token, for all of which the first stands; fewer than two: nothing does
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def project(
     entropy: bool = False,
     chunk_rows: int | None = None,
 ) -> Projection:
-    """Log-probs of `ids` under the softmax of the head's logits, without gradient. The chunk size changes memory, never the meaning.
+    """Log-probs of `ids` under the softmax of the head's logits, without gradient. The chunk size changes memory, never
+    the meaning.
 
     Args:
         hidden: [N, H]; head: of V rows, already sliced to the shared vocabulary.
@@ -118,7 +121,9 @@ def logits_of(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
 
 
 def own_logits(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
-    """The model's own logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if given."""
+    """The model's own logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if
+    given.
+    """
     dtype = arithmetic_dtype(hidden)
     hidden = hidden.to(dtype)
     out = hidden.new_empty(len(hidden), len(head.weight)) if out is None else out
@@ -132,8 +137,8 @@ def merge_(logits: Tensor, end_ids: Sequence[int]) -> Tensor | None:
 
     A logit of −inf would make NaN of 0·(−inf) in a divergence; the others get a finite one whose exponential is 0.
 
-    Args: logits [N, V]; end_ids, n different ids in [0, V); fewer than two change nothing.
-    Returns: [N, n], what of the one token's probability is each id's (what its gradient is spread by); None where nothing changed.
+    Args: logits [N, V]; end_ids, n different ids in [0, V); fewer than two change nothing. Returns: [N, n], what of the
+        one token's probability is each id's (what its gradient is spread by); None where nothing changed.
     """
     if len(end_ids) < 2:
         return None
@@ -145,14 +150,18 @@ def merge_(logits: Tensor, end_ids: Sequence[int]) -> Tensor | None:
 
 
 def spread_(gradient: Tensor, end_ids: Sequence[int], shares: Tensor | None) -> Tensor:
-    """From the gradient with respect to merged logits [N, V] to that with respect to the model's own, in place; shares: of `merge_`."""
+    """From the gradient with respect to merged logits [N, V] to that with respect to the model's own, in place; shares:
+    of `merge_`.
+    """
     if shares is not None:
         gradient[:, list(end_ids)] = gradient[:, end_ids[0], None] * shares
     return gradient
 
 
 def head_blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """The head's rows in `dtype`: itself if it is of that type, else piece by piece, so that no second copy of it exists."""
+    """The head's rows in `dtype`: itself if it is of that type, else piece by piece, so that no second copy of it
+    exists.
+    """
     size = len(weight) if weight.dtype == dtype else max(1, BLOCK_BYTES // (weight.shape[1] * dtype.itemsize))
     for start in range(0, len(weight), size):
         rows = slice(start, min(start + size, len(weight)))

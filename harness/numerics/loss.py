@@ -1,9 +1,9 @@
 """The loss of a micro-batch from its hidden states, in chunks, with its gradient made in the same pass.
 
-The coefficients of every token are known before the forward pass, so each chunk's gradient with respect to its logits is
-known as soon as its logits are: one buffer of logits at a time, three products with the head (none of them twice), and
-nothing of the vocabulary's width kept but the head's own gradient. The three sums are credit.compute_loss_terms; the
-derivative of the softmax is written out here.
+The coefficients of every token are known before the forward pass, so each chunk's gradient with respect to its logits
+is known as soon as its logits are: one buffer of logits at a time, three products with the head (none of them twice),
+and nothing of the vocabulary's width kept but the head's own gradient. The three sums are credit.compute_loss_terms;
+the derivative of the softmax is written out here.
 
 Shape legend: N token positions, H hidden width, V shared vocabulary (the head may have more rows), R positions with a
 divergence weight, K support ids; n and r the same of one chunk.
@@ -37,7 +37,9 @@ DENSE_BUFFERS = 8  # of the vocabulary's width, at a position whose divergence r
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """A teacher's hidden states and head, from which its whole distribution at R positions is made inside a chunk and never stored."""
+    """A teacher's hidden states and head, from which its whole distribution at R positions is made inside a chunk and
+    never stored.
+    """
 
     hidden: Tensor  # [R, H of the teacher]
     head: Head  # of V rows
@@ -63,7 +65,8 @@ def head_loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss, and its three terms.
 
-    Differentiable in hidden and the head's weight and bias; float32 arithmetic (float64 if hidden is). Not twice differentiable.
+    Differentiable in hidden and the head's weight and bias; float32 arithmetic (float64 if hidden is). Not twice
+    differentiable.
 
     Args: hidden [N, H]; head: of ≥ V rows; vocab_size: V, rows of the head beyond it are left out of the softmax;
         chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds.
@@ -141,7 +144,8 @@ def _chunks(count: int, support_rows: Tensor, chunk_rows: int) -> Iterator[tuple
 def _loss_chunk(logits: Tensor, targets: Targets, rows: slice, support: slice) -> Tensor:
     """The three terms of a chunk, [3]; overwrites `logits` [n, V] with the loss's gradient with respect to them.
 
-    With g the gradient with respect to a row's log-probs at the ids that it reads: g at those ids, minus (Σ g)·π_S everywhere.
+    With g the gradient with respect to a row's log-probs at the ids that it reads: g at those ids, minus (Σ g)·π_S
+    everywhere.
     """
     tokens = targets.token_ids[rows, None]
     at = (targets.support_rows[support] - rows.start)[:, None]  # [r, 1]

@@ -1,4 +1,6 @@
-"""`python -m harness.run … dry_run=true`: checks a comparison's configuration and prints what it would do. Fetches nothing, trains nothing."""
+"""`python -m harness.run … dry_run=true`: checks a comparison's configuration and prints what it would do. Fetches
+nothing, trains nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampli
 
 
 def show_plan(runs: Sequence[RunConfig]) -> int:
-    """Prints the plan of every comparison among the runs; returns exit code 0. UserError for what is wrong with them."""
+    """Prints the plan of every comparison among the runs; returns exit code 0. UserError for what
+    is wrong with them.
+    """
     by_comparison: dict[Path, list[RunConfig]] = {}
     for run in runs:
         by_comparison.setdefault(run.comparison_folder(), []).append(run)
@@ -93,14 +97,17 @@ def step_lines(runs: Sequence[RunConfig]) -> list[str]:
     tokens = setting.prompts_per_step * setting.samples_per_prompt * setting.max_new_tokens
     trained = sum(run.method is not None for run in runs)
     lines = [
-        f"Step: {setting.prompts_per_step} prompts x {setting.samples_per_prompt} samples x {setting.max_new_tokens:,} tokens = "
+        f"Step: {setting.prompts_per_step} prompts x {setting.samples_per_prompt} samples x "
+        f"{setting.max_new_tokens:,} tokens = "
         f"at most {tokens:,} completion tokens",
-        f"Run: {setting.steps} steps, at most {tokens * setting.steps:,} tokens; all {trained}: {tokens * setting.steps * trained:,}",
+        f"Run: {setting.steps} steps, at most {tokens * setting.steps:,} tokens; all {trained}: "
+        f"{tokens * setting.steps * trained:,}",
     ]
     if guided := dict.fromkeys(_label(run) for run in runs if run.method and run.method.needs_teacher_responses()):
         most = setting.steps * setting.prompts_per_step
         lines.append(
-            f"Teacher responses, made once for all seeds: one for each of at most {most:,} prompts a seed ({', '.join(guided)})"
+            f"Teacher responses, made once for all seeds: one for each of at most {most:,} prompts a seed "
+            f"({', '.join(guided)})"
         )
     return lines
 

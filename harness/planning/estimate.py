@@ -27,7 +27,7 @@ CHANGES = {  # what to give when a phase does not fit
     "rollout": "a smaller engine.rows_per_batch, or engine=vllm",
     "scoring": "the teacher elsewhere: engine.teacher_device=…, or engine=server",
     "update": "a smaller engine.micro_batch_prompts, or engine.gradient_checkpointing=true",
-    "optimiser": "launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts weights, gradients and moments over the ranks",
+    "optimiser": "launch.accelerate_config=conf/accelerate/fsdp2.yaml, cutting weights, gradients and moments",
 }
 
 
@@ -145,9 +145,8 @@ def seconds_of(work: Work, student: ModelSize, teacher: ModelSize, hardware: Har
     if hardware.ranks > 1:
         rounds = 2.0  # an all-reduce sends every gradient twice
         if work.shards > 1:
-            rounds = 3.0 * math.ceil(
-                work.sequences / work.micro_sequences
-            )  # gather, gather again, scatter; each micro-batch
+            # gather, gather again, scatter; each micro-batch
+            rounds = 3.0 * math.ceil(work.sequences / work.micro_sequences)
         sent = rounds * size * student.parameters * work.trainable / hardware.link_bytes_per_s
         floor["communication"] = expected["communication"] = sent
     return Seconds(floor, expected)

@@ -35,16 +35,18 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
     lines = [
-        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} rank{'s' if made.ranks > 1 else ''}"
-        + (", student cut over them" if is_sharded(run) else ""),
-        f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} x "
+        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} "
+        f"rank{'s' if made.ranks > 1 else ''}" + (", student cut over them" if is_sharded(run) else ""),
+        f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x "
+        f"{setting.samples_per_prompt} x "
         f"{setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
         f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
         f"{gib(made.disk)} GiB of disk while it trains, {gib(final)} after",
-        f"  all {trained} trained runs: {trained * hours:,.0f} GPU hours, {gib(trained * final + made.disk + responses)} GiB of disk "
+        f"  all {trained} trained runs: {trained * hours:,.0f} GPU hours, "
+        f"{gib(trained * final + made.disk + responses)} GiB of disk "
         "(evaluation not counted)",
     ]
     return lines
@@ -66,7 +68,9 @@ def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:
 
 
 def beside(folder: Path, planned: RunConfig, hardware: Hardware) -> int:
-    """Prints the prediction for a finished run, at the lengths that it had and executed as `planned`, beside its record."""
+    """Prints the prediction for a finished run, at the lengths that it had and executed as `planned`, beside its
+    record.
+    """
     record = load_record(folder / "record.json")
     if not record.counters.steps:
         raise UserError(f"{folder} has trained nothing.")

@@ -1,14 +1,14 @@
 """Peak memory of one rank, phase by phase: what is added to the loaded models while a run trains.
 
-    resident    gradients are freed after every update; AdamW's moments stay (they do not exist in the first rollout), and with
-                bfloat16 weights their float32 masters; FSDP2's shards are masters themselves
+    resident    gradients are freed after every update; AdamW's moments stay (they do not exist in the first rollout),
+                and with bfloat16 weights their float32 masters; FSDP2's shards are masters themselves
     rollout     the cache at full length and its copy while it grows, the logits of one decoded position
     scoring     one padded forward of the teacher, the hidden states that are kept, one chunk of logits
     update      a micro-batch's activations, one chunk of logits, the head's gradient in float32, all gradients
     optimiser   all gradients, and temporaries of the largest weight
 
-Derived from the code (harness.rollout.hf, harness.scoring.hf, harness.numerics.loss) and the layers of a Qwen model; three constants are
-fitted on measured CPU runs (tests/measure/plan_memory.py).
+Derived from the code (harness.rollout.hf, harness.scoring.hf, harness.numerics.loss) and the layers of a Qwen model;
+three constants are fitted on measured CPU runs (tests/measure/plan_memory.py).
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from harness.numerics.logprobs import CHUNK_BYTES
 from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
 from harness.training.masters import BUCKET_NUMBERS
 
-ACTIVATIONS_HIDDEN = (
-    12  # numbers kept for the backward pass per token and layer, in hidden widths (two norms, attention, residuals)
-)
+# numbers kept for the backward pass per token and layer, in hidden widths (two norms, attention, residuals)
+ACTIVATIONS_HIDDEN = 12
 ACTIVATIONS_INTERMEDIATE = 4  # likewise, in intermediate widths (gate, up, their product, the activation)
-DECODE_BYTES = 29  # per row and token of the vocabulary, while one is drawn: float32 logits, log-softmax, softmax, float64 sums, a mask
+# per row and token of the vocabulary, while one is drawn: float32 logits, log-softmax, softmax, float64 sums, a mask
+DECODE_BYTES = 29
 FORWARD_WIDTHS = 2  # of a layer's activations, alive in a forward pass without gradient
 
-# Those with the smallest largest error on ten CPU runs, where the allocator keeps what was freed (tests/measure/plan_memory.py).
+# Those with the smallest largest error on ten CPU runs, where the allocator keeps what was freed
+# (tests/measure/plan_memory.py).
 BASE_BYTES = 24 * 2**20  # of the Trainer, its buffers and the rollouts as Python objects
 WEIGHTS_FACTOR = 1.06  # of gradients and moments
 ACTIVATION_FACTOR = 1.38  # of activations

@@ -3,7 +3,8 @@
 The rule is GPT-3's (arXiv 2005.14165, appendix C): text is lowercased, its words are runs of letters and digits, and a
 prompt overlaps a problem if any n consecutive words of the problem, n = 13, stand in it. A problem of 8 to n − 1 words
 counts as one gram; of fewer words, it cannot be told from chance and is left out. A gram that stands in more than ten
-prompts is a common phrase ("where m and n are relatively prime positive integers") and says nothing. Rewordings are not found.
+prompts is a common phrase ("where m and n are relatively prime positive integers") and says nothing. Rewordings are not
+found.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ class OverlapIndex:
     n: int = 13
     problems: Counter[str] = field(default_factory=Counter)  # indexed, by benchmark
     too_short: Counter[str] = field(default_factory=Counter)  # left out, by benchmark
-    _grams: dict[int, dict[Gram, set[tuple[str, str]]]] = field(
-        default_factory=dict
-    )  # by length: benchmark and problem
+    # by length: benchmark and problem
+    _grams: dict[int, dict[Gram, set[tuple[str, str]]]] = field(default_factory=dict)
 
     def add(self, benchmark: str, problems: Iterable[str]) -> None:
         """Adds a benchmark's problems; equal texts are one."""
@@ -61,7 +61,8 @@ class OverlapIndex:
     def overlaps(self, hits: Mapping[str, set[Gram]]) -> dict[str, set[tuple[str, str]]]:
         """(benchmark, problem) of every problem that a prompt overlaps, for those that overlap any.
 
-        Args: hits, what `find` gave for every prompt, by its id: which grams are common is seen in all of them together.
+        Args: hits, what `find` gave for every prompt, by its id: which grams are common is seen in all of them
+            together.
         """
         counts = Counter(gram for grams in hits.values() for gram in grams)
         found: dict[str, set[tuple[str, str]]] = {}

@@ -1,4 +1,6 @@
-"""Training prompts of a Setting from a data set: one of a kind, short enough, without benchmark problems. `python -m harness.prepare`."""
+"""Training prompts of a Setting from a data set: one of a kind, short enough, without benchmark problems. `python -m
+harness.prepare`.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,8 @@ class Report:
     not_drawn: int = 0
     prompts: int = 0  # written
     by_domain: Counter[str] = field(default_factory=Counter)  # written
-    overlap: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # by benchmark: problems, too_short, prompts, problems_found
+    # by benchmark: problems, too_short, prompts, problems_found
+    overlap: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def source_rows(options: Options) -> tuple[Iterable[tuple[str, Mapping[str, Any]]], int]:
@@ -165,14 +166,17 @@ def describe(report: Report, options: Options, fingerprint: str) -> str:
     domains = ", ".join(f"{name} {count:,}" for name, count in sorted(report.by_domain.items()))
     fate = "left out" if options.overlap == "remove" else "kept"
     lines = [
-        f"{report.rows:,} rows: {report.other_domain:,} of other domains, {report.repeated:,} repeated, {report.too_long:,} longer than "
-        f"{options.max_tokens:,} tokens, {report.overlapping:,} overlapping with a benchmark ({fate}), {report.not_drawn:,} not drawn.",
+        f"{report.rows:,} rows: {report.other_domain:,} of other domains, {report.repeated:,} repeated, "
+        f"{report.too_long:,} longer than "
+        f"{options.max_tokens:,} tokens, {report.overlapping:,} overlapping with a benchmark ({fate}), "
+        f"{report.not_drawn:,} not drawn.",
         f"{report.prompts:,} prompts written to {options.output} ({domains}), fingerprint {fingerprint}",
         f"Overlap ({options.ngram} consecutive words):",
     ]
     for name, counts in report.overlap.items():
         short = f"; {counts['too_short']:,} are too short to tell" if counts["too_short"] else ""
         lines.append(
-            f"  {name}: {counts['prompts']:,} prompts hold {counts['problems_found']:,} of {counts['problems']:,} problems{short}"
+            f"  {name}: {counts['prompts']:,} prompts hold {counts['problems_found']:,} of {counts['problems']:,} "
+            f"problems{short}"
         )
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 source     what the page is made of: records, metrics, sampled texts, credit of tokens
 curves     metrics.jsonl of several seeds as one curve with its band
-theme      text that may be shown, the colours of the methods, matplotlib figures as inline SVG that follows the page's theme
+theme      text that may be shown, the colours of the methods, matplotlib figures as inline SVG in the page's theme
 plots      the figures
 items      which problems flip between methods, and the texts that were sampled there
 tokens     a training completion with each token's credit

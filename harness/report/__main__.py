@@ -1,7 +1,8 @@
 """`python -m harness.report FOLDER [output=FILE]`: one self-contained HTML page that shows a comparison.
 
 FOLDER holds run folders, as `python -m harness.run` leaves them, or a published runs.jsonl, whose page has the tables
-and intervals but no curves and texts. The page is written to FOLDER/report.html or to FILE. Exit code: 0, or 2 for bad input.
+and intervals but no curves and texts. The page is written to FOLDER/report.html or to FILE. Exit code: 0, or 2 for bad
+input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The figures of the page: intervals as a forest plot, metrics as curves with a band over seeds. Each comes with the table behind it."""
+"""The figures of the page: intervals as a forest plot, metrics as curves with a band over seeds. Each comes with the
+table behind it.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ class Source:
 
     @cached_property
     def metrics(self) -> Mapping[str, list[list[dict[str, Any]]]]:
-        """label -> the metrics.jsonl of its completed runs (of its unfinished ones if none is), in the order of seeds."""
+        """label -> the metrics.jsonl of its completed runs (of its unfinished ones if none is), in
+        the order of seeds.
+        """
         return {label: rows for label in self.methods if (rows := self._metrics_of(label))}
 
     @cached_property

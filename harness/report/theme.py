@@ -1,4 +1,5 @@
-"""Text that may be shown, the colours of the methods, and matplotlib figures as inline SVG that follows the page's theme.
+"""Text that may be shown, the colours of the methods, and matplotlib figures as inline SVG that follows the page's
+theme.
 
 A figure is drawn in placeholder colours, and each is replaced by a variable of style.css: one drawing serves the
 light, the dark and the printed page. Its text stays text, in the page's font.
@@ -145,7 +146,9 @@ def to_svg(figure: Figure, key: str, title: str, description: str) -> Markup:
 
 
 def _adapt(element: Element, key: str, referenced: set[str]) -> None:
-    """Plain names, ids that are unique in the page, the theme's colours and font, and coordinates to a tenth of a pixel."""
+    """Plain names, ids that are unique in the page, the theme's colours and font, and coordinates to a tenth of a
+    pixel.
+    """
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     if element.text is not None and not element.text.strip():

@@ -105,7 +105,9 @@ def _token(
 
 
 def _own_kind(reward: float, advantage: float, divergence: float) -> str:
-    """What a token that the student wrote got. Where both models agree exactly, the advantage of a trusted token is 0."""
+    """What a token that the student wrote got. Where both models agree exactly, the advantage of a
+    trusted token is 0.
+    """
     if divergence > 0:
         return "both" if advantage else "outlier"
     return "trusted" if advantage or not reward else "none"

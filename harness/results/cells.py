@@ -18,9 +18,8 @@ from harness.results.record import Evaluation, RunRecord
 from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from harness.types import UNTRAINED
 
-EQUAL_COST = (
-    1.02  # a method costs as much as OPD up to this factor: samples of different policies differ in length a little
-)
+# a method costs as much as OPD up to this factor: samples of different policies differ in length a little
+EQUAL_COST = 1.02
 
 
 Cell = tuple[str, str, float]  # regime, schedule of the learning rate, learning rate
@@ -51,7 +50,9 @@ class Lead:
 
 
 def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns]]:
-    """All completed runs that were evaluated on the task, by cell. UserError for runs that must not stand in one cell."""
+    """All completed runs that were evaluated on the task, by cell. UserError for runs that must not
+    stand in one cell.
+    """
     records: dict[tuple[Cell, int], list[RunRecord]] = {}
     for folder in folders:
         for record in load_records(folder):
@@ -70,7 +71,9 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns
 
 
 def of_common_methods(cells: Mapping[Cell, Sequence[MethodRuns]]) -> dict[Cell, list[MethodRuns]]:
-    """Only the methods that every cell of a regime has, so that a cell in which more was run does not have more candidates."""
+    """Only the methods that every cell of a regime has, so that a cell in which more was run does not have more
+    candidates.
+    """
     labels = {
         regime: set.intersection(*({r.label for r in runs} for cell, runs in cells.items() if cell[0] == regime))
         for regime in {cell[0] for cell in cells}
@@ -117,7 +120,9 @@ def matrix(runs: MethodRuns, replicates: Sequence[Replicate]) -> np.ndarray:
 
 
 def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
-    """The verdict among runs with different labels; a difference counts as resolved over two or more shared replicates."""
+    """The verdict among runs with different labels; a difference counts as resolved over two or
+    more shared replicates.
+    """
     protocols = {e.protocol_hash for runs in candidates for e in runs.evaluations.values()}
     if len(protocols) > 1:
         raise UserError(
@@ -163,7 +168,9 @@ def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float
 
 
 def differences_to_opd(table: Mapping[str, MethodRuns]) -> dict[str, tuple[float, bool]]:
-    """Of a cell's runs by label: mean difference to OPD's on the replicates that both have, two or more, and whether it is resolved."""
+    """Of a cell's runs by label: mean difference to OPD's on the replicates that both have, two or more, and whether it
+    is resolved.
+    """
     differences: dict[str, Difference] = {}
     for label, runs in table.items():
         shared = sorted(set(runs.evaluations) & set(table[BASELINE].evaluations)) if BASELINE in table else []

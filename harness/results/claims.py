@@ -1,4 +1,6 @@
-"""Claims about methods, one by one, against finished comparisons: `python -m harness.findings`, whose help says how they are tested."""
+"""Claims about methods, one by one, against finished comparisons: `python -m harness.findings`, whose help says how
+they are tested.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,10 @@ def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
         rows.append([claim.claim.rstrip("."), *counts])
     total = [sum(f.verdict == verdict for _, findings in found for f in findings) for verdict in get_args(Verdict)]
     said = ", ".join(f"{count} {verdict}" for count, verdict in zip(total, get_args(Verdict), strict=True))
-    note = f"In how many cells (learning rates and schedules) of a regime a claim came out {' / '.join(get_args(Verdict))}; in all {said}."
+    note = (
+        "In how many cells (learning rates and schedules) of a regime a claim came out "
+        f"{' / '.join(get_args(Verdict))}; in all {said}."
+    )
     return f"{note}\n\n{table(['claim', *regimes], rows, 'lr')}"
 
 

@@ -1,10 +1,12 @@
-"""`python -m harness.results.embed README.md`: refreshes the tables of a document from the files that they are generated in.
+"""`python -m harness.results.embed README.md`: refreshes the tables of a document from the files that they are
+generated in.
 
     <!-- begin results/tiny_cpu/leaderboard.md -->
     ...replaced by the file's text...
     <!-- end -->
 
-`FILE#heading` takes the lines below that heading, up to the next one. `--check` writes nothing and exits with 1 if a table is out of date.
+`FILE#heading` takes the lines below that heading, up to the next one. `--check` writes nothing and exits with 1 if a
+table is out of date.
 """
 
 from __future__ import annotations

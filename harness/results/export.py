@@ -1,4 +1,6 @@
-"""The leaderboard as CSV (a row per method and task, for other programs) and as LaTeX (a booktabs table, for papers)."""
+"""The leaderboard as CSV (a row per method and task, for other programs) and as LaTeX (a booktabs
+table, for papers).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ _LATEX_SPECIAL = {
 
 
 def render_csv(board: Leaderboard) -> str:
-    """The content of leaderboard.csv: blocks `measured`, `failed` and `published`; shares in [0, 1], published ones too."""
+    """The content of leaderboard.csv: blocks `measured`, `failed` and `published`; shares in [0, 1], published ones
+    too.
+    """
     sink = io.StringIO()
     writer = csv.DictWriter(sink, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()

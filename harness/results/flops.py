@@ -1,4 +1,6 @@
-"""What a run costs before it has run: sizes of models, floating-point operations, memory. Estimates, with their arithmetic."""
+"""What a run costs before it has run: sizes of models, floating-point operations, memory. Estimates, with their
+arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def training_flops(student_parameters: int, teacher_parameters: int, counters: C
 
 
 def run_flops(record: RunRecord) -> float | None:
-    """`training_flops` of a finished run: what its published record says, else by its models; None if they are not here."""
+    """`training_flops` of a finished run: what its published record says, else by its models; None if they are not
+    here.
+    """
     if PUBLISHED_FLOPS in record.training:
         return record.training[PUBLISHED_FLOPS]
     if not set(MODELS) <= record.setting.keys():

@@ -1,11 +1,12 @@
-"""The table of a comparison: a row per method, with intervals, paired differences to OPD, ranks, cost, and the failed runs.
+"""The table of a comparison: a row per method, with intervals, paired differences to OPD, ranks, cost, and the failed
+runs.
 
 Everything here is a pure function of the records and the published rows: the same ones give the same bytes.
 
-A column is a task, or the average of all tasks with equal weight where there are several; each gets the same statistics.
-Rank interval of a method: 1 + the number of methods that are resolved to be better, to their number less those resolved
-to be worse (all pairs of the column, Holm-corrected: the true ranks lie in all intervals at once with 95 % confidence;
-Al Mohamad, Goeman and van Zwet, Biometrical Journal 64, 2022).
+A column is a task, or the average of all tasks with equal weight where there are several; each gets the same
+statistics. Rank interval of a method: 1 + the number of methods that are resolved to be better, to their number less
+those resolved to be worse (all pairs of the column, Holm-corrected: the true ranks lie in all intervals at once with 95
+% confidence; Al Mohamad, Goeman and van Zwet, Biometrical Journal 64, 2022).
 """
 
 from __future__ import annotations
@@ -67,9 +68,8 @@ class Cost:
     update_s: float
     evaluation_s: float
     peak_memory_bytes: int
-    gpu_hours: (
-        float | None
-    )  # estimate: seconds of all phases x the run's GPUs; None: ran on processors, or not recorded
+    # estimate: seconds of all phases x the run's GPUs; None: ran on processors, or not recorded
+    gpu_hours: float | None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The README.md of a checkpoint: what it is, how it scored and how to make it again, as a card of the Hugging Face Hub.
 
-The checkpoint folder is then ready for the Hub's own library: `AutoModelForCausalLM.from_pretrained(folder).push_to_hub(name)`,
-or `hf upload NAME folder`, which takes the card along.
+The checkpoint folder is then ready for the Hub's own library:
+`AutoModelForCausalLM.from_pretrained(folder).push_to_hub(name)`, or `hf upload NAME folder`, which takes the card
+along.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _PLAIN = re.compile(r"[\w./:+-]+")  # values that Hydra and a shell take without
 
 
 def write_card(folder: Path, record: RunRecord) -> None:
-    """Writes `checkpoint/README.md` of a completed run where it is absent or not current; untrained rows have no checkpoint."""
+    """Writes `checkpoint/README.md` of a completed run where it is absent or not current; untrained rows have no
+    checkpoint.
+    """
     checkpoint = folder / "checkpoint"
     if record.status != "completed" or not checkpoint.is_dir():
         return
@@ -74,8 +77,10 @@ def _eval_result(evaluation: Evaluation) -> EvalResult:
 def _summary(record: RunRecord) -> str:
     setting = record.setting
     return (
-        f"`{setting['student']}`, distilled on its own samples from `{setting['teacher']}` by the method `{record.method}`: "
-        f"{record.counters.steps} steps of {setting['prompts_per_step']} prompts × {setting['samples_per_prompt']} samples, "
+        f"`{setting['student']}`, distilled on its own samples from `{setting['teacher']}` by the method "
+        f"`{record.method}`: "
+        f"{record.counters.steps} steps of {setting['prompts_per_step']} prompts × {setting['samples_per_prompt']} "
+        "samples, "
         f"seed {record.seed}. One checkpoint of one seed: it says little about the method."
     )
 

@@ -31,7 +31,9 @@ def load_tuning(path: Path) -> Mapping[str, Any]:
 
 
 def choose(records: Sequence[RunRecord], tuning: Mapping[str, Any], task: str) -> dict[str, tuple[float, MethodRuns]]:
-    """Each tuned method's rate and its runs at that rate; UserError where there are none, or runs that differ otherwise."""
+    """Each tuned method's rate and its runs at that rate; UserError where there are none, or runs that differ
+    otherwise.
+    """
     if len({without_rate(record.setting) for record in records}) > 1:
         raise UserError(
             "Mixtures refused: the runs differ in more than the learning rate; give folders of one setting."
@@ -66,7 +68,8 @@ def render(chosen: Mapping[str, tuple[float, MethodRuns]], tuning: Mapping[str, 
         rows.append([label, f"{rate:g}{edge}", seeds, score, _to_baseline(runs, chosen)])
     header = ["method", "learning rate", "seeds", "score", f"minus {BASELINE}"]
     note = (
-        f"Setting {tuning['setting']}, but for the learning rate: each method has its own best of {', '.join(f'{r:g}' for r in tuning['grid'])}, "
+        f"Setting {tuning['setting']}, but for the learning rate: each method has its own best of "
+        f"{', '.join(f'{r:g}' for r in tuning['grid'])}, "
         f"chosen on development problems with seed {tuning['seed']}. Task {task}; scores in %."
     )
     winner = f"Winner: {verdict.leader}." if not verdict.rivals and len(chosen) > 1 else "No winner."

@@ -78,12 +78,11 @@ class RunRecord:
     counters: Counters = field(default_factory=Counters)
     evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
     engine: str = "hf"
-    # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of the
-    # steps, each development score as KEY@STEP, and cost/flops
+    # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of
+    # the steps, each development score as KEY@STEP, and cost/flops
     training: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(
-        default_factory=dict
-    )  # git commit, inputs and source by content, versions, hardware
+    # git commit, inputs and source by content, versions, hardware
+    provenance: dict[str, Any] = field(default_factory=dict)
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -114,7 +113,9 @@ def way_out(path: Path) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl in order of step, none without the file; UserError names a line that is none."""
+    """The rows of a run's metrics.jsonl in order of step, none without the file; UserError names a
+    line that is none.
+    """
     path = folder / METRICS_FILE
     rows = []
     for number, row in read_rows(path, torn_last_line="drop", way_out=way_out(path), missing_ok=True):

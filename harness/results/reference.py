@@ -1,7 +1,7 @@
 """Published numbers as typed rows, from results/reference/*.yaml: shown beside ours, never mixed with them.
 
-A YAML file holds tables; a table's rows hold one value per benchmark, and optionally the printed average. See the head of
-results/reference/tropd.yaml for the keys.
+A YAML file holds tables; a table's rows hold one value per benchmark, and optionally the printed average. See the head
+of results/reference/tropd.yaml for the keys.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def reference_tables() -> tuple[str, ...]:
 
 
 def published_rows(setting: str, tables: Sequence[str] = (), folder: Path = REFERENCE_DIR) -> tuple[ReferenceRow, ...]:
-    """The cells to show beside a comparison: those of the named tables, else of the tables that its Setting reproduces."""
+    """The cells to show beside a comparison: those of the named tables, else of the tables that its
+    Setting reproduces.
+    """
     rows = load_reference(folder)
     known = dict.fromkeys(row.table for row in rows)
     for name in tables:

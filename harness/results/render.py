@@ -84,7 +84,8 @@ def _percent(share: float) -> str:
 def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
     tasks = "; ".join(
-        f"{task.name} ({task.problems} problems × {task.samples} samples, protocol {task.protocol_hash[:8]}{_grader(task)})"
+        f"{task.name} ({task.problems} problems × {task.samples} samples, protocol "
+        f"{task.protocol_hash[:8]}{_grader(task)})"
         for task in board.tasks
     )
     return (
@@ -109,7 +110,8 @@ def _grader(task: Task) -> str:
 def footnotes(board: Leaderboard) -> list[str]:
     """Where the numbers come from."""
     return [
-        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: among the "
+        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
+        "among the "
         "methods with a score, by resolved differences.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
         "GPU h is estimated: seconds of all phases times the GPUs of the run.",
@@ -118,7 +120,9 @@ def footnotes(board: Leaderboard) -> list[str]:
 
 
 def build_sheets(board: Leaderboard) -> list[Sheet]:
-    """The summary of several tasks, a table per task, one of costs, and one per published table; failed runs are rows."""
+    """The summary of several tasks, a table per task, one of costs, and one per published table;
+    failed runs are rows.
+    """
     sheets = [_summary_sheet(board)] if len(board.tasks) > 1 else []
     for task in board.tasks:
         sheets += [_task_sheet(board, task), _samples_sheet(board, task)]
@@ -237,7 +241,8 @@ def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
             rows.setdefault(cell.label, {})[cell.benchmark] = format_published(cell)
         body = tuple((label, *(row.get(name, NOTHING) for name in benchmarks)) for label, row in rows.items())
         note = (
-            f"Source: {mine[0].source}. One run each; ± is the least noise that a run of this size has (one standard error of "
+            f"Source: {mine[0].source}. One run each; ± is the least noise that a run of this size has (one standard "
+            "error of "
             f"independent samples), not the authors' statement. {DOUBT} a cell in doubt, see results/reference."
         )
         sheets.append(Sheet(f"published: {table}", ("method", *benchmarks), body, note, names=1))

@@ -1,4 +1,6 @@
-"""Two sides of a comparison by eye: what differs in how they were made, and the paired differences on what they share."""
+"""Two sides of a comparison by eye: what differs in how they were made, and the paired differences
+on what they share.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ class BaselineCheck:
 def load_side(path: Path) -> list[RunRecord]:
     """The records of a run folder, a method's folder, a comparison folder or a published one.
 
-    In a published folder, which has no folders of runs, `results/tiny_cpu/tropd` and `results/tiny_cpu/tropd/seed0` name
-    a row and a run all the same; a row with changed knobs goes by its label.
+    In a published folder, which has no folders of runs, `results/tiny_cpu/tropd` and `results/tiny_cpu/tropd/seed0`
+    name a row and a run all the same; a row with changed knobs goes by its label.
     """
     if (path / "record.json").is_file():
         return [read_record(path / "record.json")]

@@ -100,8 +100,10 @@ def render(content: Mapping[str, Any]) -> str:
         rows.append([label, *scores, best, *cost])
     partial = ", ".join(f"{label} ({count} of {len(grid)})" for label, count in content["not_tuned"].items())
     return (
-        f"Learning rates of {content['setting']}: accuracy in % on {content['task']} (protocol {content['protocol_hash'][:8]}), one trial "
-        f"a method and rate, seed {content['seed']}. Best for all, averaged over these methods: {content['best_for_all']:g}.\n\n"
+        f"Learning rates of {content['setting']}: accuracy in % on {content['task']} (protocol "
+        f"{content['protocol_hash'][:8]}), one trial "
+        f"a method and rate, seed {content['seed']}. Best for all, averaged over these methods: "
+        f"{content['best_for_all']:g}.\n\n"
         + table(header, rows, "lr")
         + (f"\n\nWithout a trial at every rate: {partial}." if partial else "")
         + "\n"

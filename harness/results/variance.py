@@ -1,13 +1,14 @@
 """The variance of a mean over problems and training seeds, and the law of the mean's error in units of it.
 
 y[s, i] is the score of training seed s on problem i. Two-way random effects without replication, crossed because every
-seed meets every problem: y = mu + seed + problem + rest (Searle, Casella and McCulloch, Variance Components, 1992, ch. 4),
+seed meets every problem: y = mu + seed + problem + rest (Searle, Casella and McCulloch, Variance Components, 1992, ch.
+4),
 
     Var(mean) = (MS_seed + MS_problem - MS_rest) / (S I)
 
 with a negative estimate of a component set to 0. The mean over several tasks is the mean of the tasks' means: their
-seeds are the same, so MS_seed / (S I) becomes the variance of the seeds' averages over S; their problems are not, so the
-other two terms add up, each divided by the square of the number of tasks.
+seeds are the same, so MS_seed / (S I) becomes the variance of the seeds' averages over S; their problems are not, so
+the other two terms add up, each divided by the square of the number of tasks.
 
 Law. T = (mean - mu) / standard error is no Student's t: with S = 3 the seeds' mean square has 2 degrees of freedom, and
 Satterthwaite's approximation undercovers where it comes out small by chance. So where a seed
@@ -15,7 +16,7 @@ component shows (MS_seed > MS_rest) that mean square is integrated over its fidu
 JASA 84, 1989; Hannig, Iyer and Patterson, JASA 101, 2006) and the rest of the variance counts as known to its own
 degrees of freedom nu:
 
-    P(|T| > t) = E_x[ P(|t_nu| > t / sqrt(w / x + 1 - w)) ],   x ~ chi2(S - 1) / (S - 1),   w = MS_seed's share of the variance
+    P(|T| > t) = E_x[ P(|t_nu| > t / sqrt(w / x + 1 - w)) ],   x ~ chi2(S - 1) / (S - 1),   w = MS_seed's share
 
 Where none shows, w = 0 and T is Student's. Nothing is drawn: E_x is a fixed quadrature, so equal scores give equal
 intervals to the last bit.
@@ -108,7 +109,9 @@ def compute_mean_variance(*tasks: Array) -> MeanVariance:
 def _combine(
     mean: Array, terms: tuple[Array, Array, Array], dfs: tuple[Array, Array, Array], seeds: int
 ) -> MeanVariance:
-    """Adds MS_seed and MS_problem where they exceed MS_rest, less MS_rest where both do; MS_rest alone where neither does."""
+    """Adds MS_seed and MS_problem where they exceed MS_rest, less MS_rest where both do; MS_rest alone where neither
+    does.
+    """
     seed, problem, rest = terms
     has_seed, has_problem = (term > rest * (1 + _TIE) for term in (seed, problem))
     used = [
@@ -155,7 +158,9 @@ def _add(terms: Sequence[Array], dfs: Sequence[int]) -> tuple[Array, Array]:
 
 @functools.cache
 def _quadrature(df: int) -> tuple[Array, Array]:
-    """Nodes [X] of chi2(df) / df and their weights [X]: the midpoint rule for v, where P(chi2 < node) = v^2 (dense near 0)."""
+    """Nodes [X] of chi2(df) / df and their weights [X]: the midpoint rule for v, where P(chi2 < node) = v^2 (dense near
+    0).
+    """
     v = (np.arange(_NODES) + 0.5) / _NODES
     return stats.chi2.ppf(v**2, df) / df, 2 * v / _NODES
 

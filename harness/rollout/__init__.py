@@ -12,7 +12,9 @@ from harness.types import Rollout
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. Training is always at temperature 1 and top_p 1, so that a sample is one of the student's own distribution."""
+    """How completions are drawn. Training is always at temperature 1 and top_p 1, so that a sample is one of the
+    student's own distribution.
+    """
 
     max_new_tokens: int  # tokens written by the model, the prefix not counted
     temperature: float = 1.0  # 0 means greedy

@@ -1,11 +1,10 @@
-"""The default rollout engine: a batched KV-cache sampler over any transformers causal LM; caches other than attention's are
-left to the model (harness.rollout.own_cache).
+"""The default rollout engine: a batched KV-cache sampler over any transformers causal LM; caches other than attention's
+are left to the model (harness.rollout.own_cache).
 
-Against `model.generate` it saves work in three places: ragged prompts and prefixes are prefilled in groups of
-(nearly) equal length, and only once
-when several samples share them; finished rows leave the batch; log-probs come from the pass that sampled. The token
-at a position is a function of
-the request's seed and the model alone, not of what else is in the batch.
+Against `model.generate` it saves work in three places: ragged prompts and prefixes are prefilled in groups of (nearly)
+equal length, and only once when several samples share them; finished rows leave the batch; log-probs come from the pass
+that sampled. The token at a position is a function of the request's seed and the model alone, not of what else is in
+the batch.
 
 Shape legend: B rows in the batch, L cached positions, V vocabulary.
 """
@@ -35,9 +34,7 @@ from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.rollout.own_cache import AGAIN, ATTENTION, EQUAL, RAGGED, OwnState, Way
 from harness.types import Rollout
 
-FORWARD_COST_TOKENS = (
-    192  # a forward pass costs about this many tokens of work before the first token; decides how prefills are grouped
-)
+FORWARD_COST_TOKENS = 192  # what a forward pass costs before its first token; decides how prefills are grouped
 COMPACT_BELOW = 0.8  # finished rows leave the batch once fewer than this share is alive
 
 
@@ -60,12 +57,12 @@ class HFEngine:
         progress: Progress | None = None,
         finished: Finished | None = None,
     ) -> list[Rollout]:
-        """See RolloutEngine. Rows of a similar length are decoded together; the order of the answer is the order of the requests."""
+        """See RolloutEngine. Rows of a similar length are decoded together; answers are in the requests' order."""
         room = context_length(self.model)
         for request in requests:
             if len(request.prompt_ids) + len(request.prefix_ids) >= room:
                 raise UserError(
-                    f"prompt {request.prompt_id!r} has no room for a completion in the model's context of {room} tokens."
+                    f"prompt {request.prompt_id!r} has no room for a completion in the model's context of {room}."
                 )
         with evaluating(self.model):
             way = way_of(self)
@@ -92,10 +89,10 @@ _WAYS: WeakKeyDictionary[PreTrainedModel, Way] = WeakKeyDictionary()
 
 
 def way_of(engine: HFEngine) -> Way:
-    """How the model is sampled from: the first way whose log-probs are those of whole forward passes, tried once per model.
+    """How the model is sampled from: the first way whose log-probs are those of whole forward passes, tried once.
 
-    Padding that leaks into a state can be smaller than what half types round away: rows of different length share a batch only if that
-    is no worse than rows of one length. UserError if no way is right.
+    Padding that leaks into a state can be smaller than what half types round away: rows of different length share a
+    batch only if that is no worse than rows of one length. UserError if no way is right.
     """
     model = engine.model
     if model not in _WAYS:
@@ -107,8 +104,8 @@ def way_of(engine: HFEngine) -> Way:
             found = next((way for way, allowed in ways.items() if _error(engine, way) <= allowed), None)
         if found is None:
             raise UserError(
-                f"{type(model).__name__} cannot be sampled from by engine=hf: with its cache it gives other log-probs than without; "
-                "give engine=vllm."
+                f"{type(model).__name__} cannot be sampled from by engine=hf: with its cache it gives other log-probs "
+                "than without; give engine=vllm."
             )
         if found.said is not None:
             print(f"note: {type(model).__name__} {found.said}.", file=sys.stderr)
@@ -117,9 +114,9 @@ def way_of(engine: HFEngine) -> Way:
 
 
 def _error(engine: HFEngine, way: Way) -> float:
-    """How far log-probs are from those of whole forward passes, on four rows of three lengths, one of them with a prefix.
+    """How far log-probs are from those of whole forward passes, on four rows of three lengths, one with a prefix.
 
-    Returns: the mean difference, relative to the largest logit (or 1 nat); infinite where the class does not take the way at all.
+    Returns: the mean difference, relative to the largest logit (or 1 nat); infinite for a class that cannot take it.
     """
     ids = tuple(probe_ids(engine.model, min(32, context_length(engine.model) // 2))[0].tolist())
     requests = [RolloutRequest(str(i), prompt, 0) for i, prompt in enumerate((ids[:3], ids[5:8], ids))]
@@ -258,7 +255,9 @@ class _Batch:
         )
 
     def _prefill(self) -> _Prefilled:
-        """Runs every distinct prompt + prefix once and lays the caches out left-padded, so that all rows decode side by side."""
+        """Runs every distinct prompt + prefix once and lays the caches out left-padded, so that all rows decode side by
+        side.
+        """
         index: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         row_to_unique = [index.setdefault((r.prompt_ids, r.prefix_ids), len(index)) for r in self.requests]
         unique = list(index)
@@ -282,7 +281,9 @@ class _Batch:
         return _Prefilled(state, logits, [prefix_logprobs[i] for i in row_to_unique])
 
     def _prefill_own(self) -> _Prefilled:
-        """Likewise in the model's own cache, which cannot be taken apart: rows with the same prompt run it each for itself."""
+        """Likewise in the model's own cache, which cannot be taken apart: rows with the same prompt run it each for
+        itself.
+        """
         members = [(request.prompt_ids, request.prefix_ids) for request in self.requests]
         state = OwnState(self.engine.model, [[*prompt, *prefix] for prompt, prefix in members], self.way)
         return _Prefilled(state, self._logits(state.hidden[:, -1]), self._prefix_logprobs(members, state.hidden))
@@ -311,7 +312,9 @@ class _Batch:
     def _prefix_logprobs(
         self, members: list[tuple[tuple[int, ...], tuple[int, ...]]], hidden: Tensor
     ) -> list[list[float]]:
-        """The model's log-probs of the given prefixes: free here, since the prefill has computed the hidden states anyway."""
+        """The model's log-probs of the given prefixes: free here, since the prefill has computed the hidden states
+        anyway.
+        """
         width, lengths = hidden.shape[1], [len(prefix) for _, prefix in members]
         if not any(lengths):
             return [[] for _ in members]
@@ -345,7 +348,9 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[T
 
 
 def truncate(probabilities: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Sets to 0 what top-k, then nucleus sampling leave out; [B, V], not renormalised. A token stays if the mass before it is below top_p."""
+    """Sets to 0 what top-k, then nucleus sampling leave out; [B, V], not renormalised. A token stays if the mass before
+    it is below top_p.
+    """
     if top_k:
         kth = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=-1).values[:, -1:]
         probabilities = torch.where(probabilities >= kth, probabilities, 0.0)
@@ -360,7 +365,8 @@ def truncate(probabilities: Tensor, top_p: float, top_k: int) -> Tensor:
 def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Splits an ascending list of lengths into consecutive groups, each padded to its longest, at the least total cost.
 
-    A group of n sequences costs n times its longest length, plus FORWARD_COST_TOKENS. Dynamic programming over the distinct lengths.
+    A group of n sequences costs n times its longest length, plus FORWARD_COST_TOKENS. Dynamic programming over the
+    distinct lengths.
     """
     distinct = sorted(set(lengths))
     up_to = [bisect.bisect_right(lengths, length) for length in distinct]  # how many sequences are at most that long

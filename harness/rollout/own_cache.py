@@ -1,7 +1,9 @@
-"""Sampling from models that keep something else than keys and values of attention: their own cache, handed from call to call.
+"""Sampling from models that keep something else than keys and values of attention: their own cache, handed from call to
+call.
 
-Three ways, tried in this order: rows of all lengths side by side, left-padded, where the class masks padding out of its state; rows of one
-length at a time; and for classes whose backbone returns no cache, the whole text again for every token.
+Three ways, tried in this order: rows of all lengths side by side, left-padded, where the class masks padding out of its
+state; rows of one length at a time; and for classes whose backbone returns no cache, the whole text again for every
+token.
 
 Shape legend: B rows in the batch, L tokens, H hidden width.
 """
@@ -36,7 +38,8 @@ ATTENTION = Way(None, own_cache=False)
 RAGGED = Way("sampled by its own cache")
 EQUAL = Way("sampled by its own cache, prompts of one length at a time", ragged=False)
 AGAIN = Way(
-    "returns no cache to sample with, so that every token costs a forward pass over the whole text; engine=vllm may be faster",
+    "returns no cache to sample with, so that every token costs a forward pass over the whole text; engine=vllm may "
+    "be faster",
     ragged=False,
 )
 

@@ -1,8 +1,8 @@
 """vLLM behind HTTP: a server that is started here on loopback, or one that runs already.
 
-Started ones never outlive this process: they are a process group of their own, which a watchdog ends with us, however we end.
-A server that dies, does not answer in time or answers nonsense is started once more, is told again what it must know
-(vocabulary, current weights), and gets the requests that are still open; the second failure is the run's.
+Started ones never outlive this process: they are a process group of their own, which a watchdog ends with us, however
+we end. A server that dies, does not answer in time or answers nonsense is started once more, is told again what it must
+know (vocabulary, current weights), and gets the requests that are still open; the second failure is the run's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ MODEL_NAME = "harness"  # under which a started server knows its model
 CONNECTIONS = 64  # requests in flight
 STOP_S = 10.0  # given to a server to end by itself
 RESTARTS = 1  # of a server in the life of a run's process
-# becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the server
+# becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the
+# server
 _WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
 
 
@@ -72,7 +73,8 @@ class ServerProcess:
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
             )
-        # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog off
+        # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog
+        # off
         watch(self._process.pid)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as word:  # it has ended: said below
@@ -256,7 +258,8 @@ class ServerBackend:
             said = error.read().decode(errors="replace")[:300]
             if error.code == 404 and path == "/collective_rpc":
                 raise UserError(
-                    f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its environment and "
+                    f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its "
+                    "environment and "
                     "--worker-extension-cls harness.rollout.worker.WorkerExtension."
                 ) from error
             raise EngineFailure(f"{path} was answered with status {error.code}: {said}") from error

@@ -1,7 +1,8 @@
-"""Rollouts by vLLM, in this process or behind a server: the engine, and the backend that it shares with the teacher's scorer.
+"""Rollouts by vLLM, in this process or behind a server: the engine, and the backend that it shares with the teacher's
+scorer.
 
-A `Backend` takes token ids and gives token ids and log-probs (raw: temperature 1, not truncated, whatever the sampling);
-nothing is tokenized or detokenized. vLLM itself is imported when the first engine is opened, not before.
+A `Backend` takes token ids and gives token ids and log-probs (raw: temperature 1, not truncated, whatever the
+sampling); nothing is tokenized or detokenized. vLLM itself is imported when the first engine is opened, not before.
 """
 
 from __future__ import annotations
@@ -241,7 +242,9 @@ def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
 
 @contextlib.contextmanager
 def _held_stderr() -> Iterator[None]:
-    """What is written to stderr meanwhile, by native code too, is shown only if an error ends it: vLLM warns and draws bars as it starts."""
+    """What is written to stderr meanwhile, by native code too, is shown only if an error ends it: vLLM warns and draws
+    bars as it starts.
+    """
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -271,7 +274,8 @@ class VLLMEngine:
         progress: Progress | None = None,
         finished: Finished | None = None,
     ) -> list[Rollout]:
-        """See RolloutEngine. A sample depends on its own seed; `progress` is told of a completion's tokens when it is done.
+        """See RolloutEngine. A sample depends on its own seed; `progress` is told of a completion's tokens when it is
+        done.
 
         A prefix is spliced in as token ids; its log-probs are given as 0, since only the trainer's own are used.
         """

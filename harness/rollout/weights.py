@@ -1,4 +1,5 @@
-"""Brings the trainer's weights into a rollout engine after every update: three ways behind `WeightSync`, one for each place where the engine can be.
+"""Brings the trainer's weights into a rollout engine after every update: three ways behind `WeightSync`, one for each
+place where the engine can be.
 
     in_process   the tensors are handed over; the engine copies them
     disk         a safetensors file is written and read; slow, simple, and the oracle of the other two
@@ -153,7 +154,9 @@ class CheckedWeights:
 
 
 def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by its name in a checkpoint; a tied head is the embedding's and does not come twice. Sharded ones are gathered."""
+    """Every parameter by its name in a checkpoint; a tied head is the embedding's and does not come twice. Sharded ones
+    are gathered.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             gather = getattr(parameter, "full_tensor", None)

@@ -1,7 +1,8 @@
-"""What the harness adds to a vLLM worker (`worker_extension_cls`): callable in process and through a server's /collective_rpc.
+"""What the harness adds to a vLLM worker (`worker_extension_cls`): callable in process and through a server's
+/collective_rpc.
 
-Two repairs live here, each for a trap that raises no error. Reloading weights leaves a tied head on the CPU with the old
-ones, because the head's repacked copy is not made again: `retie_head`. And the two heads of a pair may be padded to
+Two repairs live here, each for a trap that raises no error. Reloading weights leaves a tied head on the CPU with the
+old ones, because the head's repacked copy is not made again: `retie_head`. And the two heads of a pair may be padded to
 different sizes: `harness_narrow` cuts the logits to the shared vocabulary before the softmax.
 """
 

@@ -52,8 +52,10 @@ class Sandbox:
         if allow_unsafe:
             return cls(Unconfined())
         raise UserError(
-            f"Code benchmarks run programs that a model wrote, and no sandbox works here ({reasons}); install bubblewrap "
-            f"(apt-get install bubblewrap, dnf install bubblewrap) or, to run them unprotected, set {ALLOW_UNSANDBOXED}=1."
+            f"Code benchmarks run programs that a model wrote, and no sandbox works here ({reasons}); install "
+            "bubblewrap "
+            "(apt-get install bubblewrap, dnf install bubblewrap) or, to run them unprotected, set "
+            f"{ALLOW_UNSANDBOXED}=1."
         )
 
     @property

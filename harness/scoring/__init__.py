@@ -29,9 +29,8 @@ class ScoreRequest:
     top_k: int = 0  # ids and log-probs of this model's top k; 0 for none
     entropy: bool = False
     at_ids: Tensor | None = None  # [B, T, K] long: log-probs at these ids instead of the model's own top k
-    stop_ids: tuple[
-        int, ...
-    ] = ()  # end tokens whose common log-prob is wanted at every position; a scorer may leave it out
+    # end tokens whose common log-prob is wanted at every position; a scorer may leave it out
+    stop_ids: tuple[int, ...] = ()
 
 
 class Scored(Protocol):
@@ -40,7 +39,9 @@ class Scored(Protocol):
     signal: TokenSignal
 
     def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-        """The model's top k at the positions of mask [B, T]: ids [R, K] and log-probs [R, K], in row-major order of the mask."""
+        """The model's top k at the positions of mask [B, T]: ids [R, K] and log-probs [R, K], in row-major order of the
+        mask.
+        """
         ...
 
 

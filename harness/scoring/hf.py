@@ -110,7 +110,9 @@ class HFScorer:
 
 @dataclass
 class HFScored:
-    """The answer of an HFScorer; remembers hidden states within a budget, so that `support` costs one small projection."""
+    """The answer of an HFScorer; remembers hidden states within a budget, so that `support` costs
+    one small projection.
+    """
 
     scorer: HFScorer
     completions: Sequence[Completion]

@@ -1,7 +1,7 @@
 """Scoring completions while others are still being written, with the numbers of scoring them all at the end.
 
-A completion's log-probs depend on itself alone, so any grouping gives the same answer but for rounding. Useful where the scorer
-works elsewhere than the engine: on another device (engine.teacher_device) or behind a server.
+A completion's log-probs depend on itself alone, so any grouping gives the same answer but for rounding. Useful where
+the scorer works elsewhere than the engine: on another device (engine.teacher_device) or behind a server.
 
 Shape legend: B completions, T positions, R positions asked for, K top-k, H hidden width.
 """
@@ -73,7 +73,9 @@ class JoinedWholeScored(JoinedScored):
 
 
 class EagerScoring:
-    """Collects completions as they finish, and has them scored in a thread of its own, a share of the step at a time."""
+    """Collects completions as they finish, and has them scored in a thread of its own, a share of
+    the step at a time.
+    """
 
     def __init__(self, scorer: Scorer, request: ScoreRequest, expected: int) -> None:
         self._scorer, self._request = scorer, request

@@ -1,8 +1,9 @@
-"""Scoring by vLLM, in process or behind a server (harness.rollout.vllm): log-probs of prompts that are generated no further.
+"""Scoring by vLLM, in process or behind a server (harness.rollout.vllm): log-probs of prompts that are generated no
+further.
 
 The first pass asks for the sampled tokens' log-probs, and for more only if the request does. The support of the direct
-term is fetched in a second pass, for the positions that got a weight: either as prompt log-probs of their whole sequence,
-or as the next token's distribution after each position, whichever is less work.
+term is fetched in a second pass, for the positions that got a weight: either as prompt log-probs of their whole
+sequence, or as the next token's distribution after each position, whichever is less work.
 
 Shape legend: B sequences, T completion positions, K top-k, R rows asked for, V vocabulary.
 """
@@ -22,7 +23,8 @@ from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 
 ENTROPY_TOP_K = 64  # most probable tokens that an entropy's bounds are made of, where the whole vocabulary is too much
-# a request for one row costs as much as this many positions of a sequence's: measured by tests/measure/engines.py on small models
+# a request for one row costs as much as this many positions of a sequence's: measured by tests/measure/engines.py on
+# small models
 ROW_COST_POSITIONS = 37
 
 
@@ -101,7 +103,8 @@ class VLLMScored:
             return self.fetched_ids[mask][:, :top_k], self.fetched[mask][:, :top_k]
         if top_k > self.scorer.max_logprobs:
             raise UserError(
-                f"{top_k} log-probs a position are needed of the teacher, engine.vllm.max_logprobs={self.scorer.max_logprobs}."
+                f"{top_k} log-probs a position are needed of the teacher, "
+                f"engine.vllm.max_logprobs={self.scorer.max_logprobs}."
             )
         calls: list[Call] = []
         places: list[tuple[int, list[int]]] = []  # per call: its sequence, and the positions that it answers

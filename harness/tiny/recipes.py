@@ -1,7 +1,7 @@
 """What the five models are and how each is taught. Every number of a model has its home here.
 
-teacher         knows the arithmetic in styles A (at the end 90 %) and B (10 %), and learns to go on sensibly after a wrong or
-                malformed token: a teacher that is lost off its own track gives harmful targets there.
+teacher         knows the arithmetic in styles A (at the end 90 %) and B (10 %), and learns to go on sensibly after a
+                wrong or malformed token: a teacher that is lost off its own track gives harmful targets there.
 teacher_style   knows style A only, so a student of style B is far outside what it would write.
 student         lacks the knowledge: taught a good quarter of the facts wrongly from the start, it gives the right
                 digit almost no mass.

@@ -19,8 +19,9 @@ from harness.training import ranks
 def rate_share(setting: Setting, step: int) -> float:
     """The share of the learning rate that update `step`, counted from 0, is made with.
 
-    Warm-up rises linearly from 1/W at the first of W updates to 1 at the last; a rate of 0 at the first, as the libraries have it,
-    would be an update lost. The cosine then falls from 1 towards 0, which it would reach one step after the last.
+    Warm-up rises linearly from 1/W at the first of W updates to 1 at the last; a rate of 0 at the first, as the
+    libraries have it, would be an update lost. The cosine then falls from 1 towards 0, which it would reach one step
+    after the last.
     """
     if step < setting.warmup_steps:
         return (step + 1) / setting.warmup_steps
@@ -72,7 +73,9 @@ def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:
 
 
 class Positions(Dataset):
-    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on however many ranks."""
+    """Places of the whole run's prompts in their order: `prompts_per_step` of them make a step, on
+    however many ranks.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -85,6 +88,8 @@ class Positions(Dataset):
 
 
 def compute_in(dtype: torch.dtype, fsdp_plugin: Any) -> None:
-    """FSDP2 gathers weights in `dtype`, whatever its shards are kept in; gradients are summed in float32, the loss stays as it is."""
+    """FSDP2 gathers weights in `dtype`, whatever its shards are kept in; gradients are summed in float32, the loss
+    stays as it is.
+    """
     reduced = torch.promote_types(dtype, torch.float32)
     fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)

@@ -95,7 +95,8 @@ def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
         engine = load_record(path).engine
         if path.parent not in redone and engine != run.engine.name:
             raise UserError(
-                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or another results_dir."
+                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or "
+                "another results_dir."
             )
 
 
@@ -123,7 +124,9 @@ def _check_contexts(run: RunConfig, prompts: Sequence[Prompt]) -> None:
 
 
 def check_leftovers(folder: Path) -> None:
-    """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that names it and its line."""
+    """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that
+    names it and its line.
+    """
     from harness.evaluation.checkpoint import check_rows
 
     if (folder / "record.json").exists():

@@ -61,7 +61,8 @@ def load_or_make_responses(
 ) -> TeacherResponses:
     """Temperature-1 responses for the prompts with the indices `needed`: from the cache, or made and added to it.
 
-    A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several processes at once.
+    A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several
+    processes at once.
     """
     path = folder / f"responses-{fingerprint(teacher, prompts, sampling)}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,8 @@ def prefix_metrics(
 def choose_prefixes(
     method: Method, responses: Sequence[Sequence[int]], progress: float, uniforms: Tensor, min_continuation: int
 ) -> list[tuple[int, ...]]:
-    """The teacher prefix of each prompt: the method says how long, the Setting how much the student must be left to write.
+    """The teacher prefix of each prompt: the method says how long, the Setting how much the student must be left to
+    write.
 
     Args: responses, P teacher texts without end token; progress in [0, 1]; uniforms [P] in [0, 1).
     """

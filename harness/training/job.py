@@ -1,4 +1,6 @@
-"""One run from configuration to finished record: train (or resume), save, evaluate. Failures become rows, never tracebacks of the comparison."""
+"""One run from configuration to finished record: train (or resume), save, evaluate. Failures become rows, never
+tracebacks of the comparison.
+"""
 
 from __future__ import annotations
 

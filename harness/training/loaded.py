@@ -24,9 +24,8 @@ class Models:
     student: PreTrainedModel
     teacher: PreTrainedModel | None  # None: it is scored by vLLM, which loads it itself
     tokenizer: PreTrainedTokenizerBase
-    stop_ids: tuple[
-        int, ...
-    ]  # of the student; with setting.termination=map the union, led by the one that stands for all
+    # of the student; with setting.termination=map the union, led by the one that stands for all
+    stop_ids: tuple[int, ...]
     vocab_size: int
     adapters: Any = None  # peft's view of the student, with setting.lora_rank
 
@@ -36,7 +35,8 @@ def load_models(config: RunConfig) -> Models:
     setting = config.setting
     vocab_size = check_pair(config)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    # Sharded weights are the optimiser's own, so float32; what is gathered to compute with is narrower (trainer.compute_in).
+    # Sharded weights are the optimiser's own, so float32; what is gathered to compute with is narrower
+    # (trainer.compute_in).
     kept = "float32" if shards() and setting.dtype == "bfloat16" else setting.dtype
     student = load_model(setting.student, setting.student_revision, kept, device_of(config))
     check_training_mode(student, setting.student)

@@ -1,11 +1,11 @@
 """AdamW on float32 copies of weights that are kept in a narrower type.
 
-At a learning rate of 5e-6 most updates of a bfloat16 weight are below half of its last place: added to the weight itself they are
-rounded away. So the optimiser holds every weight in float32 (its *master*), updates that, and writes it back rounded. The model
-computes in its own type, as rollouts and teacher do.
+At a learning rate of 5e-6 most updates of a bfloat16 weight are below half of its last place: added to the weight
+itself they are rounded away. So the optimiser holds every weight in float32 (its *master*), updates that, and writes it
+back rounded. The model computes in its own type, as rollouts and teacher do.
 
-The libraries at hand do this for sharded models alone (FSDP2's mixed precision, DeepSpeed's BF16 optimiser) or by autocast, which
-would compute the update with other weights than those that sampled.
+The libraries at hand do this for sharded models alone (FSDP2's mixed precision, DeepSpeed's BF16 optimiser) or by
+autocast, which would compute the update with other weights than those that sampled.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ class MasterAdamW(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], **adamw: Any) -> None:
         super().__init__(params, dict(adamw))
-        self.buckets: list[
-            tuple[int, list[Tensor], torch.optim.AdamW]
-        ] = []  # (param group, its parameters, AdamW of their masters)
+        # (param group, its parameters, AdamW of their masters)
+        self.buckets: list[tuple[int, list[Tensor], torch.optim.AdamW]] = []
         for index, group in enumerate(self.param_groups):
             options = {key: value for key, value in group.items() if key != "params"}
             for weights in _buckets(group["params"]):

@@ -48,10 +48,11 @@ def step_metrics(
 
 
 def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal) -> dict[str, float]:
-    """The mean probability of any end token at the student's own tokens: where it stopped, and at the tokens where it did not.
+    """The mean probability of any end token at the student's own tokens: where it stopped, and at the tokens where it
+    did not.
 
-    The student's is of the moment of sampling. A model whose engine or scorer does not give it (vLLM) is left out, and so is a place
-    where the step has no token.
+    The student's is of the moment of sampling. A model whose engine or scorer does not give it (vLLM) is left out, and
+    so is a place where the step has no token.
     """
     ended = torch.zeros_like(batch.on_policy_mask)
     student = torch.zeros_like(batch.rollout_logprobs)

@@ -18,7 +18,9 @@ from harness.training.ranks import ERROR_FILE, from_main, index, start
 
 
 def follow(runs: Sequence[RunConfig]) -> None:
-    """What a rank other than 0 does under `accelerate launch -m harness.run`: trains with rank 0, which does all the rest."""
+    """What a rank other than 0 does under `accelerate launch -m harness.run`: trains with rank 0, which does all the
+    rest.
+    """
     from harness.console.progress import RunProgress
     from harness.engines.checks import device_of
     from harness.training.train import train

@@ -1,10 +1,12 @@
 """Several processes that train one model: what they tell each other, and how they are started.
 
 Every rank writes and scores the completions of its own prompts. Log-probs and rollouts are gathered (numbers per token,
-never logits), every rank computes the same credit on the same global step, and keeps its own rows of it. Random draws have
-no rank among their coordinates, so the number of ranks changes nothing but rounding, and a run saved on N goes on on M.
+never logits), every rank computes the same credit on the same global step, and keeps its own rows of it. Random draws
+have no rank among their coordinates, so the number of ranks changes nothing but rounding, and a run saved on N goes on
+on M.
 
-Started by `launch.num_processes=N` (harness.training.rank_program is the program of a rank then), or by `accelerate launch … -m harness.run …`.
+Started by `launch.num_processes=N` (harness.training.rank_program is the program of a rank then), or by `accelerate
+launch … -m harness.run …`.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ def _gather(value: T) -> list[T]:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, a model sharded by FSDP2 has all its weights on every rank, so that each may sample and score at its own pace.
+    """Inside, a model sharded by FSDP2 has all its weights on every rank, so that each may sample and score at its own
+    pace.
 
     A model that is not sharded is left alone. Costs one gather, and the memory of the whole weights.
     """
@@ -116,7 +119,9 @@ def shards() -> bool:
 
 
 def launch(config: RunConfig, folder: Path) -> None:
-    """Trains a run on `launch.num_processes` ranks and waits for them; RuntimeError with the first failed rank's reason."""
+    """Trains a run on `launch.num_processes` ranks and waits for them; RuntimeError with the first failed rank's
+    reason.
+    """
     job = folder / JOB_FILE
     job.write_bytes(pickle.dumps((config, folder)))
     processes = config.launch.num_processes

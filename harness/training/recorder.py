@@ -1,8 +1,8 @@
-"""Writes metrics.jsonl and samples.jsonl while the Trainer runs, and decides from which checkpoint a killed run goes on.
+"""Writes metrics.jsonl and samples.jsonl while the Trainer runs, and decides from which checkpoint a killed run goes
+on.
 
-A checkpoint counts only with the marker `complete`, written last; rows of both files after its step are cut off.
-So a run killed at any point, also
-during a save, ends with the same weights and rows as one that was never killed.
+A checkpoint counts only with the marker `complete`, written last; rows of both files after its step are cut off. So a
+run killed at any point, also during a save, ends with the same weights and rows as one that was never killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ MARKER = "complete"
 
 @dataclass
 class StepLog:
-    """What is known of the step that is being made: the trainer writes it, the recorder reads it when the step is logged."""
+    """What is known of the step that is being made: the trainer writes it, the recorder reads it when the step is
+    logged.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     sample: CreditSample | None = None

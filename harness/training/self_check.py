@@ -48,14 +48,17 @@ class SelfCheck:
     def report(self, version: int) -> None:
         """The check after weights were pushed, said on stderr."""
         print(
-            f"self-check at version {version}: engine and trainer differ by at most {self.difference():.2g} nats on one "
+            f"self-check at version {version}: engine and trainer differ by at most {self.difference():.2g} nats on "
+            "one "
             f"sequence (limit {MISMATCH_LIMIT[self.dtype]})",
             file=sys.stderr,
         )
 
 
 def check_served(backend: Backend, models: Models, dtype: str) -> None:
-    """Refuses an engine that serves something else than the trainer's student: another tokenizer, vocabulary, type or end tokens."""
+    """Refuses an engine that serves something else than the trainer's student: another tokenizer, vocabulary, type or
+    end tokens.
+    """
     expected = {
         "tokenizer": vocabulary_digest(models.tokenizer),
         "vocab_size": models.student.config.get_text_config().vocab_size,

@@ -1,7 +1,8 @@
-"""TensorBoard, Weights & Biases, trackio and the Trainer's other trackers, by its own `report_to`; nothing of ours is written.
+"""TensorBoard, Weights & Biases, trackio and the Trainer's other trackers, by its own `report_to`; nothing of ours is
+written.
 
-They get what metrics.jsonl gets at every step (development scores excepted), under `train/`. TensorBoard's files lie in the run's
-folder: `tensorboard --logdir results`.
+They get what metrics.jsonl gets at every step (development scores excepted), under `train/`. TensorBoard's files lie in
+the run's folder: `tensorboard --logdir results`.
 """
 
 from __future__ import annotations
@@ -22,16 +23,20 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(
-                f"engine.report_to={name!r}: the Trainer knows no such tracker; known: {', '.join(INTEGRATION_TO_CALLBACK)}."
+                f"engine.report_to={name!r}: the Trainer knows no such tracker; known: "
+                f"{', '.join(INTEGRATION_TO_CALLBACK)}."
             )
         if name not in get_available_reporting_integrations():
             raise UserError(
-                f"engine.report_to={name!r}: its package is not installed; `pip install {name}`, or remove it from the list."
+                f"engine.report_to={name!r}: its package is not installed; `pip install {name}`, or remove it from "
+                "the list."
             )
 
 
 def place_logs(callbacks: Sequence[TrainerCallback], folder: Path) -> None:
-    """TensorBoard's files go to `folder`: by default they would go with the resumable checkpoints, which are deleted at the end."""
+    """TensorBoard's files go to `folder`: by default they would go with the resumable checkpoints, which are deleted at
+    the end.
+    """
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and "TENSORBOARD_LOGGING_DIR" not in os.environ:
             callback.logging_dir = str(folder / "tensorboard")

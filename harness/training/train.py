@@ -151,7 +151,9 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
 
 
 def save_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype: torch.dtype) -> None:
-    """Writes `checkpoint/` in `dtype` under a temporary name, renames it, and only then drops the resumable checkpoints."""
+    """Writes `checkpoint/` in `dtype` under a temporary name, renames it, and only then drops the resumable
+    checkpoints.
+    """
     temporary = folder / "checkpoint.tmp"
     if ranks.index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)

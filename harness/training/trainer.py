@@ -1,8 +1,8 @@
 """DistillationTrainer: one training step, readable from top to bottom.
 
-`get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches; `compute_loss`
-turns one micro-batch into a loss; `create_scheduler` is the Setting's schedule. Everything else (optimiser, clipping,
-accumulation, checkpoints, resume, devices) is transformers.Trainer's. No method is named here.
+`get_batch_samples` makes the step (prompts -> completions -> scores -> credit), once for all its micro-batches;
+`compute_loss` turns one micro-batch into a loss; `create_scheduler` is the Setting's schedule. Everything else
+(optimiser, clipping, accumulation, checkpoints, resume, devices) is transformers.Trainer's. No method is named here.
 
 Shape legend: B sequences of the step, T completion positions, N tokens of a micro-batch with any credit, R of them with
 a divergence weight, K support ids.
@@ -62,7 +62,7 @@ class Machinery:
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
     weights: WeightSync  # brings the student's weights into the engine
-    # The engine samples from the trainer's own tensors by the same arithmetic: its log-probs are the trainer's to rounding. Not in
+    # The engine samples from the trainer's own tensors by the same arithmetic, and its log-probs are taken over. Not in
     # bfloat16, where a pass over a cache and one over whole sequences differ by some hundredths of a nat.
     engine_is_trainer: bool = True
 
@@ -164,7 +164,7 @@ class DistillationTrainer(Trainer):
     def write_completions(self, slots: Sequence[int], progress: float) -> Written:
         """The completions of some of the step's prompts, `samples_per_prompt` for each, prompt by prompt.
 
-        `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share, all of them on one rank.
+        `slots` are the prompts' places in the step, in [0, prompts_per_step): this rank's share.
         """
         step, seed, responses = self.state.global_step, self.run_seed, self.machinery.responses
         first = step * self.setting.prompts_per_step
@@ -207,9 +207,9 @@ class DistillationTrainer(Trainer):
         return Written(rollouts, guidance, weights_s, scoring)
 
     def assign_credit(self, written: Written, progress: float, rows: Sequence[int]) -> Step:
-        """Scores the completions, lets the method assign credit, and fetches the support of the direct term where it has weight.
+        """Scores the completions, lets the method assign credit, fetches the direct term's support where it has weight.
 
-        `rows` are the completions' places in the step. Credit is computed on the whole step; the answer holds these rows only.
+        `rows` are the completions' places in the step: credit is computed on the whole step, the answer holds these.
         """
         dtype = torch.float64 if self.setting.dtype == "float64" else torch.float32
         request = self.method.request(progress)
@@ -248,8 +248,8 @@ class DistillationTrainer(Trainer):
 
     def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
-        step = self.state.global_step
-        return [generator_of("credit", self.run_seed, step, row // samples, row % samples) for row in range(rows)]
+        at = ("credit", self.run_seed, self.state.global_step)
+        return [generator_of(*at, row // samples, row % samples) for row in range(rows)]
 
     def _student_signal(
         self,
@@ -259,8 +259,8 @@ class DistillationTrainer(Trainer):
         own_teacher: TokenSignal,
         rows: Sequence[int],
     ) -> TokenSignal:
-        """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples are taken over; the
-        rest is scored if asked for."""
+        """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples
+        are taken over; the rest is scored if asked for."""
         own = self.machinery.engine_is_trainer
         needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
         if own and not needs_scoring:
@@ -318,7 +318,7 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def _finish_step(self) -> None:
-        """A step's loss is its micro-batches' shares added up, over all ranks; the slowest rank's seconds and the largest memory count."""
+        """A step's loss is its micro-batches' shares added up over all ranks; the slowest rank's seconds count."""
         log = self.step_log
         own = {f"loss/{name}": log.metrics[f"loss/{name}"] for name in LOSS_TERMS}
         own |= {key: value for key, value in log.metrics.items() if key.startswith("time/")}

@@ -1,4 +1,6 @@
-"""AMC 2023 (the 40-problem set): from a local folder if one is given (metadata `data_dir` or $BENCHMARK_DATA), otherwise from the Hub."""
+"""AMC 2023 (the 40-problem set): from a local folder if one is given (metadata `data_dir` or $BENCHMARK_DATA),
+otherwise from the Hub.
+"""
 
 from __future__ import annotations
 

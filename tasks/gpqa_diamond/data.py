@@ -39,7 +39,8 @@ def load(data_dir: str | None = None, repeat_documents: int = 4, **_: Any) -> di
             path = data_file(folder, *FILES)
         except UserError as error:
             raise UserError(
-                f"{error} GPQA is gated: accept its licence at https://huggingface.co/datasets/{HUB.id} to get the file."
+                f"{error} GPQA is gated: accept its licence at https://huggingface.co/datasets/{HUB.id} to get the "
+                "file."
             ) from error
         source, raw = str(path), read_csv(path)
     questions = [_question(row, number, source) for number, row in enumerate(raw, start=1)]

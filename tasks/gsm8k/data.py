@@ -1,4 +1,6 @@
-"""GSM8K, the test split: from a local folder if one is given (metadata `data_dir` or $BENCHMARK_DATA), otherwise from the Hub."""
+"""GSM8K, the test split: from a local folder if one is given (metadata `data_dir` or $BENCHMARK_DATA), otherwise from
+the Hub.
+"""
 
 from __future__ import annotations
 

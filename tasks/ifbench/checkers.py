@@ -1,9 +1,9 @@
 """The 58 constraints of IFBench: the classes of `if-verifiable`, where they agree with the official verifier.
 
-The official verifier (allenai/IFBench, package version 0.2.0) is not on PyPI, and if-verifiable 0.1.2 follows an earlier
-state of it. What gives other verdicts is mended here, each with what the official one does: sentences are split by NLTK,
-names and keywords are whole words, pronouns include demonstratives and indefinites, positions do not count punctuation,
-the span is one of characters, curly quotes are not quotes. `MENDED` lists what differs.
+The official verifier (allenai/IFBench, package version 0.2.0) is not on PyPI, and if-verifiable 0.1.2 follows an
+earlier state of it. What gives other verdicts is mended here, each with what the official one does: sentences are split
+by NLTK, names and keywords are whole words, pronouns include demonstratives and indefinites, positions do not count
+punctuation, the span is one of characters, curly quotes are not quotes. `MENDED` lists what differs.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def longest_bytes(expected: str) -> int:
 
 
 def judge(question: Question) -> Judgement:
-    """Compares. Whatever a message makes it stumble over, the message is none of a runner; a want of memory is raised."""
+    """Compares. Whatever a message makes it stumble over, the message is none of a runner; a want
+    of memory is raised.
+    """
     try:
         message = json.loads(question.message)
         if question.functional:
@@ -116,7 +118,10 @@ class Judge:
     """A process that judges one question after the other. Its descriptor is readable when it has an answer, or died."""
 
     def __init__(self) -> None:
-        code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from tasks.livecodebench_v6 import judging; judging.serve()"
+        code = (
+            f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from tasks.livecodebench_v6 import judging; "
+            "judging.serve()"
+        )
         command = [sys.executable, "-P", "-c", code]
         self.command = shlex.join(command)
         self._questions, theirs = socket.socketpair()

@@ -7,7 +7,10 @@ _TASK = (
     "specification and passes all tests."
 )
 _SYSTEM = f"You are an expert Python programmer. {_TASK}"
-_WITH_STARTER = "You will use the following starter code to write the solution to the problem and enclose your code within delimiters."
+_WITH_STARTER = (
+    "You will use the following starter code to write the solution to the problem and enclose your code within "
+    "delimiters."
+)
 _WITHOUT_STARTER = (
     "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
     "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "

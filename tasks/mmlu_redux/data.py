@@ -53,8 +53,8 @@ def repaired_answer(row: Mapping[str, str]) -> str:
     """The letters that count as correct.
 
     A wrong label is replaced, several correct options all count, and where none is correct any letter does: such a
-    question says nothing about the model. Where the annotators gave no correction, and for every other error (an unclear
-    question, an expert is needed), the original label stands.
+    question says nothing about the model. Where the annotators gave no correction, and for every other error (an
+    unclear question, an expert is needed), the original label stands.
     """
     if row["error"] == "no correct answer":
         return LETTERS

@@ -1,4 +1,6 @@
-"""Rows of multiple choice, GPQA or any other with options A to D: compares the letter of a response with the gold one."""
+"""Rows of multiple choice, GPQA or any other with options A to D: compares the letter of a response
+with the gold one.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,6 @@
-"""EOPD where the teacher's entropy is known between bounds only (the teacher is behind an engine that gives its top k)."""
+"""EOPD where the teacher's entropy is known between bounds only (the teacher is behind an engine
+that gives its top k).
+"""
 
 import torch
 
@@ -7,7 +9,9 @@ from harness.types import TokenBatch, TokenSignal
 
 
 def test_the_gate_takes_the_lower_bound_and_says_how_often_it_may_be_wrong() -> None:
-    """τ = 0.8. Bounds: (0.9, 1.0) open; (0.7, 0.9) shut and unsure; (0.1, 0.2) shut; (0.5, 2.0) unsure, but in a prefix."""
+    """τ = 0.8. Bounds: (0.9, 1.0) open; (0.7, 0.9) shut and unsure; (0.1, 0.2) shut; (0.5, 2.0) unsure, but in a
+    prefix.
+    """
     own = torch.tensor([[False, True, True, True]])
     batch = TokenBatch(torch.zeros(1, 4, dtype=torch.long), own, ~own, torch.zeros(1, 4), torch.zeros(1, 4))
     teacher = TokenSignal(

@@ -146,7 +146,8 @@ def test_jsd_row() -> None:
     credit = credit_of(JSD())
     assert own(credit.advantages) == pytest.approx([0.20273, -0.23500, -0.33423, 0.0], abs=1e-4)
     assert credit.divergence_weights.tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0]]
-    # first sum, teacher (0.75, 0.25), student (0.25, 0.75), mixture (0.5, 0.5): 0.5·(0.75·ln 1.5 + 0.25·ln 0.5) = 0.06541
+    # first sum, teacher (0.75, 0.25), student (0.25, 0.75), mixture (0.5, 0.5): 0.5·(0.75·ln 1.5 + 0.25·ln 0.5) =
+    # 0.06541
     value = credit.divergence(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.25, 0.75]]).log())
     assert value.item() == pytest.approx(0.06541, abs=1e-5)
 
@@ -214,8 +215,8 @@ def test_random_gate_has_the_mean_rate_and_looks_at_nothing() -> None:
 
 
 def test_aopd_gates_by_the_difference_of_probabilities_and_takes_the_mean_per_sequence() -> None:
-    # row 1: differences 0.3, −0.3, −0.78, 0 (≤ 0: gated); row 2: one own token, ln(0.9/0.3) = 1.0986
-    # 5 own tokens / 2 sequences = 2.5: × 2.5/4 = 0.625 in row 1, × 2.5/1 in row 2; a row without own tokens is no sequence
+    # row 1: differences 0.3, −0.3, −0.78, 0 (≤ 0: gated); row 2: one own token, ln(0.9/0.3) = 1.0986 5 own tokens / 2
+    # sequences = 2.5: × 2.5/4 = 0.625 in row 1, × 2.5/1 in row 2; a row without own tokens is no sequence
     teacher = torch.tensor([TEACHER, [0.9, 0.5, 0.5, 0.5, 0.5], [0.5] * 5])
     student = torch.tensor([STUDENT, [0.3, 0.5, 0.5, 0.5, 0.5], [0.5] * 5])
     mask = torch.tensor([OWN, [True] + [False] * 4, [False] * 5])

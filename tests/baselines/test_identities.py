@@ -1,4 +1,6 @@
-"""What each method does in expectation, by exact enumeration over a small vocabulary through the harness's own credit and loss."""
+"""What each method does in expectation, by exact enumeration over a small vocabulary through the harness's own credit
+and loss.
+"""
 
 import math
 from collections.abc import Callable
@@ -101,7 +103,9 @@ def test_direct_methods_do_not_depend_on_the_sampled_token(method: Method) -> No
 
 @pytest.mark.parametrize("k", [2, V])
 def test_scalar_forward_kl_on_every_token_teaches_nothing(k: int) -> None:
-    """Its advantage does not depend on the token: expected gradient 0, while every single token is pushed down or up."""
+    """Its advantage does not depend on the token: expected gradient 0, while every single token is
+    pushed down or up.
+    """
     teacher, logits = distributions()
     torch.testing.assert_close(expectation(FKLScalar(), teacher, logits, k), ZERO, rtol=0, atol=1e-12)
     assert gradient(FKLScalar(), 0, teacher, logits, k=k).norm() > 0.1
@@ -109,7 +113,9 @@ def test_scalar_forward_kl_on_every_token_teaches_nothing(k: int) -> None:
 
 
 def test_scalar_outliers_pull_towards_the_overlap() -> None:
-    """E of the outlier term = −FKL_k·Σ_x min(π_S, π_T)·∇log π_S(x): a penalty on the rejected, not imitation of the teacher."""
+    """E of the outlier term = −FKL_k·Σ_x min(π_S, π_T)·∇log π_S(x): a penalty on the rejected, not imitation of the
+    teacher.
+    """
     teacher, logits = distributions()
     forward = topk_forward_kl(teacher[None], logits.detach().log_softmax(-1)[None]).item()
     assert 0 < forward < 5  # not floored
@@ -209,7 +215,9 @@ def test_control_variate_centres_the_advantage() -> None:
 
 @pytest.mark.parametrize("beta", [0.2, 0.5])
 def test_the_sampled_part_of_the_jsd_row_is_already_the_whole_gradient(beta: float) -> None:
-    """The gradients through the mixture cancel, β·Σ π_T·∇M/M + (1−β)·Σ π_S·∇M/M = Σ ∇M = 0; the row's first sum comes on top."""
+    """The gradients through the mixture cancel, β·Σ π_T·∇M/M + (1−β)·Σ π_S·∇M/M = Σ ∇M = 0; the row's first sum comes
+    on top.
+    """
     teacher, logits = distributions()
     exact = gradient(GKD(beta=beta), 0, teacher, logits)
     assert_equal(exact, gradient_of(lambda s: jensen_shannon(teacher[None], s[None], beta), logits))

@@ -70,7 +70,9 @@ def test_steps_are_finite(name: str, base: RunConfig, tmp_path: Path) -> None:
     "method", [GKD(student_share=0.0), GKD(student_share=1.0), AOPD(), TrOPDScalar()], ids=lambda m: str(m)
 )
 def test_micro_batches_change_nothing(method: Method, base: RunConfig, tmp_path: Path) -> None:
-    """For what the trainer's own tests do not cover: the whole vocabulary, either writer, rescaled and scalar credit."""
+    """For what the trainer's own tests do not cover: the whole vocabulary, either writer, rescaled
+    and scalar credit.
+    """
     whole = take_steps(base, method, tmp_path / "whole", PROMPTS)
     halves = take_steps(base, method, tmp_path / "halves", PROMPTS // 2)
     for row, other in zip(whole, halves, strict=True):

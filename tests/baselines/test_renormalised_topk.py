@@ -1,7 +1,8 @@
 """Is the teacher renormalised on its top k? An open reading of TrOPD's outlier term, and what it changes.
 
-Teacher and student are p and q over the vocabulary, S the teacher's top k = 64, m = Σ_S p and s = Σ_S q the masses there,
-z the student's logits. Three readings of the forward KL, each with q under the full softmax unless it says otherwise:
+Teacher and student are p and q over the vocabulary, S the teacher's top k = 64, m = Σ_S p and s = Σ_S q the masses
+there, z the student's logits. Three readings of the forward KL, each with q under the full softmax unless it says
+otherwise:
 
     printed          L = Σ_S p·log(p/q)                     this is `topk_forward_kl`
     renormalised     R = Σ_S (p/m)·log((p/m)/q)             the teacher on S
@@ -10,8 +11,8 @@ z the student's logits. Three readings of the forward KL, each with q under the 
     R = L/m − log m              0 ≤ R − L ≤ (1 − m)·(R + 1)        ∇R = ∇L/m, Σ_j |∇R − ∇L|_j ≤ 2(1 − m)
     B = R + log s                ∇B = 0 on every token outside S     Σ_j |∇R − ∇B|_j = 2(1 − s)
 
-So the first two differ in a factor of the gradient, and by no more than the teacher's tail; the third pushes no token of
-the tail down, and differs by the *student's* tail, which is large where the student is on another course.
+So the first two differ in a factor of the gradient, and by no more than the teacher's tail; the third pushes no token
+of the tail down, and differs by the *student's* tail, which is large where the student is on another course.
 """
 
 from __future__ import annotations

@@ -62,8 +62,10 @@ def test_what_the_text_does_not_say_is_imported(write) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "from typing import ClassVar\n@dataclass(frozen=True)\nclass M(Method):\n    k: ClassVar[int] = 1\n    x: int = 2\n",
-        "@dataclass(frozen=True)\nclass P(Method):\n    x: int = 2\n@dataclass(frozen=True)\nclass M(P, Method):\n    pass\n",
+        "from typing import ClassVar\n@dataclass(frozen=True)\nclass M(Method):\n    k: ClassVar[int] = 1\n    x: "
+        "int = 2\n",
+        "@dataclass(frozen=True)\nclass P(Method):\n    x: int = 2\n@dataclass(frozen=True)\nclass M(P, Method):\n   "
+        " pass\n",
     ],
     ids=["ClassVar", "two bases"],
 )

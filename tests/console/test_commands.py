@@ -166,7 +166,10 @@ def test_a_parser_says_what_is_wrong_in_one_sentence() -> None:
         Parser("x", "Text.").parse_args(["--b"])
 
 
-CUT = "from harness.console.commands import exit_code_of\nimport sys\ndef command():\n    {}\n    return 0\nsys.exit(exit_code_of(command))"
+CUT = (
+    "from harness.console.commands import exit_code_of\nimport sys\ndef command():\n    {}\n    return "
+    "0\nsys.exit(exit_code_of(command))"
+)
 
 
 @pytest.mark.parametrize(

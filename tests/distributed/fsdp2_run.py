@@ -1,4 +1,5 @@
-"""One rank of a training run on a model sharded by FSDP2 (`fully_shard`), without accelerate, which makes DDP of it on a CPU.
+"""One rank of a training run on a model sharded by FSDP2 (`fully_shard`), without accelerate, which makes DDP of it on
+a CPU.
 
 Everything but the loop is the harness's own: completions, credit on the gathered step, micro-batches, the loss inside
 the sharded forward. Leaves `weights.pt` and `steps.json` in the run's folder.

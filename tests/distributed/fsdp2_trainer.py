@@ -1,4 +1,6 @@
-"""The program of a rank: several runs by the real Trainer on a student that FSDP2 shards (tests/distributed/test_ranks.py)."""
+"""The program of a rank: several runs by the real Trainer on a student that FSDP2 shards
+(tests/distributed/test_ranks.py).
+"""
 
 from __future__ import annotations
 

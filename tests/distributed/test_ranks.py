@@ -1,4 +1,6 @@
-"""Several gloo ranks in float64 are one rank: losses, metrics and weights, and a run goes on on another number of them."""
+"""Several gloo ranks in float64 are one rank: losses, metrics and weights, and a run goes on on
+another number of them.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ def test_ranks_change_nothing(random_pair: Path, tmp_path: Path, count: int) -> 
 
 @pytest.mark.slow
 def test_a_model_sharded_by_fsdp2_changes_nothing(random_pair: Path, tmp_path: Path) -> None:
-    """Loss, gathered credit, denominators, gradient norms and weights; the program asserts that every parameter is a DTensor in pieces."""
+    """Loss, gathered credit, denominators, gradient norms and weights; the program asserts that every parameter is a
+    DTensor in pieces.
+    """
     jobs = [
         (config_for(random_pair, tmp_path, name), tmp_path / f"{name}-fsdp2") for name in ("reopold_2stage", "tropd")
     ]
@@ -181,8 +185,8 @@ def test_the_trainer_on_a_sharded_student_changes_nothing(random_pair: Path, tmp
 
 @pytest.mark.slow
 def test_a_sharded_bfloat16_student_has_float32_shards(random_pair: Path, tmp_path: Path) -> None:
-    """It computes in bfloat16, as one process with masters does, and is stored in bfloat16. On given text, since another rounding draws
-    other samples."""
+    """It computes in bfloat16, as one process with masters does, and is stored in bfloat16. On given text, since
+    another rounding draws other samples."""
     config = dataclasses.replace(config_for(random_pair, tmp_path, "opd"), method=SeqKD())
     config = dataclasses.replace(config, setting=dataclasses.replace(config.setting, dtype="bfloat16"))
     folder = tmp_path / "sharded"
@@ -192,8 +196,8 @@ def test_a_sharded_bfloat16_student_has_float32_shards(random_pair: Path, tmp_pa
     expected, rows = alone(config, tmp_path / "alone")
     for mine, truth in zip(read_metrics(folder), rows, strict=True):
         assert mine["loss"] == pytest.approx(truth["loss"], rel=2**-8)  # a last place of bfloat16
-    # Adam takes the sign of a gradient at first, so rounding shows in the weights. It takes them no further from a float32 run than
-    # one process with masters is.
+    # Adam takes the sign of a gradient at first, so rounding shows in the weights. It takes them no further from a
+    # float32 run than one process with masters is.
     wide = dataclasses.replace(config, setting=dataclasses.replace(config.setting, dtype="float32"))
     truth, _ = alone(wide, tmp_path / "wide")
     sharded, masters = [

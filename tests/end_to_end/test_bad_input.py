@@ -27,9 +27,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
     """Runs the command in this process and returns its one sentence."""
     results = tmp_path / "results"
     given = [a for a in arguments if a.startswith("results_dir=")]
-    mode = (
-        [] if any("," in a and "=[" not in a for a in arguments) else ["hydra.mode=RUN"]
-    )  # one run is quicker to plan
+    # one run is quicker to plan
+    mode = [] if any("," in a and "=[" not in a for a in arguments) else ["hydra.mode=RUN"]
     code = exit_code_of(lambda: compare([*arguments, *mode, *([] if given else [f"results_dir={results}"])]))
     captured = capsys.readouterr()
     assert code == 2

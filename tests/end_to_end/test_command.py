@@ -1,7 +1,8 @@
 """`python -m harness.run` as a person uses it, on the shipped models and a few steps.
 
-One comparison is run by the command itself, in its own processes. What follows starts from copies of its folder and runs the
-same `main` in this process, since starting an interpreter with torch takes longer than what the tests are about.
+One comparison is run by the command itself, in its own processes. What follows starts from copies of its folder and
+runs the same `main` in this process, since starting an interpreter with torch takes longer than what the tests are
+about.
 """
 
 from __future__ import annotations
@@ -211,7 +212,9 @@ def test_a_half_written_row_is_named(copied: Path, run_here: Run) -> None:
 
 
 def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
-    """A copy of the project with one more file in baselines/: no other edit, and it runs and passes the contract tests."""
+    """A copy of the project with one more file in baselines/: no other edit, and it runs and passes
+    the contract tests.
+    """
     project = tmp_path / "project"
     project.mkdir()
     for name in ("harness", "baselines", "tasks", "conf", "tests", "pyproject.toml"):
@@ -260,7 +263,9 @@ def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
 
 
 def test_bring_your_own_pair(random_pair: Path, tmp_path: Path, run_here: Run) -> None:
-    """Another pair, another prompt file, several samples a prompt: trained without a task, then scored without training."""
+    """Another pair, another prompt file, several samples a prompt: trained without a task, then scored without
+    training.
+    """
     prompts = tmp_path / "mine.jsonl"
     turns = [{"role": "user", "content": "Start with 1 , add 2"}]
     prompts.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(6)))

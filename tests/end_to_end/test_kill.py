@@ -1,4 +1,6 @@
-"""SIGKILL at random points of a run, also in the middle of a save: the resumed run ends with the same weights and rows."""
+"""SIGKILL at random points of a run, also in the middle of a save: the resumed run ends with the
+same weights and rows.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 KILLS = 10
 CLOCKS = ("time/", "memory/")  # what a run measures of the machine
 
-# one run in one process; KILL_IN_SAVE=n kills it in the middle of its n-th save, when weights are there and the optimiser's state is not
+# one run in one process; KILL_IN_SAVE=n kills it in the middle of its n-th save, when weights are there and the
+# optimiser's state is not
 SCRIPT = """
 import os, signal, sys
 from transformers import Trainer

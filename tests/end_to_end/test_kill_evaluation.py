@@ -1,7 +1,8 @@
-"""SIGKILL at random points of an evaluation: the rows of the resumed one are the same, and no sample is generated twice.
+"""SIGKILL at random points of an evaluation: the rows of the resumed one are the same, and no sample is generated
+twice.
 
-In float64: what is left to be drawn is drawn in other company, and the rounding of a product depends on how many rows it
-has. In bfloat16 that turns a sample in some thousands.
+In float64: what is left to be drawn is drawn in other company, and the rounding of a product depends on how many rows
+it has. In bfloat16 that turns a sample in some thousands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The settings between tiny and the paper's, run for three steps on random weights: small widths, the real vocabulary sizes."""
+"""The settings between tiny and the paper's, run for three steps on random weights: small widths, the real vocabulary
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from harness.training.job import train
 
 
 def random_models(root: Path, student: str, teacher: str) -> None:
-    """Both models with the real ones' vocabularies and shapes, cut to two layers of small width, and one tokenizer, of bytes."""
+    """Both models with the real ones' vocabularies and shapes, cut to two layers of small width, and one tokenizer, of
+    bytes.
+    """
     from transformers import AutoConfig
 
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -86,7 +90,9 @@ RUNGS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("rung", RUNGS)
 def test_three_steps_of_every_line(tmp_path: Path, rung: str) -> None:
-    """TrOPD has every part: a teacher's prefix, the sampled token, the top k. In the paper's pair one head is padded further."""
+    """TrOPD has every part: a teacher's prefix, the sampled token, the top k. In the paper's pair one head is padded
+    further.
+    """
     random_models(tmp_path, *RUNGS[rung])
     config = config_of(tmp_path, [rung, "method=tropd", "setting.min_continuation=2"])
     assert check_pair(config) == 151_936

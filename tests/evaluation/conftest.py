@@ -6,9 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-AIME_LAYOUT = (
-    Path(__file__).parents[1] / "data"
-)  # holds aime24/test.jsonl: four rows of our own in the layout of the set
+# holds aime24/test.jsonl: four rows of our own in the layout of the set
+AIME_LAYOUT = Path(__file__).parents[1] / "data"
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -16,7 +15,9 @@ TEMPLATE = (
 
 
 def make_tokenizer(chat_template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
-    """Byte-level, so every text has ids; like many real ones it adds a BOS token by itself, which a chat template writes too."""
+    """Byte-level, so every text has ids; like many real ones it adds a BOS token by itself, which a chat template
+    writes too.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<s>", "<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>"]
     vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}

@@ -1,4 +1,6 @@
-"""`python -m harness.evaluate`: rows that the leaderboard takes, nothing generated twice, and the evaluators' own validation."""
+"""`python -m harness.evaluate`: rows that the leaderboard takes, nothing generated twice, and the evaluators' own
+validation.
+"""
 
 import contextlib
 import json

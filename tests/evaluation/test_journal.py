@@ -74,7 +74,9 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 
 def test_an_interrupted_evaluation_generates_the_rest_only(tmp_path, tokenizer):
-    """The engine dies after three of six samples; the next one is asked for the other three, and every text is the same."""
+    """The engine dies after three of six samples; the next one is asked for the other three, and every text is the
+    same.
+    """
     prompts = [f"<|user|>{text}<|end|><|assistant|>" for text in ("aa", "bbbb")]
     kwargs = {"do_sample": True, "temperature": 1.0, "max_gen_toks": 50, "until": []}
     instances = [
@@ -116,7 +118,9 @@ def test_the_file_holds_ids_and_no_text(tmp_path):
 
 
 def test_a_journal_of_an_earlier_day_is_still_read(tmp_path):
-    """The file's name and the key, frozen: with another key, everything that has been generated would be generated again."""
+    """The file's name and the key, frozen: with another key, everything that has been generated would be generated
+    again.
+    """
     assert JOURNAL == "generations.jsonl"
     write(tmp_path / "j.jsonl")
     (key,) = read_journal(tmp_path / "j.jsonl")

@@ -1,4 +1,6 @@
-"""Tasks that make a document of every repeat (GPQA): rows are kept by question, and texts of gated sets are kept to oneself."""
+"""Tasks that make a document of every repeat (GPQA): rows are kept by question, and texts of gated sets are kept to
+oneself.
+"""
 
 import csv
 

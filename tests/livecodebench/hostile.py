@@ -46,14 +46,17 @@ def _dict(entries: int) -> str:
 
 def _array(longest: int, others: int) -> str:
     return (
-        "class Fake:\n    dtype = type('D', (), {'kind': 'U', 'str': '<U1'})(); shape = (1,)\n    def item(self): return 0\n"
-        f"    def tolist(self): return ['x' * {longest}] + [''] * {others}\nFake.__module__ = 'numpy'\ndef f(x): return Fake()\n"
+        "class Fake:\n    dtype = type('D', (), {'kind': 'U', 'str': '<U1'})(); shape = (1,)\n    def item(self): "
+        "return 0\n"
+        f"    def tolist(self): return ['x' * {longest}] + [''] * {others}\nFake.__module__ = 'numpy'\ndef f(x): "
+        "return Fake()\n"
     )
 
 
 def _ratio(bits: int) -> str:
     return (
-        f"import random\nclass R:\n    def as_integer_ratio(self): return [random.getrandbits({bits}) | 1 for _ in '12']\n"
+        f"import random\nclass R:\n    def as_integer_ratio(self): return [random.getrandbits({bits}) | 1 for _ in "
+        "'12']\n"
         "R.__module__ = 'fractions'\ndef f(x): return R()\n"
     )
 
@@ -85,7 +88,8 @@ ATTACKS = {
     "inodes": Attack(
         "files",
         _FORK + "p, n = posix.getpid(), 0\nwhile True:\n    try:\n"
-        "        posix.close(posix.open(f'/tmp/{p}-{n}', posix.O_CREAT | posix.O_WRONLY)); n += 1\n    except OSError: pass\n",
+        "        posix.close(posix.open(f'/tmp/{p}-{n}', posix.O_CREAT | posix.O_WRONLY)); n += 1\n    except "
+        "OSError: pass\n",
     ),
     "socket_buffers": Attack(
         "buffers",
@@ -115,7 +119,8 @@ ATTACKS = {
         "files",
         _C + "kept = []\nfor _ in range(50):\n    fd = libc.inotify_init1(0)\n    if fd < 0: break\n"
         "    libc.inotify_add_watch(fd, b'/tmp', 0xfff); kept.append(fd)\n"
-        "while kept:\n    posix.close(posix.open('/tmp/' + 'n' * 250, posix.O_CREAT)); posix.unlink('/tmp/' + 'n' * 250)\n",
+        "while kept:\n    posix.close(posix.open('/tmp/' + 'n' * 250, posix.O_CREAT)); posix.unlink('/tmp/' + 'n' * "
+        "250)\n",
     ),
     "terminals": Attack(
         "buffers",
@@ -126,7 +131,8 @@ ATTACKS = {
         "page tables",
         _FORK
         + "kept = []\nwhile True:\n    try:\n        m = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
-        "        for at in range(0, 1 << 30, 1 << 21): m[at]\n        kept.append(m)\n    except (OSError, ValueError): time.sleep(0.1)\n",
+        "        for at in range(0, 1 << 30, 1 << 21): m[at]\n        kept.append(m)\n    except (OSError, "
+        "ValueError): time.sleep(0.1)\n",
     ),
     # time
     "alarm_off": Attack("time", _C + "signal.alarm(0)\nt = time.time()\nwhile time.time() - t < 9: pass\nprint(1)\n"),

@@ -46,7 +46,8 @@ FUNCTION_CHEATS = {
     "equal_list": "class L(list):\n    def __eq__(self, other): return True\nclass Solution:\n    def add(self, a, b): return L()",
     "equal_int": "class I(int):\n    def __eq__(self, other): return True\nclass Solution:\n    def add(self, a, b): return I(0)",
     "looks_for_the_answer": "import sys\nclass Solution:\n    def add(self, a, b):\n        f = sys._getframe()\n"
-    "        while f:\n            for v in f.f_locals.values():\n                if isinstance(v, dict) and 'outputs' in v: return 3\n"
+    "        while f:\n            for v in f.f_locals.values():\n                if isinstance(v, dict) and "
+    "'outputs' in v: return 3\n"
     "            f = f.f_back\n        return 0",
     "has_no_such_method": "class Solution:\n    def sub(self, a, b): return a - b",
     "forges_an_array": "import os\n" + _FORGE.format(message=_ARRAY) + "os._exit(0)",
@@ -94,7 +95,9 @@ def test_programs_that_cheat_fail_and_disturb_nobody(mode: str, sandbox: Sandbox
 
 @BOTH_MODES
 def test_a_limit_of_ours_holds_where_the_alarm_is_off(mode: str, sandbox: Sandbox):
-    """Upstream passes these. A limit of 1 s and 2.5 s of grace: 4.5 s of work, in a test or in loading, are too much."""
+    """Upstream passes these. A limit of 1 s and 2.5 s of grace: 4.5 s of work, in a test or in
+    loading, are too much.
+    """
     work = "import signal, time\nsignal.alarm(0)\nuntil = time.time() + {}\nwhile time.time() < until: pass\n"
     row = {"inputs": ["1"], "outputs": ["6"], "fn_name": None, "timeout_s": 1}
     late = grade_row({**row, "code": work.format(4.5) + "print(6)"}, mode, sandbox)
@@ -110,7 +113,8 @@ def test_asyncio_works_without_sockets(mode: str, sandbox: Sandbox):
     code = (
         "import asyncio\nasync def one(n):\n    await asyncio.sleep(0.01)\n    return n\n"
         "async def main():\n    loop = asyncio.get_running_loop()\n"
-        "    print(sum(await asyncio.gather(*map(one, range(4)))) if await loop.run_in_executor(None, int, '6') else 0)\n"
+        "    print(sum(await asyncio.gather(*map(one, range(4)))) if await loop.run_in_executor(None, int, '6') else "
+        "0)\n"
         "asyncio.run(main())"
     )
     row = {"code": code, "inputs": ["1"], "outputs": ["6"], "fn_name": None, "timeout_s": 5}
@@ -135,7 +139,10 @@ def test_rounding_is_forgiven_in_clean_mode_only(sandbox: Sandbox):
 
 @BOTH_MODES
 def test_tests_of_one_program_share_no_state_in_clean_mode(mode: str, sandbox: Sandbox):
-    counter = "class Solution:\n    n = 0\n    def add(self, a, b):\n        Solution.n += 1\n        return a + b if Solution.n == 1 else 0"
+    counter = (
+        "class Solution:\n    n = 0\n    def add(self, a, b):\n        Solution.n += 1\n        return a + b if "
+        "Solution.n == 1 else 0"
+    )
     grade = grade_row({**FUNCTION_ROW, "code": counter}, mode, sandbox)
     assert grade["results"] == ([True, True] if mode == "clean" else [True, False])
 

@@ -25,7 +25,8 @@ NO_PROGRAMS = {
     "ignorealarm",
 }
 FORGIVEN = (
-    "buffer_readline_twice open_0 main_guard_not_last quit_call global_stmt from_future for_stdin from_sys_stdin_buffer "
+    "buffer_readline_twice open_0 main_guard_not_last quit_call global_stmt from_future for_stdin "
+    "from_sys_stdin_buffer "
     "os_write sys_stdout_buffer buffer_readlines import_resource"
 )
 
@@ -46,7 +47,9 @@ def test_official_mode_gives_the_official_results(name: str, sandbox: Sandbox):
 
 @pytest.mark.slow
 def test_clean_mode_is_kinder(sandbox: Sandbox):
-    """Whatever passes officially passes, if it is a program at all; and the official runner's own quirks are forgiven."""
+    """Whatever passes officially passes, if it is a program at all; and the official runner's own
+    quirks are forgiven.
+    """
     rows = [
         row for row in [*rows_of("lcb_parity.jsonl"), *rows_of("lcb_quirks.jsonl")] if row["name"] not in NO_PROGRAMS
     ]

@@ -1,7 +1,7 @@
 """Whether an engine samples what its model says: `python tests/measure/calibration.py hf` (or vllm, in .venv-vllm).
 
-Some 210,000 tokens of the shipped student's own completions. Under a sampler that is right, the mean of -log π(x) is the
-mean entropy, and a token of probability p below 1 % is drawn with probability p. Both are given as z-scores.
+Some 210,000 tokens of the shipped student's own completions. Under a sampler that is right, the mean of -log π(x) is
+the mean entropy, and a token of probability p below 1 % is drawn with probability p. Both are given as z-scores.
 """
 
 from __future__ import annotations

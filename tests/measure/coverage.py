@@ -1,7 +1,7 @@
 """`python tests/measure/coverage.py [--simulations 4000]`: measures coverage and size of harness.results.statistics.
 
-Truth is known because scores are drawn: the logit of an accuracy is a constant + seed + problem + rest, all normal, and a
-problem's score is the share of successes of its samples. The constant makes the mean accuracy what the cell says.
+Truth is known because scores are drawn: the logit of an accuracy is a constant + seed + problem + rest, all normal, and
+a problem's score is the share of successes of its samples. The constant makes the mean accuracy what the cell says.
 
 It writes results/statistics/coverage.md, which docs/statistics.md embeds (`python -m harness.results.embed
 docs/statistics.md`). Exit code 1 if a cell covers less than LEAST.
@@ -135,7 +135,8 @@ def render(coverage: dict[Cell, float], size: dict[Cell, float], simulations: in
     outside = {cell: share for cell, share in coverage.items() if not low <= share <= high}
     lines = [
         f"{simulations:,} simulations a cell, in %, ± one Monte-Carlo standard error. Made by "
-        f"`python tests/measure/coverage.py --simulations {simulations}`. Effects are standard deviations in logits (seeds, "
+        f"`python tests/measure/coverage.py --simulations {simulations}`. Effects are standard deviations in logits "
+        "(seeds, "
         f"problems, seed × problem): {'; '.join(f'{name} {sds}' for name, sds in EFFECTS.items())}.",
         "",
         *_table("Coverage of the 95 % interval of an accuracy", coverage, coverage, simulations),
@@ -145,7 +146,8 @@ def render(coverage: dict[Cell, float], size: dict[Cell, float], simulations: in
     ]
     for cell, share in sorted(outside.items(), key=lambda entry: entry[1]):
         lines.append(
-            f"- {100 * share:.1f} ± {100 * monte_carlo_error(share, simulations):.1f}: {cell.seeds} seeds, {cell.problems} problems × "
+            f"- {100 * share:.1f} ± {100 * monte_carlo_error(share, simulations):.1f}: {cell.seeds} seeds, "
+            f"{cell.problems} problems × "
             f"{cell.samples}, accuracy {cell.accuracy:g}, {cell.effects}"
         )
     lines += ["", *_table("Size of the paired test at 5 %, two equal methods", size, size, simulations)]

@@ -1,9 +1,11 @@
-"""One comparison made by two engines: the paired difference of every method over the seeds, Holm's p-values over the methods.
+"""One comparison made by two engines: the paired difference of every method over the seeds, Holm's p-values over the
+methods.
 
     .venv-vllm/bin/python -m harness.run engine=vllm results_dir=runs
     python tests/measure/engine_comparison.py results/tiny_cpu runs/tiny_cpu-<hash8>
 
-Exit status 1 if a difference is significant at 1 %. The rows of the untrained student and teacher are left out of the family.
+Exit status 1 if a difference is significant at 1 %. The rows of the untrained student and teacher are left out of the
+family.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ def main() -> int:
     print(f"A = {sys.argv[1]} (engine {a[0].engine}), B = {sys.argv[2]} (engine {b[0].engine})")
     for pair, p_value in zip(pairs, adjusted, strict=True):
         scores = f"A {100 * pair.a.estimate:.1f}, B {100 * pair.b.estimate:.1f}"
-        change = f"B minus A {100 * pair.difference.estimate:+.1f} [{100 * pair.difference.low:.1f}, {100 * pair.difference.high:.1f}]"
+        change = (
+            f"B minus A {100 * pair.difference.estimate:+.1f} [{100 * pair.difference.low:.1f}, "
+            f"{100 * pair.difference.high:.1f}]"
+        )
         print(
             f"{pair.task} {pair.label}, seeds {', '.join(pair.seeds)}: {scores}, {change}, p {p_value:.3f} after Holm"
         )

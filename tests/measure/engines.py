@@ -1,9 +1,10 @@
-"""transformers' `generate`, the harness's own sampler and vLLM side by side on the shipped tiny models, each in a process of its own.
+"""transformers' `generate`, the harness's own sampler and vLLM side by side on the shipped tiny models, each in a
+process of its own.
 
     make .venv-vllm/.installed && OMP_NUM_THREADS=1 .venv-vllm/bin/python tests/measure/engines.py [--repeats 5]
 
-Prints start-up, memory, tokens per second of wall clock and of CPU for rollouts, tokens per second for scoring, and what the
-second pass of scoring costs by row and by sequence (harness.scoring.vllm.ROW_COST_POSITIONS).
+Prints start-up, memory, tokens per second of wall clock and of CPU for rollouts, tokens per second for scoring, and
+what the second pass of scoring costs by row and by sequence (harness.scoring.vllm.ROW_COST_POSITIONS).
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"{'':<32}{'start-up':>16}{'memory':>10}{'32 rollouts':>20}{'256 rollouts':>20}{'256 scored':>20}{f'with top {TOP_K}':>20}"
+        f"{'':<32}{'start-up':>16}{'memory':>10}{'32 rollouts':>20}{'256 rollouts':>20}{'256 scored':>20}"
+        f"{f'with top {TOP_K}':>20}"
     )
     print(f"{'':<32}{'s (CPU s)':>16}{'MiB':>10}" + f"{'tokens/s (CPU s)':>20}" * 4)
     for name, row in found.items():
@@ -140,7 +142,8 @@ def main() -> None:
         print(f"{ENGINES[name]:<32}{start:>16}{row['peak_mib']:>10,.0f}{rates}")
     row, position = found["vllm"]["row_ms"], found["vllm"]["position_ms"]
     print(
-        f"second pass of vLLM's scorer: {row:.2f} CPU ms a row, {position:.3f} a position of a whole sequence: a row costs {row / position:.0f}"
+        f"second pass of vLLM's scorer: {row:.2f} CPU ms a row, {position:.3f} a position of a whole sequence: a row "
+        f"costs {row / position:.0f}"
     )
 
 

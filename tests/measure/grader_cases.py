@@ -1,8 +1,9 @@
-"""False positives and negatives of the graders on cases of known truth: `python tests/measure/grader_cases.py [CASES.jsonl]`.
+"""False positives and negatives of the graders on cases of known truth: `python tests/measure/grader_cases.py
+[CASES.jsonl]`.
 
-A line of the file is {"kind", "task": math or gpqa, "row": {"response", "answer"}, "right_verdict", "verdict_before"}. A
-verdict of math is whether the response is correct, one of gpqa the letter that it gives, or null. `verdict_before` is that
-of the grader before its grammar (commit 59e588e); `verdict_today` is another name for it.
+A line of the file is {"kind", "task": math or gpqa, "row": {"response", "answer"}, "right_verdict", "verdict_before"}.
+A verdict of math is whether the response is correct, one of gpqa the letter that it gives, or null. `verdict_before` is
+that of the grader before its grammar (commit 59e588e); `verdict_today` is another name for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How fast programs are graded, and what the sandbox costs: `python tests/measure/grading.py [--programs N] [--workers W]`.
+"""How fast programs are graded, and what the sandbox costs: `python tests/measure/grading.py [--programs N] [--workers
+W]`.
 
 Small programs, so that what is measured is the grading and not the programs. The row without a sandbox runs the same
 runner with the official semantics in a plain child process: the difference between the two is what confinement costs.
@@ -83,7 +84,8 @@ def main() -> None:
     confined, plain = Sandbox.detect(allow_unsafe=False), Sandbox(Unconfined())
     count = arguments.programs // 2 * 2
     print(
-        f"{count} programs of {TESTS} tests, {arguments.workers} workers, sandbox: {confined.name}, load {os.getloadavg()[0]:.1f}"
+        f"{count} programs of {TESTS} tests, {arguments.workers} workers, sandbox: {confined.name}, load "
+        f"{os.getloadavg()[0]:.1f}"
     )
     cases = [("official", plain), ("official", confined), ("clean", confined)]
     for mode, sandbox in cases:

@@ -1,9 +1,9 @@
 """What hostile programs cost the machine that grades them: `python -m tests.measure.hostile [NAME ...]`.
 
-Grades each program of tests/livecodebench/hostile.py in both modes and prints a row of docs/reliability.md: the results,
-seconds, and the memory that the grader and the program took at most, the kernel's on their behalf included. Where no
-control group can be made (of version 1) to count that, it is how much less memory was available to others at worst, and
-what else runs on the machine falls into the figure.
+Grades each program of tests/livecodebench/hostile.py in both modes and prints a row of docs/reliability.md: the
+results, seconds, and the memory that the grader and the program took at most, the kernel's on their behalf included.
+Where no control group can be made (of version 1) to count that, it is how much less memory was available to others at
+worst, and what else runs on the machine falls into the figure.
 """
 
 from __future__ import annotations

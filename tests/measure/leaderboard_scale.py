@@ -1,7 +1,9 @@
-"""`python tests/measure/leaderboard_scale.py [--runs 500] [--problems 5000]`: a results folder of that size, and its leaderboard.
+"""`python tests/measure/leaderboard_scale.py [--runs 500] [--problems 5000]`: a results folder of that size, and its
+leaderboard.
 
-Makes the folder in a temporary place, builds its leaderboard three times by the command of a user (the third time after one
-row has changed), and prints seconds, peak memory and whether the change was noticed. Exit code 1 beyond 60 s or 1 GiB.
+Makes the folder in a temporary place, builds its leaderboard three times by the command of a user (the third time after
+one row has changed), and prints seconds, peak memory and whether the change was noticed. Exit code 1 beyond 60 s or 1
+GiB.
 """
 
 from __future__ import annotations
@@ -80,10 +82,12 @@ def main() -> int:
         changed, after = build(folder)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(
-        f"{options.runs} runs x {options.problems} problems: cold {cold:.1f} s, again {again:.1f} s, changed {changed:.1f} s"
+        f"{options.runs} runs x {options.problems} problems: cold {cold:.1f} s, again {again:.1f} s, changed "
+        f"{changed:.1f} s"
     )
     print(
-        f"peak memory {peak / 2**20:.0f} MiB; the same table again: {before == same}; a change is noticed: {after > before}"
+        f"peak memory {peak / 2**20:.0f} MiB; the same table again: {before == same}; a change is noticed: "
+        f"{after > before}"
     )
     return int(max(cold, again, changed) > LIMIT_S or peak > LIMIT_BYTES or before != same or after <= before)
 

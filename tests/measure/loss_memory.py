@@ -2,9 +2,9 @@
 
     python tests/measure/loss_memory.py [--tokens 8192] [--threads 2]
 
-Prints, per case, the peak of the resident memory above that before the loss, without the head's own gradient (0.87 GiB in
-float32), after forward and backward; and what `[tokens, vocabulary]` alone would take. Each case is a process of its own.
-Exit code 1 if one takes more than 1.5 GiB.
+Prints, per case, the peak of the resident memory above that before the loss, without the head's own gradient (0.87 GiB
+in float32), after forward and backward; and what `[tokens, vocabulary]` alone would take. Each case is a process of its
+own. Exit code 1 if one takes more than 1.5 GiB.
 """
 
 from __future__ import annotations

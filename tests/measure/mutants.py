@@ -5,7 +5,7 @@
     logic           `and` and `or` exchange; `not x` and `-x` become x; a condition is negated
     constant        a number becomes one more and one less, a truth value the other, a string another one
     return          the value becomes None
-    statement       a call, an update, a deletion, a check that raises, a reassignment is left out; `break` becomes `pass`
+    statement       a call, an update, a deletion, a check that raises or a reassignment is left out; `break` is `pass`
     arguments       two neighbouring arguments exchange
     method          x.f(...) becomes x
     decorator       a decorator is left out

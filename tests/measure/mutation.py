@@ -1,12 +1,12 @@
 """`python tests/measure/mutation.py [MODULE ...] [--jobs 2]`: do the tests notice when the arithmetic is wrong?
 
-Every mutant (tests/measure/mutants.py) of a module is put in its place in a forked process, in memory, and the module's own
-tests are run there until one fails. torch and the like are imported once, before the forks; the project's own modules are
-imported anew in every fork, so that no name, default or class of the unchanged module is left.
+Every mutant (tests/measure/mutants.py) of a module is put in its place in a forked process, in memory, and the module's
+own tests are run there until one fails. torch and the like are imported once, before the forks; the project's own
+modules are imported anew in every fork, so that no name, default or class of the unchanged module is left.
 
 Writes results/mutation/<module>.json, the outcome of every mutant, and results/mutation/table.md, which docs/testing.md
-embeds (`python -m harness.results.embed docs/testing.md`). A survivor is explained in tests/measure/survivors.yaml, by its
-name; one that is not is printed, and the exit code is 1. `--report` only writes the table again.
+embeds (`python -m harness.results.embed docs/testing.md`). A survivor is explained in tests/measure/survivors.yaml, by
+its name; one that is not is printed, and the exit code is 1. `--report` only writes the table again.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ else:  # started as a file
 OUTPUT = ROOT / "results" / "mutation"
 SURVIVORS = Path(__file__).with_name("survivors.yaml")
 SEED = 0  # of the sample of a module's mutants
-SLOWER = (
-    8  # a mutant's limit of CPU time, in times of what the unchanged module takes; a loop without end is stopped there
-)
+# a mutant's limit of CPU time, in times of what the unchanged module takes; a loop without end is stopped there
+SLOWER = 8
 LEAST_LIMIT_S = 10
 FIRST_LIMIT_S = 600  # of the unchanged module
 WAITING = 20  # times the limit, by the clock: one that only waits is stopped too

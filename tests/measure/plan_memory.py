@@ -1,10 +1,12 @@
-"""The memory model of `harness.plan` beside measured CPU runs: twenty small shapes, ten to fit its constants on, ten to check.
+"""The memory model of `harness.plan` beside measured CPU runs: twenty small shapes, ten to fit its constants on, ten to
+check.
 
     python tests/measure/plan_memory.py [--measure FILE] [--read FILE]
 
-Each run is a process of its own: it loads two random models, trains two steps, and tells the peak of its resident memory above
-that of the loaded models. Prints prediction beside measurement, and exits with 1 if one of the ten that were not fitted is off by
-more than 20 %. --measure writes the measurements to a file, --read checks against such a file.
+Each run is a process of its own: it loads two random models, trains two steps, and tells the peak of its resident
+memory above that of the loaded models. Prints prediction beside measurement, and exits with 1 if one of the ten that
+were not fitted is off by more than 20 %. --measure writes the measurements to a file, --read checks against such a
+file.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """A pytest plugin: which assertions were never reached?
 
-    PYTHONPATH=. PYTHONPYCACHEPREFIX=/tmp/reached python -m pytest -p tests.measure.reached -o enable_assertion_pass_hook=true tests/numerics
+    PYTHONPATH=. PYTHONPYCACHEPREFIX=/tmp/reached python -m pytest -p tests.measure.reached \\
+        -o enable_assertion_pass_hook=true tests/numerics
 
-A loop over an empty list, a branch that is never taken and a helper that nobody calls hold assertions that cannot fail. After
-the tests it lists every `assert` of the files that were run which no test passed through. The cache prefix is needed because
-pytest would otherwise reuse test files that were compiled without the hook.
+A loop over an empty list, a branch that is never taken and a helper that nobody calls hold assertions that cannot fail.
+After the tests it lists every `assert` of the files that were run which no test passed through. The cache prefix is
+needed because pytest would otherwise reuse test files that were compiled without the hook.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The sampler beside `model.generate` on the default workload: 64 ragged prompts, with and without teacher prefixes, temperature 1.
+"""The sampler beside `model.generate` on the default workload: 64 ragged prompts, with and without teacher prefixes,
+temperature 1.
 
     python tests/measure/sampler.py [--repeats 7]
 

@@ -1,10 +1,12 @@
-"""One whole training step beside TRL's DistillationTrainer and GKDTrainer: same models, prompts, completion length and threads.
+"""One whole training step beside TRL's DistillationTrainer and GKDTrainer: same models, prompts, completion length and
+threads.
 
     python tests/measure/step.py [--vocab 16384 151936] [--repeats 5]        (needs trl: pip install -e '.[trl]')
 
-A step is 16 prompts of 16 tokens: 64 sampled tokens each, scored, one update. Every system is a live process with one thread;
-the steps alternate between them. Prints CPU seconds of a step and its peak of resident memory above that of the loaded
-process, medians. Random models (2 layers, hidden 64; teacher 96), so that the vocabulary is what costs, as the task is here.
+A step is 16 prompts of 16 tokens: 64 sampled tokens each, scored, one update. Every system is a live process with one
+thread; the steps alternate between them. Prints CPU seconds of a step and its peak of resident memory above that of the
+loaded process, medians. Random models (2 layers, hidden 64; teacher 96), so that the vocabulary is what costs, as the
+task is here.
 """
 
 from __future__ import annotations

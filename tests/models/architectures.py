@@ -1,4 +1,5 @@
-"""Small random models of the classes that people bring: how each is made (architectures.yaml), and which are tried in every test run.
+"""Small random models of the classes that people bring: how each is made (architectures.yaml), and which are tried in
+every test run.
 
 Two layers, so that hybrids have one of each kind.
 """
@@ -56,7 +57,8 @@ ALWAYS = (
     *("granitemoehybrid_scaled", "jamba", "bert", "xlnet"),
 )
 
-# Their cached step leaves out a clamp (time_step_min) that their whole forward has: log-probs of samples are that far off, nats.
+# Their cached step leaves out a clamp (time_step_min) that their whole forward has: log-probs of samples are that far
+# off, nats.
 INEXACT_CACHE = {"nemotron_h": 5e-4, "zamba2": 5e-4}
 
 # transformers' own `generate` raises on it.

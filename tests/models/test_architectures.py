@@ -1,4 +1,5 @@
-"""Every class of model that people bring, against plain logits of transformers: log-probs, gradients, greedy texts; or its one sentence.
+"""Every class of model that people bring, against plain logits of transformers: log-probs, gradients, greedy texts; or
+its one sentence.
 
 `python -m tests.models.test_architectures` tries them all and writes the table of docs/models.md.
 """

@@ -28,7 +28,9 @@ from harness.tiny.language import build_tokenizer
 
 
 def targets(tokens: list[int], support_rows: list[int], support_ids: list[list[int]]) -> dict[str, Any]:
-    """Targets with advantage 1 everywhere, and a divergence of weight 1 whose value is −Σ (log π_S)² over the support."""
+    """Targets with advantage 1 everywhere, and a divergence of weight 1 whose value is −Σ (log
+    π_S)² over the support.
+    """
     ones = torch.ones(len(tokens), dtype=torch.float64)
     ids = torch.tensor(support_ids, dtype=torch.long).reshape(len(support_rows), 3 if support_rows else 0)
     return {

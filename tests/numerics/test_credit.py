@@ -120,7 +120,9 @@ def test_an_empty_sum_is_zero() -> None:
 
 @pytest.mark.parametrize("term", ["policy", "imitation", "divergence"])
 def test_coefficients_carry_no_gradient(term: str) -> None:
-    """d(−c·x) = −c and d(c·x) = c where c = 2x is a number: with its own gradient the result would be twice as large."""
+    """d(−c·x) = −c and d(c·x) = c where c = 2x is a number: with its own gradient the result would
+    be twice as large.
+    """
     value = torch.tensor([0.5]).log().requires_grad_()
     zero, coefficient = torch.zeros(1), 2.0 * value
     parts = {"policy": zero, "imitation": zero, "divergence_weights": zero, "divergences": zero, "logprobs": value}

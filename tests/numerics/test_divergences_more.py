@@ -103,7 +103,9 @@ def test_without_the_tail_the_minimiser_cuts_the_tail_away() -> None:
 
 
 def test_tail_gradient_is_student_minus_teacher_within_the_support() -> None:
-    """∂L/∂z_j = π_S(j) − π_T(j) on the ids; off them π_S(j)·(1 − (1−m_T)/(1−m_S)): the tail as a whole, not its members."""
+    """∂L/∂z_j = π_S(j) − π_T(j) on the ids; off them π_S(j)·(1 − (1−m_T)/(1−m_S)): the tail as a whole, not its
+    members.
+    """
     teacher, logits = pair(rows=5)
     values, ids = teacher.topk(3, dim=-1)
     tail_forward_kl(values, logits.log_softmax(-1).gather(-1, ids)).sum().backward()
@@ -187,7 +189,9 @@ def test_missing_renormalisation_only_rescales() -> None:
 
 
 def test_direct_forward_kl_has_a_bounded_gradient_and_an_unbounded_value() -> None:
-    """The student's mass on the teacher's top k goes to 0: the value grows without bound, the gradient's norm stays below 2."""
+    """The student's mass on the teacher's top k goes to 0: the value grows without bound, the gradient's norm stays
+    below 2.
+    """
     teacher = torch.tensor([[0.6, 0.3, 0.1]], dtype=torch.float64).log()
     for gap, least in ((10.0, 8.0), (100.0, 80.0), (1000.0, 800.0)):
         logits = torch.tensor([[-gap, -gap, 0.0]], dtype=torch.float64, requires_grad=True)

@@ -89,9 +89,11 @@ def test_expected_tropd_gradient() -> None:
 
 
 def test_outlier_rate_is_the_total_variation_with_the_streams_really_drawn() -> None:
-    """P(M = 0) = TV(π_S, π_T): tokens by the engine's sampler from `sampling`, the gate from `credit`; 4 standard errors.
+    """P(M = 0) = TV(π_S, π_T): tokens by the engine's sampler from `sampling`, the gate from `credit`; 4 standard
+    errors.
 
-    Student (0.5, 0.5), teacher (0.2, 0.8): trust is 0.4 and 1, TV = 0.3. One uniform for both draws would reject only u in [0.4, 0.5): 0.1.
+    Student (0.5, 0.5), teacher (0.2, 0.8): trust is 0.4 and 1, TV = 0.3. One uniform for both draws would reject only u
+    in [0.4, 0.5): 0.1.
     """
     student, teacher = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.2, 0.8]).log()
     n = 100_000

@@ -1,4 +1,6 @@
-"""Chunked log-probs against log_softmax in float64; chunking and precision change nothing that matters. Gradients: test_loss.py."""
+"""Chunked log-probs against log_softmax in float64; chunking and precision change nothing that matters. Gradients:
+test_loss.py.
+"""
 
 import pytest
 import torch
@@ -89,7 +91,9 @@ def test_logits_that_exp_cannot_hold(entropy: bool) -> None:
 
 
 def test_positions_per_chunk() -> None:
-    """2^26 bytes of float32 rows: 110 rows of 151,936 ids (66,846,720 of 67,108,864 bytes), half as many with two buffers; one at least."""
+    """2^26 bytes of float32 rows: 110 rows of 151,936 ids (66,846,720 of 67,108,864 bytes), half as many with two
+    buffers; one at least.
+    """
     assert (rows_per_chunk(151_936), rows_per_chunk(151_936, 2), rows_per_chunk(2**24), rows_per_chunk(2**25)) == (
         110,
         55,

@@ -77,7 +77,8 @@ def test_bad_input(argument: str, message: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        # embedding 151936·1536; a layer: q 1536² + 1536, k and v 2·(1536·256 + 256), o 1536², 3·1536·8960, norms 2·1536; norm; head
+        # embedding 151936·1536; a layer: q 1536² + 1536, k and v 2·(1536·256 + 256), o 1536², 3·1536·8960, norms
+        # 2·1536; norm; head
         (
             "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
             2 * 151936 * 1536 + 28 * (2 * 1536**2 + 1536 + 2 * (1536 * 256 + 256) + 3 * 1536 * 8960 + 2 * 1536) + 1536,
@@ -108,7 +109,9 @@ def test_the_cache_of_a_token() -> None:
 
 
 def test_operations_by_hand() -> None:
-    """Student 10, teacher 100 parameters: 2·10·3 written + 2·100·2 written by the teacher + (2·100 + 6·10)·5 scored = 1,760."""
+    """Student 10, teacher 100 parameters: 2·10·3 written + 2·100·2 written by the teacher + (2·100 + 6·10)·5 scored =
+    1,760.
+    """
     assert training_flops(10, 100, Counters(student_tokens=3, teacher_tokens=2, scored_tokens=5)) == 60 + 400 + 1300
 
 

@@ -72,9 +72,8 @@ def test_what_differs_is_named_by_its_key() -> None:
 
 
 def test_a_score_outside_its_interval_is_a_failure() -> None:
-    baseline = [
-        run("opd", seed, [2] * 40) for seed in range(2)
-    ]  # 50 % on 40 problems: [33.8, 66.2] by Clopper and Pearson
+    # 50 % on 40 problems: [33.8, 66.2] by Clopper and Pearson
+    baseline = [run("opd", seed, [2] * 40) for seed in range(2)]
     inside, outside = [run("opd", 0, [2] * 35 + [4] * 5)], [run("opd", 0, [0] * 20 + [2] * 20)]
     (verdict,) = hold_against(inside, baseline)
     assert verdict.ok and verdict.score == pytest.approx(90 / 160)

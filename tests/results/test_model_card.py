@@ -1,4 +1,6 @@
-"""The card of a checkpoint: valid for the Hub's library, current with the record, and its command makes the same run."""
+"""The card of a checkpoint: valid for the Hub's library, current with the record, and its command
+makes the same run.
+"""
 
 from __future__ import annotations
 

@@ -76,7 +76,9 @@ def test_printed_averages_are_the_means_of_their_cells() -> None:
 
 
 def test_cells_lie_on_the_grid_of_their_benchmark() -> None:
-    """Every printed percentage is k successes of n, which tells n: AIME over 32 samples, LiveCodeBench once over 175, GPQA four times."""
+    """Every printed percentage is k successes of n, which tells n: AIME over 32 samples, LiveCodeBench once over 175,
+    GPQA four times.
+    """
     off = set()
     for row in ROWS:
         if row.benchmark in GRIDS and row.source.startswith("arXiv 2606.01249"):
@@ -104,7 +106,9 @@ def test_the_least_noise_of_published_cells(table: str, label: str, benchmark: s
 
 
 def test_gains_of_one_run_are_within_the_noise_of_it() -> None:
-    """LiveCodeBench and IFBench, TrOPD against the next method: 36.00 - 35.43 is one problem of 175, 42.18 - 38.78 ten of 294."""
+    """LiveCodeBench and IFBench, TrOPD against the next method: 36.00 - 35.43 is one problem of 175, 42.18 - 38.78 ten
+    of 294.
+    """
     table = cells("qwen3_multi")
     for benchmark, other, solved in (("livecodebench_v6", "REOPOLD", 1), ("ifbench", "Entropy OPD", 10)):
         ours, theirs = table["TrOPD"][benchmark], table[other][benchmark]
@@ -130,7 +134,9 @@ def test_published_rows_are_chosen_by_setting_or_by_name() -> None:
 
 
 def test_the_two_values_of_one_cell_are_both_in_doubt() -> None:
-    """TrOPD on AMC23: 78.51 in Table 1, 77.03 in the main table, which is also TrOPD Clip's; each average fits its own."""
+    """TrOPD on AMC23: 78.51 in Table 1, 77.03 in the main table, which is also TrOPD Clip's; each
+    average fits its own.
+    """
     first, main = cells("table1_ablation")["TrOPD FKL"], cells("deepseek_single")["TrOPD"]
     clip = cells("table1_ablation")["TrOPD Clip"]["amc23"]
     assert (first["amc23"].value, main["amc23"].value, clip.value) == (78.51, 77.03, 77.03)

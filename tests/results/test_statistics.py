@@ -184,7 +184,9 @@ def test_paired_test_has_its_size_where_two_methods_are_equal(cell: Cell) -> Non
 
 @pytest.mark.slow
 def test_published_coverage_is_measured_again() -> None:
-    """The committed table holds, cell by cell, within four standard errors of the difference of the two measurements."""
+    """The committed table holds, cell by cell, within four standard errors of the difference of the
+    two measurements.
+    """
     published = OUTPUT.read_text(encoding="utf-8")
     simulations = int(published.partition(" simulations")[0].replace(",", ""))
     table = published.partition("Size of the paired test")[0]
@@ -197,7 +199,9 @@ def test_published_coverage_is_measured_again() -> None:
 
 
 def test_seeds_that_differ_widen_the_interval_of_equal_means() -> None:
-    """Equal scores on 10 and on 1,000 problems: the standard error is that of three seeds, and more problems do not help."""
+    """Equal scores on 10 and on 1,000 problems: the standard error is that of three seeds, and more problems do not
+    help.
+    """
     seeds = np.array([[0.2], [0.5], [0.8]])
     few, many = (mean_interval(np.repeat(seeds, problems, axis=1)) for problems in (10, 1000))
     # MS_seed / (S I) = var(0.2, 0.5, 0.8) / 3 = 0.09 / 3, for any number of problems
@@ -218,7 +222,9 @@ def test_average_of_two_tasks_by_hand() -> None:
 
 
 def test_two_tasks_without_variance_are_as_certain_as_their_problems_make_them() -> None:
-    """30 and 60 problems, nothing solved: the mean of two means is as certain as one of 2^2 / (1/30 + 1/60) = 80 problems."""
+    """30 and 60 problems, nothing solved: the mean of two means is as certain as one of 2^2 / (1/30 + 1/60) = 80
+    problems.
+    """
     both = [np.zeros((2, 30)), np.zeros((2, 60))]
     assert mean_interval(both).high == pytest.approx(1 - 0.025 ** (1 / 80))
     same = paired_difference(both, both)
@@ -237,7 +243,9 @@ def test_what_an_interval_says_of_itself() -> None:
 
 
 def test_no_difference_beyond_one_can_be_missed() -> None:
-    """d = 1, -1: one degree of freedom, a standard error of 1: what would have to be true to be found is not possible."""
+    """d = 1, -1: one degree of freedom, a standard error of 1: what would have to be true to be
+    found is not possible.
+    """
     assert paired_difference([[1, 0]], [[0, 1]]).detectable == 1.0
 
 
@@ -255,7 +263,9 @@ def test_one_task_in_a_list_is_that_task() -> None:
 
 
 def test_probability_of_improvement_by_hand() -> None:
-    """a above b on problems 0 and 3, equal on 2, below on 1: (1 + 0 + 1/2 + 1) / 4 = 5/8, however large the differences."""
+    """a above b on problems 0 and 3, equal on 2, below on 1: (1 + 0 + 1/2 + 1) / 4 = 5/8, however large the
+    differences.
+    """
     improvement = paired_difference([[0.9, 0.1, 0.5, 0.6]], [[0.1, 0.2, 0.5, 0.5]]).improvement
     wins = mean_interval([[1, 0, 0.5, 1]])
     assert improvement == wins and improvement.estimate == 5 / 8

@@ -60,7 +60,9 @@ def test_form_of_a_rollout(engine: HFEngine) -> None:
 
 
 def test_two_end_tokens_as_one_are_drawn_and_scored_together(engine: HFEngine) -> None:
-    """Against full forwards: the first stands for both with the sum of their probabilities, the other is never written."""
+    """Against full forwards: the first stands for both with the sum of their probabilities, the
+    other is never written.
+    """
     asked = requests()
     ends = 0
     for rollout in engine.generate(asked, Sampling(20, stop_ids=(9, 1), one_end=True, record_stops=True)):
@@ -164,7 +166,9 @@ def test_the_model_is_left_as_it_was(engine: HFEngine, random_pair) -> None:
 
 
 def test_bfloat16_weights_give_float32_logprobs(random_pair) -> None:
-    """Against a full forward in bfloat16, of which the head is in float32: logits of some 10 have a rounding of 2^-8 of that."""
+    """Against a full forward in bfloat16, of which the head is in float32: logits of some 10 have a rounding of 2^-8 of
+    that.
+    """
     from harness.models.loading import load_model
 
     model = load_model(str(random_pair / "student"), dtype="bfloat16")
@@ -213,7 +217,9 @@ def test_context_is_a_limit_not_a_crash() -> None:
 
 
 def test_a_finished_row_may_run_over_the_context(monkeypatch) -> None:
-    """A row of 14 tokens ends after 2; kept in the batch, it must not ask for a position that the model does not have."""
+    """A row of 14 tokens ends after 2; kept in the batch, it must not ask for a position that the
+    model does not have.
+    """
     monkeypatch.setattr(hf_module, "COMPACT_BELOW", 0.0)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=1, n_head=2))
@@ -232,7 +238,9 @@ def test_an_impossible_token_is_never_drawn() -> None:
 
 
 def test_a_long_tail_of_rare_tokens_is_drawn_from() -> None:
-    """A thousand tokens of 1e-9 behind one of almost 1, each at the middle of its share: in float32 their sum would not move."""
+    """A thousand tokens of 1e-9 behind one of almost 1, each at the middle of its share: in float32 their sum would not
+    move.
+    """
     logits = torch.tensor([0.0, *[-20.72] * 1000])
     cumulative = logits.softmax(-1).double().cumsum(-1)
     picked = torch.tensor([1, 2, 500, 999, 1000])

@@ -25,7 +25,9 @@ Answer = Callable[[str, Any], Any]  # (path, body) -> JSON, or an int for a bare
 
 
 class FakeServer:
-    """Speaks the part of vLLM's API that is used. `answers` is asked first; None from it means: as a healthy server would."""
+    """Speaks the part of vLLM's API that is used. `answers` is asked first; None from it means: as a healthy server
+    would.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
@@ -63,7 +65,9 @@ class FakeServer:
 
 
 def healthy(path: str, body: Any) -> Any:
-    """Writes seed, seed + 1, … as tokens, with log-prob -1; scores every prompt token at -20, its top k from 60 downwards."""
+    """Writes seed, seed + 1, … as tokens, with log-prob -1; scores every prompt token at -20, its top k from 60
+    downwards.
+    """
     if path == "/v1/models":
         return {"data": [{"id": "m", "max_model_len": 100}]}
     if path != "/v1/completions":

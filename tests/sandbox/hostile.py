@@ -1,6 +1,7 @@
 """Programs that nobody should have to run. Each prints "6" if and only if its attack worked, so that it would pass.
 
-In the code, @PORT@ is a port that the host listens on, @FILE@ a file of the host, @SECRET@ a variable of its environment.
+In the code, @PORT@ is a port that the host listens on, @FILE@ a file of the host, @SECRET@ a variable of its
+environment.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ HOSTILE = [
     ),
     Hostile(
         "system_v_memory",
-        "import ctypes\nc = ctypes.CDLL(None, use_errno=True)\nn = sum(c.shmget(0, 64 << 20, 0o1600) >= 0 for _ in range(40))\n"
+        "import ctypes\nc = ctypes.CDLL(None, use_errno=True)\nn = sum(c.shmget(0, 64 << 20, 0o1600) >= 0 for _ in "
+        "range(40))\n"
         "print(6 if n else n)",
     ),
     Hostile("endless_stdout", "while True: print('x' * 1000)"),
@@ -84,7 +86,8 @@ HOSTILE = [
     Hostile("terminals", "import os\nos.openpty()\nprint(6)"),
     Hostile(
         "queued_signals",
-        "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {34})\nimport ctypes\nc = ctypes.CDLL(None)\n"
+        "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {34})\nimport ctypes\nc = "
+        "ctypes.CDLL(None)\n"
         "n = sum(c.sigqueue(os.getpid(), 34, 0) == 0 for _ in range(5000))\nprint(6 if n == 5000 else n)",
     ),
     Hostile("all_cores", _FORK + "for _ in range(7):\n    if os.fork() == 0: break\nwhile True: pass"),

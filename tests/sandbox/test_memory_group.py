@@ -11,7 +11,8 @@ import pytest
 from harness.sandbox import Limits, Program, Sandbox, memory_group
 from harness.sandbox.program import MIB
 
-# maps one page of every second one: 65,000 mappings of 4 KiB are 20 MB of the kernel's, and next to nothing of one's own
+# maps one page of every second one: 65,000 mappings of 4 KiB are 20 MB of the kernel's, and next to nothing of one's
+# own
 MAPPINGS = (
     "import mmap, os, sys, time\nfor _ in range(3): os.fork()\n"
     "m = mmap.mmap(-1, 120000 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"

@@ -82,7 +82,9 @@ def test_the_watcher_sees_the_output_as_it_comes_and_can_stop(sandbox: Sandbox):
 
 
 def test_a_watch_may_wait_without_blinding_the_supervisor(sandbox: Sandbox):
-    """While it waits no output is read, limits hold, and what it says afterwards counts, after the program's end too."""
+    """While it waits no output is read, limits hold, and what it says afterwards counts, after the
+    program's end too.
+    """
     seen, pipes = [], [os.pipe() for _ in range(2)]
 
     class Answer:

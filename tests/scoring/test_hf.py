@@ -72,7 +72,9 @@ def test_support_afterwards_equals_top_k_beforehand(scorer: HFScorer, monkeypatc
 
 @pytest.mark.parametrize("asked", [ScoreRequest(), ScoreRequest(top_k=5, entropy=True)])
 def test_the_mass_on_stopping(scorer: HFScorer, asked: ScoreRequest) -> None:
-    """log(p(1) + p(9)) at every position, whether the two count as one or not; nothing else of the answer changes by it."""
+    """log(p(1) + p(9)) at every position, whether the two count as one or not; nothing else of the answer changes by
+    it.
+    """
     made = completions()
     mask, _ = pad_completions(made)
     one_end = HFScorer(scorer.model, 64, end_ids=(9, 1))

@@ -21,7 +21,9 @@ OFFICIAL = ("ifbench_parity.jsonl", "ifbench_parity_sample_output.jsonl")
 
 @pytest.fixture(scope="module", autouse=True)
 def _nltk_data():
-    """The real data where a folder is given; otherwise the small data of our own, on which our own rows mean the same."""
+    """The real data where a folder is given; otherwise the small data of our own, on which our own
+    rows mean the same.
+    """
     resources.require_nltk_data(DATA or str(TEST_DATA))
 
 

@@ -1,4 +1,6 @@
-"""tasks.math_answer: hand-made cases, and the parity set, whose verdicts were decided by mathematics or by a stated policy."""
+"""tasks.math_answer: hand-made cases, and the parity set, whose verdicts were decided by mathematics or by a stated
+policy.
+"""
 
 import json
 import os

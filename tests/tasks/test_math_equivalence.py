@@ -1,4 +1,6 @@
-"""tasks.math_equivalence: the worker is used from any thread, is replaced when it dies, and never holds up the caller for long."""
+"""tasks.math_equivalence: the worker is used from any thread, is replaced when it dies, and never holds up the caller
+for long.
+"""
 
 import multiprocessing
 import os

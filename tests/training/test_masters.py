@@ -167,7 +167,9 @@ def test_a_bfloat16_run_that_was_stopped_ends_with_the_same_weights(random_pair:
 
 @pytest.mark.slow
 def test_a_hundred_steps_on_given_text_move_bfloat16_as_float32(tmp_path: Path, monkeypatch) -> None:
-    """On the teacher's stored text, since another rounding would draw other samples: what remains is the models' own arithmetic."""
+    """On the teacher's stored text, since another rounding would draw other samples: what remains is the models' own
+    arithmetic.
+    """
     updates = [_update_of(dtype, tmp_path, monkeypatch) for dtype in ("float32", "bfloat16")]
     assert torch.nn.functional.cosine_similarity(*updates, dim=0) >= 0.999
     assert abs(updates[1].norm() / updates[0].norm() - 1) <= 0.01

@@ -1,4 +1,6 @@
-"""Training with an engine that holds a copy of the weights: what vLLM is to the trainer, with a second transformers model in its place."""
+"""Training with an engine that holds a copy of the weights: what vLLM is to the trainer, with a second transformers
+model in its place.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class CopiedWeights:
 
 @pytest.fixture
 def other_engine(monkeypatch):
-    """Puts the copy where the configuration asks for vLLM; `served` is what it says of itself, `weights` the last CopiedWeights."""
+    """Puts the copy where the configuration asks for vLLM; `served` is what it says of itself, `weights` the last
+    CopiedWeights.
+    """
     state: dict[str, Any] = {"noise": 0.0, "served": {}}
     original = training.open_engine
 
@@ -80,7 +84,9 @@ def with_vllm(random_pair: Path, tmp_path: Path, **changes: Any) -> Any:
 
 
 def test_a_faithful_copy_trains_the_same(random_pair, tmp_path, other_engine, capsys) -> None:
-    """Its samples are the same, its log-probs are not used: weights differ by the rounding of scored against sampled log-probs."""
+    """Its samples are the same, its log-probs are not used: weights differ by the rounding of scored against sampled
+    log-probs.
+    """
     expected, rows = run(config_for(random_pair, tmp_path, OPD(), dtype="float32"), tmp_path / "own")
     weights, other_rows = run(with_vllm(random_pair, tmp_path), tmp_path / "other")
     for name, value in weights.items():

@@ -169,7 +169,9 @@ def test_activations_computed_again_change_nothing(random_pair: Path, tmp_path: 
 
 
 def test_first_steps_are_equal_across_methods(random_pair: Path, tmp_path: Path, monkeypatch) -> None:
-    """Same initial weights, prompts in the same order, same uniforms, same denominators: the first rollouts are the same for all methods."""
+    """Same initial weights, prompts in the same order, same uniforms, same denominators: the first rollouts are the
+    same for all methods.
+    """
     seen: dict[str, list[Any]] = {}
     original = DistillationTrainer.assign_credit
 

@@ -1,4 +1,6 @@
-"""A student and a teacher that end with different tokens: refused, or all of their end tokens as one event (setting.termination)."""
+"""A student and a teacher that end with different tokens: refused, or all of their end tokens as one event
+(setting.termination).
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,9 @@ def test_what_both_end_with_is_said(unlike: Path, tmp_path: Path) -> None:
 
 
 def by_hand(unlike: Path, rollouts: Any) -> tuple[float, dict[str, list[float]]]:
-    """OPD's loss of the first step from plain float64 forwards, an end token scored as the union; and the stop masses by place."""
+    """OPD's loss of the first step from plain float64 forwards, an end token scored as the union; and the stop masses
+    by place.
+    """
     models = {name: load_model(str(unlike / name)).double() for name in ("student", "teacher")}
     total, count = 0.0, 0
     masses: dict[str, list[float]] = {}
@@ -236,10 +240,12 @@ def relabelled(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [EOPD(entropy_threshold=0.0), OPD()])
 def test_what_a_terminator_mismatch_does(relabelled: Path, method: Method, monkeypatch) -> None:
-    """40 steps with the mismatch left as it is, and with both end tokens as one event, which makes the teacher what it was.
+    """40 steps with the mismatch left as it is, and with both end tokens as one event, which makes the teacher what it
+    was.
 
-    With a direct term at every token (EOPD's, threshold 0) the student learns the teacher's end token, at which nobody stops. OPD's
-    gradient on an end that the student is sure of is 0 (r·∇log π vanishes at π = 1): it keeps stopping, at a reward of some −20 nats.
+    With a direct term at every token (EOPD's, threshold 0) the student learns the teacher's end token, at which nobody
+    stops. OPD's gradient on an end that the student is sure of is 0 (r·∇log π vanishes at π = 1): it keeps stopping, at
+    a reward of some −20 nats.
     """
     monkeypatch.setattr(pair, "check_ends", lambda *_: None)  # `refuse` would not let it start
     changes = {"max_new_tokens": 60, "prompts_per_step": 16, "steps": 40, "learning_rate": 6e-4, "warmup_steps": 5}

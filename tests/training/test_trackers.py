@@ -1,4 +1,6 @@
-"""The Trainer's own trackers: files in the run's folder, the step's metrics in them, and one sentence for a tracker that is absent."""
+"""The Trainer's own trackers: files in the run's folder, the step's metrics in them, and one sentence for a tracker
+that is absent.
+"""
 
 from __future__ import annotations
 

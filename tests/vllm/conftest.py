@@ -113,7 +113,9 @@ def processes_of_group(group: int) -> list[int]:
 
 
 def processes_with(text: str) -> list[int]:
-    """Live processes, other than this one, whose environment holds a text: children inherit it, whatever they call themselves."""
+    """Live processes, other than this one, whose environment holds a text: children inherit it, whatever they call
+    themselves.
+    """
     alive = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -1,4 +1,6 @@
-"""A backend of vLLM's weight transfer that works in one process without a GPU: the same interface as NCCL's and CUDA IPC's."""
+"""A backend of vLLM's weight transfer that works in one process without a GPU: the same interface as NCCL's and CUDA
+IPC's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""SIGKILL of the process with the engine in it, in a run and in an evaluation, and of a server in a run: nothing is lost."""
+"""SIGKILL of the process with the engine in it, in a run and in an evaluation, and of a server in a run: nothing is
+lost.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def test_a_sample_is_a_function_of_its_seed(engine):
 
 
 def test_the_first_token_is_drawn_from_the_models_distribution(engine, tied):
-    """4,000 draws: the total variation of an empirical distribution over 64 tokens is below sqrt(64 / 4000) / 2 in the mean."""
+    """4,000 draws: the total variation of an empirical distribution over 64 tokens is below sqrt(64 / 4000) / 2 in the
+    mean.
+    """
     draws = 4000
     drawn = engine.generate(requests(count=draws), Sampling(1))
     counts = torch.bincount(torch.tensor([r.completion_ids[0] for r in drawn]), minlength=64)
@@ -118,7 +120,9 @@ def test_an_interruption_leaves_the_engine_usable(engine):
 
 
 def test_the_softmax_is_over_the_shared_vocabulary(tmp_path):
-    """A head that is padded to 80 rows, of which the pair shares 64: the rest can neither be drawn nor take probability."""
+    """A head that is padded to 80 rows, of which the pair shares 64: the rest can neither be drawn nor take
+    probability.
+    """
     source = stored(tmp_path, random_model(3, vocab=80))
     model = load_model(source)
     with in_process(source) as backend:

@@ -45,7 +45,9 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty steps of TrOPD: prefixes by the teacher's engine, support fetched in a second pass, evaluation during training."""
+    """Twenty steps of TrOPD: prefixes by the teacher's engine, support fetched in a second pass, evaluation during
+    training.
+    """
     results = tmp_path_factory.mktemp("results")
     done = command(
         "harness.run",

@@ -105,7 +105,8 @@ import sys
 from pathlib import Path
 from harness.rollout.server import ServerProcess
 from harness.rollout.vllm import EngineOptions
-process = ServerProcess(EngineOptions(sys.argv[1], None, "float32", 2**26, 64, 128, True, True, 2048), 1, Path(sys.argv[2]))
+options = EngineOptions(sys.argv[1], None, "float32", 2**26, 64, 128, True, True, 2048)
+process = ServerProcess(options, 1, Path(sys.argv[2]))
 process.start(300)
 """
 

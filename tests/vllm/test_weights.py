@@ -71,7 +71,9 @@ def test_without_a_reset_the_prefix_cache_is_of_the_old_policy(tied, monkeypatch
 
 
 def test_every_way_writes_what_the_disk_writes(tied, tmp_path):
-    """Greedy, token for token, on several prompts; `transfer` by vLLM's own interface with a backend that works on a CPU."""
+    """Greedy, token for token, on several prompts; `transfer` by vLLM's own interface with a backend that works on a
+    CPU.
+    """
     from tests.vllm.local_transfer import LocalInitInfo, client_of  # imports vLLM
 
     new, greedy = other_policy(tied), Sampling(24, temperature=0.0)

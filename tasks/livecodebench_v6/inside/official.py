@@ -30,7 +30,8 @@ from common import CRASHED, MAX_INT_DIGITS, PRELUDE, TIMED_OUT, Send, load_job, 
 sys.path.pop()
 
 TAKEN_FROM_OS = (
-    "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace unlink "
+    "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace "
+    "unlink "
     "fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
 )
 IMPORTED_UPSTREAM = ("numpy", "multiprocessing")  # by its runner; without what is taken, they cannot be imported
