@@ -40,7 +40,7 @@ from tests.models.architectures import (
 
 TOLERANCE = 1e-4  # nats of a log-prob; relative of the gradient
 TABLE = ROOT / "docs" / "models.md"
-BEGIN, END = "<!-- begin table -->\n", "<!-- end -->"
+BEGIN, END = "<!-- classes -->\n", "<!-- classes end -->"
 SAID = {
     ATTENTION: "works",
     RAGGED: "works, sampled by its own cache",
