@@ -82,10 +82,9 @@ class Setting:
     def __post_init__(self) -> None:
         if self.temperature != 1 or self.top_p != 1:
             raise UserError(
-                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and "
-                "1, because "
-                "otherwise a sample is not one of the student's own distribution and every estimate is biased; "
-                "remove it."
+                f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, "
+                "because otherwise a sample is not one of the student's own distribution and every estimate is "
+                "biased; remove it."
             )
         allowed = {
             "lr_schedule": ("constant", "cosine"),

@@ -152,8 +152,8 @@ class EngineLM(LM):
         if room < 1:
             raise UserError(
                 f"The prompt of {item} has {prompt_tokens} tokens and leaves no room in the model's "
-                f"{self._model.max_length} "
-                "positions; prompts are never shortened, so evaluate this task with a model of a longer context."
+                f"{self._model.max_length} positions; prompts are never shortened, so evaluate this task with a model "
+                "of a longer context."
             )
         return room
 

@@ -73,8 +73,7 @@ def print_validation(outcomes: Sequence[ValidatedTask], cut_decimals: dict[str, 
     counts = summarise(outcomes)
     console.print(
         f"{counts['scored']} of {counts['of']} scored, {counts['within']} of them within chance of the published "
-        "score: "
-        "95 %, by the spread over repeats of the same problems."
+        "score: 95 %, by the spread over repeats of the same problems."
     )
     for reason in dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason):
         console.print(f"Not scored: {reason}", soft_wrap=True)

@@ -80,8 +80,7 @@ def mend_generation_config(model: PreTrainedModel, name: str) -> None:
         reason = " ".join(str(error).split())
         print(
             f"note: the generation_config of {name} is invalid and could not be saved with a checkpoint, which will "
-            "keep its special "
-            f"tokens only. {reason}",
+            f"keep its special tokens only. {reason}",
             file=sys.stderr,
         )
 

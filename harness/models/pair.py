@@ -120,8 +120,7 @@ def check_head(tokenizer: PreTrainedTokenizerBase, config: Any, name: str) -> No
     if needed > rows:
         raise UserError(
             f"{name} has a head of {rows} rows, its tokenizer writes ids up to {needed - 1}; give the tokenizer that "
-            "the model was made "
-            "with, or resize its embeddings and save it."
+            "the model was made with, or resize its embeddings and save it."
         )
 
 
@@ -141,23 +140,21 @@ def check_contexts(config: RunConfig, prompts: Mapping[str, int], longest_refere
     if prompts[longest] >= student:
         raise UserError(
             f"setting.prompts: prompt {longest!r} has {prompts[longest]} tokens and leaves no room in the student's "
-            f"context of {student}; "
-            f"take such prompts out of the file, or give a student of a longer context."
+            f"context of {student}; take such prompts out of the file, or give a student of a longer context."
         )
     written = min(prompts[longest] + setting.max_new_tokens, student)  # a student's completion ends with its context
     if written > teacher:
+        fits = teacher - prompts[longest]
+        shorter = f"setting.max_new_tokens={fits} or less, " if fits > 0 else ""
         raise UserError(
             f"the teacher has a context of {teacher} tokens, and a prompt with its completion may have {written}, of "
-            "which it would score "
-            f"positions that it was not made for; give setting.max_new_tokens={max(teacher - prompts[longest], 1)} "
-            "or less, shorter "
-            "prompts, or another teacher."
+            f"which it would score positions that it was not made for; give {shorter}shorter prompts, or another "
+            "teacher."
         )
     if longest_reference > min(student, teacher):
         raise UserError(
-            f"setting.prompts: a prompt with its reference has {longest_reference} tokens, the shorter context of "
-            "the two models has "
-            f"{min(student, teacher)}; take such rows out of the file."
+            f"setting.prompts: a prompt with its reference has {longest_reference} tokens, the shorter context of the "
+            f"two models has {min(student, teacher)}; take such rows out of the file."
         )
 
 

@@ -76,8 +76,7 @@ def check_training_mode(model: PreTrainedModel, name: str) -> None:
     if not _modes_agree(model):
         raise UserError(
             f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with "
-            "every dropout off; "
-            "this model class can be a teacher or be evaluated, not be trained."
+            "every dropout off; this model class can be a teacher or be evaluated, not be trained."
         )
 
 

@@ -39,8 +39,7 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
         )
     unknown = UserError(
         f"{name!r} ({type(model).__name__}) computes its logits in another way than by a linear head on the last "
-        "hidden state, a "
-        "scale and a tanh cap; this model class is not supported."
+        "hidden state, a scale and a tanh cap; this model class is not supported."
     )
     ids = probe_ids(model, 4)
     natural = model(input_ids=ids, use_cache=False).logits[0]

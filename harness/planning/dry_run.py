@@ -98,8 +98,7 @@ def step_lines(runs: Sequence[RunConfig]) -> list[str]:
     trained = sum(run.method is not None for run in runs)
     lines = [
         f"Step: {setting.prompts_per_step} prompts x {setting.samples_per_prompt} samples x "
-        f"{setting.max_new_tokens:,} tokens = "
-        f"at most {tokens:,} completion tokens",
+        f"{setting.max_new_tokens:,} tokens = at most {tokens:,} completion tokens",
         f"Run: {setting.steps} steps, at most {tokens * setting.steps:,} tokens; all {trained}: "
         f"{tokens * setting.steps * trained:,}",
     ]

@@ -37,17 +37,15 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     lines = [
         f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} "
         f"rank{'s' if made.ranks > 1 else ''}" + (", student cut over them" if is_sharded(run) else ""),
-        f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x "
-        f"{setting.samples_per_prompt} x "
-        f"{setting.max_new_tokens:,})",
+        f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
+        f"x {setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
         f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
         f"{gib(made.disk)} GiB of disk while it trains, {gib(final)} after",
         f"  all {trained} trained runs: {trained * hours:,.0f} GPU hours, "
-        f"{gib(trained * final + made.disk + responses)} GiB of disk "
-        "(evaluation not counted)",
+        f"{gib(trained * final + made.disk + responses)} GiB of disk (evaluation not counted)",
     ]
     return lines
 

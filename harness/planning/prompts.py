@@ -167,9 +167,8 @@ def describe(report: Report, options: Options, fingerprint: str) -> str:
     fate = "left out" if options.overlap == "remove" else "kept"
     lines = [
         f"{report.rows:,} rows: {report.other_domain:,} of other domains, {report.repeated:,} repeated, "
-        f"{report.too_long:,} longer than "
-        f"{options.max_tokens:,} tokens, {report.overlapping:,} overlapping with a benchmark ({fate}), "
-        f"{report.not_drawn:,} not drawn.",
+        f"{report.too_long:,} longer than {options.max_tokens:,} tokens, {report.overlapping:,} overlapping with a "
+        f"benchmark ({fate}), {report.not_drawn:,} not drawn.",
         f"{report.prompts:,} prompts written to {options.output} ({domains}), fingerprint {fingerprint}",
         f"Overlap ({options.ngram} consecutive words):",
     ]

@@ -78,10 +78,9 @@ def _summary(record: RunRecord) -> str:
     setting = record.setting
     return (
         f"`{setting['student']}`, distilled on its own samples from `{setting['teacher']}` by the method "
-        f"`{record.method}`: "
-        f"{record.counters.steps} steps of {setting['prompts_per_step']} prompts × {setting['samples_per_prompt']} "
-        "samples, "
-        f"seed {record.seed}. One checkpoint of one seed: it says little about the method."
+        f"`{record.method}`: {record.counters.steps} steps of {setting['prompts_per_step']} prompts × "
+        f"{setting['samples_per_prompt']} samples, seed {record.seed}. One checkpoint of one seed: it says little "
+        "about the method."
     )
 
 

@@ -69,8 +69,8 @@ def render(chosen: Mapping[str, tuple[float, MethodRuns]], tuning: Mapping[str, 
     header = ["method", "learning rate", "seeds", "score", f"minus {BASELINE}"]
     note = (
         f"Setting {tuning['setting']}, but for the learning rate: each method has its own best of "
-        f"{', '.join(f'{r:g}' for r in tuning['grid'])}, "
-        f"chosen on development problems with seed {tuning['seed']}. Task {task}; scores in %."
+        f"{', '.join(f'{r:g}' for r in tuning['grid'])}, chosen on development problems with seed {tuning['seed']}. "
+        f"Task {task}; scores in %."
     )
     winner = f"Winner: {verdict.leader}." if not verdict.rivals and len(chosen) > 1 else "No winner."
     return "\n\n".join([note, table(header, rows, "lrlrr"), f"{winner} (All pairs, Holm-corrected, 5 %.)"]) + "\n"

@@ -25,9 +25,8 @@ from harness.results.statistics import mean_interval
 
 AGAINST_OPD = (
     f"In how many cells of a regime a method is better than {BASELINE} / worse / not resolved at equal steps (paired "
-    "by replicate and problem, "
-    "Holm-corrected over the methods of the cell, 5 %), with the smallest and the largest difference in points; and "
-    "its lowest score of all cells."
+    "by replicate and problem, Holm-corrected over the methods of the cell, 5 %), with the smallest and the largest "
+    "difference in points; and its lowest score of all cells."
 )
 
 
@@ -50,12 +49,10 @@ def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
         replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         rows.append([cell[0], cell[1], f"{cell[2]:g}", replicates, *map(_verdict_text, groups)])
     note = (
-        f"Task {task}. The leader has the highest mean; it *wins* if its difference to every other method is "
-        "resolved (paired by "
-        "replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be told from "
-        "follow it. "
-        f"At equal cost a method takes part with its longest runs that cost at most {EQUAL_COST - 1:.0%} more than "
-        "OPD's."
+        f"Task {task}. The leader has the highest mean; it *wins* if its difference to every other method is resolved "
+        "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
+        "told from follow it. At equal cost a method takes part with its longest runs that cost at most "
+        f"{EQUAL_COST - 1:.0%} more than OPD's."
     )
     parts = [note, table(header, rows)]
     if summary := _against_opd(cells):

@@ -89,10 +89,10 @@ def describe(board: Leaderboard) -> str:
         for task in board.tasks
     )
     return (
-        f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. "
-        f"Tasks: {tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}. "
-        f"Scores in %, with the 95 % interval of the mean over problems and training seeds "
-        f"({ONE_SEED} one seed: problems only, this checkpoint only). Made by `{board.command}`."
+        f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
+        f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}. Scores in %, with the 95 % interval of the mean "
+        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only). Made by "
+        f"`{board.command}`."
     )
 
 
@@ -111,8 +111,7 @@ def footnotes(board: Leaderboard) -> list[str]:
     """Where the numbers come from."""
     return [
         f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
-        "among the "
-        "methods with a score, by resolved differences.",
+        "among the methods with a score, by resolved differences.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
         "GPU h is estimated: seconds of all phases times the GPUs of the run.",
         f"Code: commit {', '.join(board.commits) or 'unknown'}.",
@@ -242,8 +241,8 @@ def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
         body = tuple((label, *(row.get(name, NOTHING) for name in benchmarks)) for label, row in rows.items())
         note = (
             f"Source: {mine[0].source}. One run each; ± is the least noise that a run of this size has (one standard "
-            "error of "
-            f"independent samples), not the authors' statement. {DOUBT} a cell in doubt, see results/reference."
+            f"error of independent samples), not the authors' statement. {DOUBT} a cell in doubt, see "
+            "results/reference."
         )
         sheets.append(Sheet(f"published: {table}", ("method", *benchmarks), body, note, names=1))
     return sheets

@@ -64,9 +64,8 @@ def _explain(pairs: Sequence[Pair]) -> str:
     least = min(100 * pair.difference.detectable for pair in pairs)
     return (
         "B above A: how often B scores higher on a problem and seed, ties count half. Intervals are not corrected "
-        "for the "
-        f"number of rows. Differences under {least:.1f} points cannot be seen here (80 % power at 5 %, two-sided). "
-        "† one seed: this checkpoint only."
+        f"for the number of rows. Differences under {least:.1f} points cannot be seen here (80 % power at 5 %, "
+        "two-sided). † one seed: this checkpoint only."
     )
 
 

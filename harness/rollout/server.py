@@ -259,8 +259,7 @@ class ServerBackend:
             if error.code == 404 and path == "/collective_rpc":
                 raise UserError(
                     f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its "
-                    "environment and "
-                    "--worker-extension-cls harness.rollout.worker.WorkerExtension."
+                    "environment and --worker-extension-cls harness.rollout.worker.WorkerExtension."
                 ) from error
             raise EngineFailure(f"{path} was answered with status {error.code}: {said}") from error
         except (OSError, http.client.HTTPException) as error:

@@ -53,8 +53,7 @@ class Sandbox:
             return cls(Unconfined())
         raise UserError(
             f"Code benchmarks run programs that a model wrote, and no sandbox works here ({reasons}); install "
-            "bubblewrap "
-            "(apt-get install bubblewrap, dnf install bubblewrap) or, to run them unprotected, set "
+            "bubblewrap (apt-get install bubblewrap, dnf install bubblewrap) or, to run them unprotected, set "
             f"{ALLOW_UNSANDBOXED}=1."
         )
 

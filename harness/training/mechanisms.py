@@ -26,10 +26,8 @@ def check_guidance(run: RunConfig) -> None:
     if first_guided_step(run.method, longest, setting.steps, setting.min_continuation) is None:
         raise UserError(
             f"method={run.method_name} would get no teacher text in any step: its schedule gives prefixes of no "
-            "length, "
-            f"or setting.min_continuation={setting.min_continuation} of "
-            f"setting.max_new_tokens={setting.max_new_tokens} "
-            "takes them; change one of them."
+            f"length, or setting.min_continuation={setting.min_continuation} of "
+            f"setting.max_new_tokens={setting.max_new_tokens} takes them; change one of them."
         )
 
 

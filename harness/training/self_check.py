@@ -49,8 +49,7 @@ class SelfCheck:
         """The check after weights were pushed, said on stderr."""
         print(
             f"self-check at version {version}: engine and trainer differ by at most {self.difference():.2g} nats on "
-            "one "
-            f"sequence (limit {MISMATCH_LIMIT[self.dtype]})",
+            f"one sequence (limit {MISMATCH_LIMIT[self.dtype]})",
             file=sys.stderr,
         )
 

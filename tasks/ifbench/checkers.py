@@ -19,11 +19,10 @@ from tasks.ifbench.resources import require_nltk_data
 PRONOUNS = frozenset(
     re.findall(
         r"\w+",
-        "i me we us you he him she her it they them my mine our ours your yours his hers its their theirs "
-        "myself ourselves yourself yourselves himself herself itself themselves this that these those "
-        "who whom whose which what whoever whomever whatever whichever "
-        "anybody anyone anything everybody everyone everything nobody nothing somebody someone something "
-        "each either neither both all some any none",
+        "i me we us you he him she her it they them my mine our ours your yours his hers its their theirs myself "
+        "ourselves yourself yourselves himself herself itself themselves this that these those who whom whose which "
+        "what whoever whomever whatever whichever anybody anyone anything everybody everyone everything nobody "
+        "nothing somebody someone something each either neither both all some any none",
     )
 )
 _PERSON_NAMES = re.compile(r"from this list of person names: (?P<names>.*?) *\.$")

@@ -31,8 +31,7 @@ sys.path.pop()
 
 TAKEN_FROM_OS = (
     "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate replace "
-    "unlink "
-    "fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
+    "unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir"
 )
 IMPORTED_UPSTREAM = ("numpy", "multiprocessing")  # by its runner; without what is taken, they cannot be imported
 TAKEN_MODULES = ("ipdb", "joblib", "resource", "psutil", "tkinter")
