@@ -50,7 +50,7 @@ def sentence_of(module: str) -> str:
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return text.split("\n")[0].rpartition("`: ")[2]
+    return " ".join(text.split("\n\n")[0].split()).rpartition("`: ")[2]
 
 
 def _show() -> int:

@@ -37,7 +37,11 @@ def model_identity(name: str, revision: str | None) -> str:
         return hub_identity(name, revision, "model")
     files = [path for path in [*folder.glob("*"), *folder.glob("chat_templates/*")] if path.is_file()]
     known = [path for path in files if any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in MODEL_FILES)]
-    return folder_digest(folder, known)
+    digest = folder_digest(folder, known)
+    if not (folder / "adapter_config.json").is_file():
+        return digest
+    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")  # merged into it
+    return "sha256:" + hashlib.sha256(f"{digest} {model_identity(str(base), None)}".encode()).hexdigest()
 
 
 def prompts_identity(source: str, split: str) -> str:

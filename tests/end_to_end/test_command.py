@@ -59,10 +59,9 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*arguments: str, code: int = 0) -> str:
         launched = [] if "hydra.mode=RUN" in arguments else ["hydra/launcher=basic"]
         monkeypatch.setattr(sys, "argv", ["harness.run", *arguments, *launched])
-        with pytest.raises(SystemExit) as end:
-            main()
+        answer = main()
         said = capsys.readouterr()
-        assert end.value.code == code, said.out + said.err
+        assert answer == code, said.out + said.err
         return said.err
 
     monkeypatch.chdir(ROOT)
