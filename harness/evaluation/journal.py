@@ -23,6 +23,10 @@ from harness.rollout import RolloutRequest, Sampling
 from harness.types import Rollout
 
 JOURNAL = "generations.jsonl"
+TRAINING_ONLY = (
+    "one_end",
+    "record_stops",
+)  # of Sampling; no evaluation sets them, and keys of an earlier day are without
 
 
 class SampleJournal:
@@ -78,7 +82,7 @@ class SampleJournal:
         coordinates = {
             "model": self._model,
             "prompt_ids": [*request.prompt_ids, *request.prefix_ids],
-            "sampling": dataclasses.asdict(sampling),
+            "sampling": {key: value for key, value in dataclasses.asdict(sampling).items() if key not in TRAINING_ONLY},
             "seed": request.seed,
             "repeat": request.sample_index,
         }

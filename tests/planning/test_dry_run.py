@@ -55,6 +55,7 @@ def test_a_tiny_setting_fetches_nothing(capsys: pytest.CaptureFixture[str], tmp_
     text = capsys.readouterr().out
     assert "Prompts: 4,096 of harness/tiny/prompts.jsonl" in text
     assert "4 runs, 4 of them trained" in text
+    assert "End tokens: 1 '<eos>' (tokenizer) for the student and 1 '<eos>' (tokenizer) for the teacher; " in text
     assert "Would fetch: nothing" in text
     assert list(tmp_path.iterdir()) == []
 
