@@ -74,14 +74,15 @@ def check_contexts(config: RunConfig, prompts: Mapping[str, int], longest_refere
     if prompts[longest] >= student:
         raise UserError(
             f"setting.prompts: prompt {longest!r} has {prompts[longest]} tokens and leaves no room in the student's context of {student}; "
-            f"take such prompts out of the file, or give a student of a longer context."
+            "take such prompts out of the file, or give a student of a longer context."
         )
     written = min(prompts[longest] + setting.max_new_tokens, student)  # a student's completion ends with its context
     if written > teacher:
+        fits = teacher - prompts[longest]
         raise UserError(
             f"the teacher has a context of {teacher} tokens, and a prompt with its completion may have {written}, of which it would score "
-            f"positions that it was not made for; give setting.max_new_tokens={max(teacher - prompts[longest], 1)} or less, shorter "
-            "prompts, or another teacher."
+            f"positions that it was not made for; give {f'setting.max_new_tokens={fits} or less, ' if fits > 0 else ''}shorter prompts, "
+            "or another teacher."
         )
     if longest_reference > min(student, teacher):
         raise UserError(
