@@ -192,9 +192,8 @@ class ServerBackend:
                 del open_calls[asked[future]]
                 done(asked[future], answer)
         finally:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # those in flight end with the server, or at their time limit
+            # those in flight end with the server, or at their time limit
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, call: Call) -> Answer:
         body = {

@@ -43,9 +43,8 @@ class MasterAdamW(torch.optim.Optimizer):
         loss = closure() if closure is not None else None
         for index, weights, inner in self.buckets:
             (own,) = inner.param_groups
-            own |= {
-                key: value for key, value in self.param_groups[index].items() if key != "params"
-            }  # a schedule's new rate
+            given = self.param_groups[index]  # with the rate that a schedule has set
+            own |= {key: value for key, value in given.items() if key != "params"}
             for weight, master in zip(weights, own["params"], strict=True):
                 master.grad = None if weight.grad is None else weight.grad.float()
             inner.step()

@@ -115,7 +115,16 @@ def start(device: str) -> None:
 
 def shards() -> bool:
     """Whether FSDP cuts the student's weights over the ranks; `accelerate launch` says so in the environment."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    return _accelerate_uses("FSDP")
+
+
+def has_own_masters() -> bool:
+    """Whether the launcher's engine keeps float32 masters of narrow weights by itself: DeepSpeed's BF16 optimiser does."""
+    return _accelerate_uses("DEEPSPEED")
+
+
+def _accelerate_uses(engine: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("1", "true")
 
 
 def launch(config: RunConfig, folder: Path) -> None:

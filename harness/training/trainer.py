@@ -120,7 +120,7 @@ class DistillationTrainer(Trainer):
         self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
         arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
         optimizer = None  # the Trainer's own AdamW; sharded weights are float32 already (conf/accelerate/fsdp2.yaml)
-        if needs_masters(machinery.student.parameters()):
+        if needs_masters(machinery.student.parameters()) and not ranks.has_own_masters():
             optimizer = (MasterAdamW, Trainer.get_optimizer_cls_and_kwargs(arguments)[1])
         super().__init__(
             machinery.student,
