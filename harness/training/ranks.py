@@ -119,7 +119,7 @@ def shards() -> bool:
 
 
 def has_own_masters() -> bool:
-    """Whether the launcher's engine keeps float32 masters of narrow weights by itself: DeepSpeed's BF16 optimiser does."""
+    """Whether the launcher's engine keeps float32 masters of narrow weights by itself, as DeepSpeed does."""
     return _accelerate_uses("DEEPSPEED")
 
 
