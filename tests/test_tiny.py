@@ -265,6 +265,7 @@ def few_steps(out: Path) -> list[str]:
     return ["--out", str(out), "--models", "student", "--steps-scale", "0.007"]  # 5 of 700
 
 
+@pytest.mark.slow
 def test_build_makes_keeps_and_refuses(tmp_path, capsys):
     """The command builds once, keeps what it built, and refuses what another recipe built."""
     assert main(few_steps(tmp_path)) == 0

@@ -210,6 +210,7 @@ def test_a_half_written_row_is_named(copied: Path, run_here: Run) -> None:
     assert len(said.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_method_dropped_in_as_one_file_is_found(tmp_path: Path) -> None:
     """A copy of the project with one more file in baselines/: no other edit, and it runs and passes
     the contract tests.
@@ -297,6 +298,7 @@ def test_bring_your_own_pair(random_pair: Path, tmp_path: Path, run_here: Run) -
     assert (folder / "opd" / "seed0" / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_folders_with_signs_of_hydras_grammar(random_pair: Path, tmp_path: Path) -> None:
     """In a sweep, whose jobs get their command lines from Hydra."""
     home = tmp_path / "lr=1e-5 ü"

@@ -19,6 +19,8 @@ TEST_DATA = Path(__file__).parents[1] / "data"
 MANY = 100_000  # of a mark that a response repeats; 32,768 tokens of blanks are more
 LONGEST_S = 60.0  # math-verify has 5 s of processor time for a pair, and a response is a pair in two or three readings
 
+LONG = {"tower", "factorial", "boxes", "braces", "answer_and_blanks"}  # 5 s and more each
+
 RESPONSES = {
     "empty": "",
     "newlines": "\n" * 3 * MANY + "x",
@@ -52,7 +54,7 @@ GRADERS = {
 
 @pytest.mark.parametrize(
     "response",
-    [pytest.param(text, id=name, marks=[pytest.mark.slow] * (name == "tower")) for name, text in RESPONSES.items()],
+    [pytest.param(text, id=name, marks=[pytest.mark.slow] * (name in LONG)) for name, text in RESPONSES.items()],
 )
 @pytest.mark.parametrize("grader", GRADERS)
 def test_every_response_gets_a_verdict(grader: str, response: str):
