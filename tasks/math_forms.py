@@ -8,6 +8,8 @@ import functools
 import re
 from fractions import Fraction
 
+from tasks.math_numbers import BASES, in_base
+
 _MAX_NUMBER_CHARS = 400  # longer digit strings are compared as text: nobody's answer, and quadratic to parse
 _MAX_EXPONENT = 400  # of a power of ten in scientific notation; longer numbers are left as they stand
 MAX_ANSWER_CHARS = 2_000  # longer answers (a model in a loop) are compared as they stand
@@ -32,12 +34,6 @@ _DECIMAL = re.compile(
 _FRACTION = re.compile(r"([+-]?)\\[dtc]?frac(?:\{([+-]?[0-9]+)\}|([0-9]))(?:\{([+-]?[0-9]+)\}|([0-9]))")
 _SLASH = re.compile(r"([+-]?[0-9]+)/([0-9]+)")
 _NUMERAL = re.compile(r"([0-9A-Za-z]+)_(?:\{([0-9]+|[a-z]+)\}|([0-9]))")
-_BASES = {
-    name: base
-    for base, name in enumerate(
-        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
-    )
-} | {"sixteen": 16}
 _VARIABLE = r"\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z, ]+\))?"
 _SIMPLE_VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\{\w+\}|\w))?(?:\([A-Za-z, ]+\))?")
 _ASSIGNED = re.compile(rf"(?P<name>{_VARIABLE}(?:\s*[+*]\s*{_VARIABLE})*)\s*=(?P<value>[^=]+)")
@@ -113,7 +109,7 @@ def number(text: str) -> Fraction | None:
     if value is None:
         value = _fraction(text)
     if value is None:
-        value = _numeral(text)
+        value = in_base(_numeral_parts(text))
     return value / 100 if percent and value is not None else value
 
 
@@ -136,22 +132,11 @@ def _fraction(text: str) -> Fraction | None:
     return sign * Fraction(top, bottom) if bottom else None
 
 
-def _numeral(text: str) -> Fraction | None:
-    match = numeral_parts(text)
-    if match is None:
-        return None
-    digits, base = match
-    try:
-        return Fraction(int(digits, base))
-    except ValueError:  # a digit that the base does not have
-        return None
-
-
-def numeral_parts(text: str) -> tuple[str, int] | None:
+def _numeral_parts(text: str) -> tuple[str, int] | None:
     """Digits and base of `101_2`, `101_{2}` or `101_{two}`; None where it is a name with an index, such as `x_2`."""
     match = _NUMERAL.fullmatch(squeezed(text))
     if match is None or not match[1][0].isdigit():
         return None
     written = (match[2] or match[3]).strip()
-    base = int(written) if written.isdigit() else _BASES.get(written, 0)
+    base = int(written) if written.isdigit() else BASES.get(written, 0)
     return (match[1], base) if 2 <= base <= 36 else None

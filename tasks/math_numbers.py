@@ -23,7 +23,7 @@ _NUMERAL = re.compile(
     rf"\(?\s*(-?[0-9][0-9A-Za-z]*)\s*\)?\s*(?:_\s*(?:\{{\s*\(?\s*{_BASE}\s*\)?\s*\}}|([0-9]))"
     rf"|[\s(]*(?:in\s+)?base\s*-?\s*([0-9]+|[a-z]+)\s*\)?)"
 )
-_BASES = {
+BASES = {
     name: base
     for base, name in enumerate(
         ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
@@ -64,7 +64,7 @@ def number(text: str) -> Fraction | None:
     value = _decimal(squeezed_text)
     if value is None:
         value = _fraction(text)
-    return _numeral(text) if value is None else value
+    return in_base(numeral_parts(text)) if value is None else value
 
 
 def same_number(gold: Value, answer: Value) -> bool:
@@ -115,11 +115,11 @@ def _fraction(text: str) -> Fraction | None:
     return (-1 if sign == "-" else 1) * (int(whole or 0) + Fraction(top, bottom))
 
 
-def _numeral(text: str) -> Fraction | None:
-    match = numeral_parts(text)
-    if match is None:
+def in_base(parts: tuple[str, int] | None) -> Fraction | None:
+    """The value of digits in a base (see numeral_parts); None without them."""
+    if parts is None:
         return None
-    digits, base = match
+    digits, base = parts
     try:
         return Fraction(int(digits, base))
     except ValueError:  # a digit that the base does not have
@@ -134,5 +134,5 @@ def numeral_parts(text: str) -> tuple[str, int] | None:
     if match is None:
         return None
     written = match[2] or match[3] or match[4]
-    base = int(written) if written.isdigit() and len(written) < 4 else _BASES.get(written, 0)
+    base = int(written) if written.isdigit() and len(written) < 4 else BASES.get(written, 0)
     return (match[1], base) if 2 <= base <= 36 else None
