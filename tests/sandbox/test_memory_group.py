@@ -12,12 +12,14 @@ from harness.sandbox import Limits, Program, Sandbox, memory_group
 from harness.sandbox.program import MIB
 
 # maps one page of every second one: 60,000 mappings of 4 KiB are 13 MB of the kernel's, and next to nothing of one's
-# own; waits before, since what was allocated before a process joined its group stays uncounted
+# own; waits before, since what was allocated before a process joined its group stays uncounted; and for
+# its children, since a program ends with its first process
 MAPPINGS = (
     "import mmap, os, sys, time\nfor _ in range(3): os.fork()\ntime.sleep(1.5)\n"
     "m = mmap.mmap(-1, 120000 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
     "import ctypes\nc = ctypes.CDLL(None)\nat = ctypes.addressof(ctypes.c_char.from_buffer(m))\n"
-    "for n in range(0, 120000, 2): c.mprotect(ctypes.c_void_p(at + n * 4096), 4096, 1)\ntime.sleep(3)\nprint(6)"
+    "for n in range(0, 120000, 2): c.mprotect(ctypes.c_void_p(at + n * 4096), 4096, 1)\n"
+    "time.sleep(3)\nprint(6, flush=True)\ntry:\n while True: os.wait()\nexcept ChildProcessError: pass"
 )
 
 
