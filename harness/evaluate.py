@@ -24,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from hydra import compose
 from omegaconf import OmegaConf
 
+from harness.config.mistakes import check_form
 from harness.config.settings import CONF_DIR
 from harness.config.sweep import composing, quoted
 from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
@@ -72,6 +73,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration of a command line, as plain values."""
+    check_form(overrides)
     with composing("harness.evaluate"):
         raw = OmegaConf.to_container(compose("evaluate", overrides=quoted(overrides)), resolve=True)
     assert isinstance(raw, dict)

@@ -17,11 +17,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.methods import register_methods
+from harness.config.mistakes import UNKNOWN_KEY, check_form, keys_of, one_sentence, public
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
 
-QUOTING = """'setting.student="a, b=c"'"""
-GRAMMAR = re.compile("token recognition error|no viable alternative|mismatched input|extraneous input")
 ASSIGNMENT = re.compile(r"[+~]{0,2}[\w.@/-]+=")
 BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
 
@@ -49,9 +48,18 @@ def composing(command: str = "harness.run") -> Iterator[None]:
         with initialize_config_dir(str(CONF_DIR), version_base=None):
             yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # a ValueError: setting=null
-        raise UserError(one_sentence(error, command)) from error
+        known = _keys(command) if UNKNOWN_KEY.search(str(error)) else []
+        raise UserError(one_sentence(error, command, known)) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def _keys(command: str) -> list[str]:
+    """Those that a command knows, for "did you mean"; without a method's knobs, which are not those of another."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        config = compose("evaluate" if command == "harness.evaluate" else "config")
+    return [key for key in keys_of(config) if not key.startswith("method.")]
 
 
 def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[str]], str]:
@@ -66,7 +74,7 @@ def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[
         given = OverridesParser.create(loader).parse_overrides(quoted(arguments))
         config = compose("config", overrides=_fixed(given), return_hydra_config=True)
         groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
-        options = {group: _public(loader.get_group_options(group)) for group in groups}
+        options = {group: public(loader.get_group_options(group)) for group in groups}
         shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         return options, OmegaConf.to_yaml(shown)
 
@@ -74,6 +82,7 @@ def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[
 def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
     """Every run that Hydra will make of this command line, in its order."""
     register_methods()
+    check_form(arguments)
     with composing():
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) looks options up in
         given = parser.parse_overrides(quoted(arguments))
@@ -97,35 +106,9 @@ def _fixed(overrides: Sequence[Override]) -> list[str]:
     return [str(override.input_line) for override in overrides if not override.is_sweep_override()]
 
 
-def _public(options: Sequence[str]) -> list[str]:
-    """A file whose name begins with _ is a part of others."""
-    return [name for name in options if not name.startswith("_")]
-
-
 def _values(override: Override) -> list[str]:
     return (
         list(override.sweep_string_iterator())
         if override.is_sweep_override()
         else [override.get_value_element_as_str()]
     )
-
-
-def one_sentence(error: Exception, command: str) -> str:
-    """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
-    text = str(error)
-    if unknown := re.search(r"Could not override '([^']*)'", text):
-        return (
-            f"unknown key {unknown[1]!r}; `python -m {command} --help` shows the configuration "
-            "(a new entry of a mapping such as evaluation.samples is given with ++key=value)."
-        )
-    if option := re.search(
-        r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
-    ):
-        known = _public(option[3].split())
-        return f"there is no {option[1]!r}; known options of {option[2]}: {', '.join(known)}."
-    if "override_grammar" in text or GRAMMAR.search(text):
-        what = " ".join(text.split("\n")[0].removeprefix("LexerNoViableAltException: ").split())
-        return f"cannot be read: {what}; a value with such characters is given in double quotes: {QUOTING}."
-    if text.startswith("Config group override must be"):
-        return "setting, engine, evaluation and experiment are chosen by a name, such as evaluation=none; null is none."
-    return " ".join(text.split()) or type(error).__name__

@@ -93,7 +93,10 @@ def test_overwritten_weights_do_not_get_the_old_score(tmp_path, capsys):
         ([f"checkpoint={Path(__file__).parent}"], "holds no model: it has no config.json"),
         ([], "checkpoint is not set; give checkpoint=<folder or Hugging Face Hub id>"),
         ([f"checkpoint={STUDENT}", "evaluation=mine"], "there is no 'evaluation/mine'; known options of evaluation:"),
-        ([f"checkpoint={STUDENT}", "samples=3"], "unknown key 'samples'; `python -m harness.evaluate --help`"),
+        (
+            [f"checkpoint={STUDENT}", "samples=3"],
+            "unknown key 'samples' (did you mean evaluation.samples?); `python -m harness.evaluate",
+        ),
         ([f"checkpoint={STUDENT}", "dtype=int4"], "dtype='int4': must be one of auto"),
         ([f"checkpoint={STUDENT}", "name=a/b"], "name='a/b': it names a folder too"),
         ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
