@@ -17,7 +17,8 @@ from harness.results.embed import BLOCK, embed
 from tests.test_structure import ROOMS
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+HOW_TO = sorted((ROOT / "docs" / "how_to").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS, *HOW_TO]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 PLANS = re.compile(r"^\$ python -m harness\.plan (.*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
 LONGEST_README = 11_000  # bytes
@@ -82,6 +83,7 @@ def test_the_readme_is_short() -> None:
 def test_the_index_lists_every_page() -> None:
     listed = re.findall(r"^\| \[([\w.]+)\]\(\1\) \|", TEXTS["docs/README.md"], re.MULTILINE)
     assert sorted(listed) == [page.name for page in DOCS if page.name != "README.md"]
+    assert sorted(re.findall(r"\(how_to/([\w.]+)\)", TEXTS["docs/README.md"])) == [page.name for page in HOW_TO]
 
 
 def test_the_rooms_are_drawn_in_their_order() -> None:
