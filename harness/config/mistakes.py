@@ -53,7 +53,10 @@ def one_sentence(error: Exception, command: str, keys: Iterable[str] = ()) -> st
     """
     text = str(error)
     if (unknown := UNKNOWN_KEY.search(text)) and unknown[1].startswith("method."):
-        return f"unknown key {unknown[1]!r}: the method has no such knob; `python -m {command} method=… --help` shows those it has."
+        return (
+            f"unknown key {unknown[1]!r}: the method has no such knob; `python -m {command} method=… --help` shows "
+            "those it has."
+        )
     if unknown:
         return (
             f"unknown key {unknown[1]!r}{_meant(unknown[1], keys)}; `python -m {command} --help` shows the "
