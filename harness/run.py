@@ -96,10 +96,26 @@ def compare(arguments: Sequence[str]) -> int:
     say_ends(runs)
     quiet_libraries()
     parent.lead()
-    with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
-        hydra_job()
-        add_untrained_rows(runs)
+    monitor = Monitor([run.run_folder() for run in runs], Console(stderr=True), title_of(runs))
+    try:
+        with monitor:
+            hydra_job()
+            add_untrained_rows(runs)
+    except KeyboardInterrupt:
+        print(*monitor.where_it_stands(), sep="\n", file=sys.stderr)
+        raise
     return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+
+
+def title_of(runs: Sequence[RunConfig]) -> str:
+    """What is about to be done, in a line per comparison: methods, seeds, folder."""
+    lines = []
+    for folder in dict.fromkeys(run.comparison_folder() for run in runs):
+        own = [run for run in runs if run.comparison_folder() == folder]
+        methods = ", ".join(dict.fromkeys(run.run_folder().parent.name for run in own))
+        seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in own))
+        lines.append(f"{methods}; seed {seeds}: {len(own)} runs in {folder}")
+    return "\n".join(lines)
 
 
 def say_ends(runs: Sequence[RunConfig]) -> None:
@@ -157,7 +173,7 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         }
         protocols = {task: value for task, value in protocols_of(run).items() if task in scored}
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, [run.reference] if run.reference else []))
-        print(f"\n{folder}/leaderboard.md")
+        print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)
         if run.expect:

@@ -66,6 +66,7 @@ class RunProgress:
     def step(self, step: int, row: Mapping[str, float]) -> None:
         """One optimiser step is done; `row` is its metrics."""
         if self._state["phase"] != "training":
+            self._state |= {"resumed": step - 1, "saved": step - 1}
             self.phase("training", step - 1, self._steps)
         seconds = sum(row.get(f"time/{name}_s", 0.0) for name in ("rollout", "scoring", "update"))
         self._state["tokens_per_s"] = row["tokens/student"] / max(seconds, 1e-9)
@@ -73,6 +74,11 @@ class RunProgress:
         if scores:
             self._state["accuracy"] = scores[0]
         self._advance(step)
+
+    def saved(self, step: int) -> None:
+        """A checkpoint from which the run can go on is whole on disk."""
+        self._state["saved"] = step
+        self._write(force=True)
 
     @contextmanager
     def bar(self, description: str, total: int, unit: str) -> Iterator[Bar]:

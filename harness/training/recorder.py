@@ -81,6 +81,7 @@ class StepRecorder(TrainerCallback):
         folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
         with (folder / MARKER).open("w") as marker:
             os.fsync(marker.fileno())
+        self.progress.saved(state.global_step)
 
 
 def complete_checkpoint(folder: Path) -> Path | None:
