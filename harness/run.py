@@ -14,6 +14,7 @@ leaderboard is broken; 2 bad input.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -30,7 +31,7 @@ from rich.console import Console
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
-from harness.console.commands import HELP_FLAGS, asks_for_help, complain, exit_code_of, quiet_libraries
+from harness.console.commands import BAD_INPUT, HELP_FLAGS, asks_for_help, complain, exit_code_of, quiet_libraries
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -49,7 +50,13 @@ def hydra_job(cfg: DictConfig) -> None:
     try:
         run_job(RunConfig.from_hydra(cfg))
     except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
-        complain(error)
+        complain_once(str(error))
+
+
+@functools.cache
+def complain_once(sentence: str) -> None:
+    """Runs of one Setting are mostly refused for one reason."""
+    complain(UserError(sentence))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +105,12 @@ def compare(arguments: Sequence[str]) -> int:
     parent.lead()
     with Monitor([run.run_folder() for run in runs], Console(stderr=True)):
         hydra_job()
+        refused = [run for run in runs if not (run.run_folder() / "record.json").exists()]
+        if len(refused) == len(runs):
+            return BAD_INPUT
         add_untrained_rows(runs)
-    return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+    code = report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+    return BAD_INPUT if refused else code
 
 
 def say_ends(runs: Sequence[RunConfig]) -> None:

@@ -19,7 +19,7 @@ from transformers import (
 from harness.errors import UserError
 from harness.files import locate
 from harness.models.adapters import adapter_in, merge_adapter
-from harness.models.backbone import check_causal
+from harness.models.backbone import check_causal, check_decoder
 from harness.models.contexts import longrope_limit
 from harness.models.randomness import switch_off_randomness
 from harness.models.transform import transform_of
@@ -48,6 +48,7 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones. An adapter folder is merged into
     its base.
     """
+    check_decoder(load_config(name, revision), name)
     source, source_revision = _whole_model(name, revision)
     with _clear_errors("model", source):
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
