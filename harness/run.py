@@ -14,7 +14,6 @@ leaderboard is broken; 2 bad input.
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import sys
@@ -31,7 +30,16 @@ from rich.console import Console
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
-from harness.console.commands import BAD_INPUT, HELP_FLAGS, asks_for_help, complain, exit_code_of, quiet_libraries
+from harness.console.commands import (
+    BAD_INPUT,
+    DISK_FULL,
+    HELP_FLAGS,
+    NO_SPACE,
+    asks_for_help,
+    complain_once,
+    exit_code_of,
+    quiet_libraries,
+)
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -51,12 +59,10 @@ def hydra_job(cfg: DictConfig) -> None:
         run_job(RunConfig.from_hydra(cfg))
     except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
         complain_once(str(error))
-
-
-@functools.cache
-def complain_once(sentence: str) -> None:
-    """Runs of one Setting are mostly refused for one reason."""
-    complain(UserError(sentence))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        complain_once(NO_SPACE)  # the run stays as it is, to be taken up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
