@@ -76,6 +76,15 @@ def clear_folder(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_folder(folder: Path, root: Path) -> None:
+    """Deletes a run's folder, and those above it, below `root`, that are empty then."""
+    shutil.rmtree(folder)
+    for parent in folder.parents:
+        if parent == root or not parent.is_relative_to(root) or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
 def row_text(row: Mapping[str, Any], compact: bool = False) -> str:
     """A row as a line of JSONL, line feed included; `compact` sorts its keys and leaves out spaces."""
     style: dict[str, Any] = {"sort_keys": True, "separators": (",", ":")} if compact else {}

@@ -30,7 +30,16 @@ from rich.console import Console
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
-from harness.console.commands import HELP_FLAGS, asks_for_help, complain, exit_code_of, quiet_libraries
+from harness.console.commands import (
+    BAD_INPUT,
+    DISK_FULL,
+    HELP_FLAGS,
+    NO_SPACE,
+    asks_for_help,
+    complain_once,
+    exit_code_of,
+    quiet_libraries,
+)
 from harness.errors import UserError
 from harness.results.record import load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -49,7 +58,11 @@ def hydra_job(cfg: DictConfig) -> None:
     try:
         run_job(RunConfig.from_hydra(cfg))
     except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
-        complain(error)
+        complain_once(str(error))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        complain_once(NO_SPACE)  # the run stays as it is, to be taken up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,11 +113,15 @@ def compare(arguments: Sequence[str]) -> int:
     try:
         with monitor:
             hydra_job()
+            refused = [run for run in runs if not (run.run_folder() / "record.json").exists()]
+            if len(refused) == len(runs):
+                return BAD_INPUT
             add_untrained_rows(runs)
     except KeyboardInterrupt:
         print(*monitor.where_it_stands(), sep="\n", file=sys.stderr)
         raise
-    return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+    code = report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+    return BAD_INPUT if refused else code
 
 
 def title_of(runs: Sequence[RunConfig]) -> str:

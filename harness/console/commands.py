@@ -6,6 +6,8 @@ Nothing here, and nothing that a command imports before it has parsed its argume
 from __future__ import annotations
 
 import argparse
+import errno
+import functools
 import os
 import select
 import sys
@@ -17,7 +19,9 @@ from typing import NoReturn
 from harness.errors import UserError
 from harness.files import write_text
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = "no space is left on the disk; free some and run the same command again to go on from here."
 HELP_FLAGS = {"-h", "--help"}
 CUT_OFF = 1  # the reader of the output is gone (`| head`); also Python's own, and rich's
 
@@ -61,6 +65,11 @@ def _answer(command: Callable[[], int]) -> int:
     except UserError as error:
         complain(error)
         return BAD_INPUT
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        complain_once(NO_SPACE)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from here.", file=sys.stderr)
         return INTERRUPTED
@@ -81,6 +90,12 @@ def _started_by_path() -> bool:
 def complain(error: UserError) -> None:
     """The form of every such sentence."""
     print(f"error: {error}", file=sys.stderr)
+
+
+@functools.cache
+def complain_once(sentence: str) -> None:
+    """However many runs of this process are refused for the one reason."""
+    complain(UserError(sentence))
 
 
 def _reader_is_gone() -> bool:

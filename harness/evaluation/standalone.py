@@ -30,6 +30,7 @@ from harness.evaluation.checkpoint import (
 from harness.evaluation.loading import LoadedTask
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, check_writable, clear_folder, locate
+from harness.models.backbone import check_decoder
 from harness.models.loading import load_config, load_tokenizer
 from harness.models.pair import check_head
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
@@ -93,6 +94,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
 
     Returns: the folder of its rows, its record, and those of its evaluations that the configuration asked for.
     """
+    check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
     run = _own_run(config)
     folder = run or _folder_of(config)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))

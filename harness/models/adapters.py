@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from harness.errors import UserError
 from harness.files import locate
 from harness.models.backbone import backbone_of
+
+WHOLE_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # beside adapter_model.*, by transformers' names
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> Any:
@@ -62,11 +65,16 @@ class Adapter:
 
 
 def adapter_in(name: str) -> Adapter | None:
-    """The adapters of a folder that holds nothing else; None for any other folder and for Hub ids."""
+    """The adapters of a folder that holds no other weights; None for any other folder and for Hub ids."""
     folder = Path(locate(name))
     file = folder / "adapter_config.json"
-    if not file.is_file() or (folder / "config.json").is_file():
+    if not file.is_file():
         return None
+    if whole := [path.name for pattern in WHOLE_WEIGHTS for path in folder.glob(pattern)]:
+        raise UserError(
+            f"{folder} holds adapters and whole weights ({whole[0]}); take adapter_config.json out of it to use these, "
+            "or the whole weights to have the adapters merged into their base."
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         base = content["base_model_name_or_path"]
@@ -79,8 +87,11 @@ def adapter_in(name: str) -> Adapter | None:
 
 def merge_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """The base model with the adapters merged into its weights."""
-    merged = _peft(f"the adapter folder {adapter.folder!r}").PeftModel.from_pretrained(model, adapter.folder)
-    return merged.merge_and_unload()
+    peft = _peft(f"the adapter folder {adapter.folder!r}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")  # they would stay at zero
+        merged = peft.PeftModel.from_pretrained(model, adapter.folder).merge_and_unload()
+    return merged.requires_grad_(True)  # peft has frozen the base
 
 
 def _peft(what: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from harness.errors import UserError
 
@@ -62,6 +63,24 @@ def near(found: Tensor, expected: Tensor, relative: float) -> bool:
     """Row by row, relative to the row's largest number."""
     size = expected.abs().amax(-1, keepdim=True)
     return bool(((found - expected).abs() <= relative * size + 1e-12).all())
+
+
+def check_decoder(config: Any, name: str) -> None:
+    """UserError for a model that is no causal LM by its configuration alone, before its weights are read.
+
+    transformers would load some of them all the same: the decoder of an encoder-decoder without its encoder, and BERT
+    and its kin, which see what follows a token.
+    """
+    kind = type(config)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        found = "transformers has no causal LM of its kind"
+    elif getattr(config, "is_encoder_decoder", False):
+        found = "it is an encoder-decoder"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False:
+        found = "it is an encoder (is_decoder is false)"
+    else:
+        return
+    raise UserError(f"{name!r} ({config.model_type}) is no decoder: {found}; give a causal language model.")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import (
 from harness.errors import UserError
 from harness.files import locate
 from harness.models.adapters import adapter_in, merge_adapter
-from harness.models.backbone import check_causal
+from harness.models.backbone import check_causal, check_decoder
 from harness.models.contexts import longrope_limit
 from harness.models.randomness import switch_off_randomness
 from harness.models.transform import transform_of
@@ -31,7 +32,10 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     if adapter is not None and not (Path(adapter.folder) / "tokenizer_config.json").is_file():
         name, revision = adapter.base, adapter.base_revision
     with _clear_errors("tokenizer", name):
-        return AutoTokenizer.from_pretrained(locate(name), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), revision=revision)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.get_added_vocab()):  # what transformers makes of missing files
+        raise UserError(f"the tokenizer of {name!r} has special tokens only; add its files, such as tokenizer.json.")
+    return tokenizer
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -46,12 +50,21 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     harness.models.transform knows.
 
     `dtype` is of the weights: a name in torch, or "auto" for that of the stored ones. An adapter folder is merged into
-    its base.
+    its base. UserError where a weight is missing or of another shape.
     """
+    check_decoder(load_config(name, revision), name)
     source, source_revision = _whole_model(name, revision)
     with _clear_errors("model", source):
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(locate(source), revision=source_revision, dtype=kind)
+        model: Any
+        model, report = AutoModelForCausalLM.from_pretrained(
+            locate(source),
+            revision=source_revision,
+            dtype=kind,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report names them
+        )
+    _check_complete(report, source, model)
     if (adapter := adapter_in(name)) is not None:
         with _clear_errors("adapters", name):
             model = merge_adapter(model, adapter)
@@ -66,6 +79,27 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
             file=sys.stderr,
         )
     return model
+
+
+def _check_complete(report: Mapping[str, Any], name: str, model: PreTrainedModel) -> None:
+    """UserError where transformers would train on or score by random numbers, since the files lack a weight."""
+    other = "; its files have other weights, such as {}" if report["unexpected_keys"] else ""
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights of {name!r} lack {len(missing)} of those that {type(model).__name__} has, such as "
+            f"{missing[0]}{other.format(*sorted(report['unexpected_keys'])[:1])}; complete the files."
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        weight, stored, expected = mismatched[0]
+        raise UserError(
+            f"the weights of {name!r} do not fit its config.json: {weight} is {list(stored)} in the files and "
+            f"{list(expected)} by the configuration; correct the one or the other."
+        )
+    if other:
+        count, first = len(report["unexpected_keys"]), min(report["unexpected_keys"])
+        print(
+            f"note: {name}: {count} weights of its files have no place in the model, such as {first}.", file=sys.stderr
+        )
 
 
 def mend_generation_config(model: PreTrainedModel, name: str) -> None:
@@ -105,12 +139,19 @@ class _clear_errors:
             )
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError)) and not isinstance(error, UserError):
+        if isinstance(error, Exception) and not isinstance(error, (UserError, torch.OutOfMemoryError, MemoryError)):
             folder = Path(locate(self.name))
-            if folder.is_dir() and not (folder / "config.json").is_file():
+            described = [name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
+            if folder.is_dir() and not described:
                 raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
+            raise UserError(f"cannot load the {self.what} of {self.name!r}: {_first_words(error)}") from error
+
+
+def _first_words(error: Exception) -> str:
+    """The first line that says something, after the error's type where that says more."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return said if said and isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__} {said}"
 
 
 def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -120,15 +161,24 @@ def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> t
 
 def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The same of a model that is not loaded."""
+    source, source_revision = _whole_model(name, revision)
     try:
-        source, source_revision = _whole_model(name, revision)
         generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
-    except OSError:  # there is no such file; the model's configuration may say it
+    except OSError as error:  # there is no such file; the model's configuration may say it
+        if (Path(locate(source)) / "generation_config.json").is_file():
+            raise UserError(
+                f"the generation_config.json of {source!r} cannot be read: {_first_words(error)}"
+            ) from error
         generation = GenerationConfig.from_model_config(load_config(name, revision))
     return _stop_ids(generation, tokenizer)
 
 
 def _stop_ids(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     configured = generation.eos_token_id if generation is not None else None
-    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    listed = configured if isinstance(configured, list) else [configured]
+    if wrong := [i for i in listed if i is not None and (not isinstance(i, int) or i < 0)]:
+        raise UserError(
+            f"generation_config.json: eos_token_id has {wrong[0]!r}; it must be a token's id or a list of ids."
+        )
+    ids = set(listed) | {tokenizer.eos_token_id}
     return tuple(sorted(i for i in ids if i is not None))

@@ -12,6 +12,7 @@ from transformers import (
 
 from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
+from harness.models.backbone import check_decoder
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, load_tokenizer, stored_stop_ids
 
@@ -19,7 +20,10 @@ from harness.models.loading import load_config, load_tokenizer, stored_stop_ids
 def check_pair(config: RunConfig) -> int:
     """The shared vocabulary's size; reads tokenizers and configurations only."""
     setting = config.setting
-    student, teacher = [(load_tokenizer(*side), load_config(*side)) for side in _sides(setting)]
+    configs = [load_config(*side) for side in _sides(setting)]
+    for model_config, (name, _) in zip(configs, _sides(setting), strict=True):
+        check_decoder(model_config, name)
+    student, teacher = [(load_tokenizer(*side), c) for side, c in zip(_sides(setting), configs, strict=True)]
     size = shared_vocab_size(student, teacher, setting.top_k)
     check_ends(setting, size)
     return size

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.files import locate
+from harness.models.backbone import check_decoder
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of a number
 
@@ -85,10 +86,13 @@ class ModelSize:
 
 @functools.lru_cache
 def model_size(name: str, revision: str | None = None) -> ModelSize | None:
-    """The size of a local, cached or known model, without fetching or loading it; None for any other."""
+    """The size of a local, cached or known model, without fetching or loading it; None for any other. UserError if it
+    is no causal LM.
+    """
     config = _config(name, revision)
     if config is None:
         return None
+    check_decoder(config, name)
     with torch.device("meta"):  # no memory, no weights
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     text = config.get_text_config()

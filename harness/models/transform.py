@@ -43,6 +43,11 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
     )
     ids = probe_ids(model, 4)
     natural = model(input_ids=ids, use_cache=False).logits[0]
+    if not natural.isfinite().all():
+        raise UserError(
+            f"{name!r} ({type(model).__name__}) computes logits that are no finite numbers: its weights are broken, or "
+            f"too large for {model.dtype}; give another checkpoint or type."
+        )
     hidden = hidden_states(model, ids, use_cache=False).last_hidden_state[0]
     given = _known_logits(natural)
     try:

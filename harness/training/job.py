@@ -21,8 +21,9 @@ from harness.engines.checks import device_of
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
+from harness.evaluation.journal import JOURNAL
 from harness.evaluation.model import EvaluatedModel
-from harness.files import LOCK, clear_folder
+from harness.files import LOCK, clear_folder, remove_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
@@ -33,7 +34,11 @@ from harness.training.train import train
 
 
 def run_job(config: RunConfig) -> RunRecord:
-    """Brings the run to its end, from wherever an earlier attempt left it; always leaves a record."""
+    """Brings the run to its end, from wherever an earlier attempt left it, and leaves a record.
+
+    UserError, and no trace of the run, for what the user can mend and what only the loaded models tell: no step was
+    made.
+    """
     folder = config.run_folder()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,6 +68,9 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
                 train(config, folder, progress)
         record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
+        if isinstance(error, UserError) and ranks.count() == 1 and not _has_begun(folder):
+            remove_folder(folder, config.results_dir)
+            raise
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
@@ -73,6 +81,12 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
         raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether there is a step, a checkpoint or a score that a person may want to keep."""
+    begun = [folder / "checkpoint", *folder.glob("trainer/*"), folder / JOURNAL]
+    return bool(read_metrics(folder)) or any(path.exists() for path in begun)
 
 
 def _agree_to_train(config: RunConfig, needed: bool) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import distributed as dist
 from torch import nn
 
+from harness.errors import UserError
 from harness.scoring.pieces import join_signals
 from harness.types import TokenSignal
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 JOB_FILE = "ranks.pickle"  # in the run's folder while the ranks are at work
 ERROR_FILE = "rank{}.log"  # the traceback of a rank that failed
+BAD_INPUT = f"{UserError.__module__}.{UserError.__name__}: "  # in its last line
 
 
 def count() -> int:
@@ -129,7 +131,7 @@ def _accelerate_uses(engine: str) -> bool:
 
 def launch(config: RunConfig, folder: Path) -> None:
     """Trains a run on `launch.num_processes` ranks and waits for them; RuntimeError with the first failed rank's
-    reason.
+    reason, UserError if that is bad input.
     """
     job = folder / JOB_FILE
     job.write_bytes(pickle.dumps((config, folder)))
@@ -150,6 +152,8 @@ def launch(config: RunConfig, folder: Path) -> None:
         logs = [folder / ERROR_FILE.format(i) for i in range(processes)]
         told = [path for path in sorted(logs, key=_written_at) if path.exists()]
         reason = told[0].read_text().strip().splitlines()[-1] if told else f"exit code {done.returncode}"
+        if reason.startswith(BAD_INPUT):
+            raise UserError(reason.removeprefix(BAD_INPUT))
         raise RuntimeError(f"{told[0].stem if told else 'a rank'}: {reason}")
 
 

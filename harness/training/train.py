@@ -18,6 +18,9 @@ from harness.evaluation.checkpoint import load_configured, score
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.contexts import context_length
 from harness.results.record import CURVE
+from harness.rollout import RolloutEngine
+from harness.rollout.hf import HFEngine, way_of
+from harness.rollout.own_cache import AGAIN, ATTENTION
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
@@ -93,8 +96,17 @@ def make_machinery(
         stop_ids=models.stop_ids,
         vocab_size=models.vocab_size,
         weights=weights,
-        engine_is_trainer=student.backend is None and setting.dtype in WIDE,
+        engine_is_trainer=setting.dtype in WIDE and _steps_as_it_scores(student.engine),
     )
+
+
+def _steps_as_it_scores(engine: RolloutEngine) -> bool:
+    """Whether a sampled token's log-prob is the scoring pass's but for rounding.
+
+    Not by a model's own cache, whose steps are other code than its whole pass: in Nemotron-H and Zamba2 they leave out
+    a clamp (time_step_min) and are some 5e-4 nats off.
+    """
+    return isinstance(engine, HFEngine) and way_of(engine) in (ATTENTION, AGAIN)
 
 
 def _teacher_responses(

@@ -63,7 +63,7 @@ class Machinery:
     vocab_size: int  # shared by both models
     weights: WeightSync  # brings the student's weights into the engine
     # The engine samples from the trainer's own tensors by the same arithmetic, and its log-probs are taken over. Not in
-    # bfloat16, where a pass over a cache and one over whole sequences differ by some hundredths of a nat.
+    # bfloat16, nor by a hybrid's own cache: a pass over a cache and one over whole sequences differ there.
     engine_is_trainer: bool = True
 
 

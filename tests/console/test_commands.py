@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from harness.__main__ import COMMANDS, main, sentence_of
-from harness.console.commands import Parser, exit_code_of
+from harness.console.commands import Parser, complain_once, exit_code_of
 from harness.errors import UserError
 from harness.files import ROOT
 
@@ -58,6 +59,18 @@ def ended(*arguments: str, program: str = PROGRAM) -> tuple[subprocess.Completed
     *lines, packages = done.stderr.splitlines()
     done.stderr = "\n".join(lines)
     return done, set(packages.split())
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a traceback nor bad input."""
+
+    def command() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    complain_once.cache_clear()
+    assert [exit_code_of(command) for _ in range(2)] == [1, 1]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: no space is left on the disk")
 
 
 def test_every_door_is_listed() -> None:

@@ -7,6 +7,7 @@ about.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from huggingface_hub import ModelCard
 
 from harness.config.methods import method_source
 from harness.console import parent
+from harness.console.commands import complain_once
 from harness.files import ROOT
 from harness.results.record import load_record, write_record
 from harness.run import main
@@ -183,6 +185,28 @@ def test_a_failed_run_is_a_row_and_a_non_zero_exit(copied: Path, run_here: Run) 
     (folder / "trainer").unlink()
     run_here("method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL)
     assert load_record(folder / "record.json").status == "completed"
+
+
+def test_a_disk_that_fills_up_leaves_the_run_to_be_taken_up(
+    copied: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the reason cannot be written either, the record stays the one of a run that has not ended."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    command = ["method=eopd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL]
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.training.job.train", full)
+        patched.setattr("harness.training.job.traceback.format_exc", full)
+        patched.setattr("harness.run.add_untrained_rows", lambda _: full())
+        complain_once.cache_clear()
+        said = run_here(*command, code=1)
+    assert said.count("no space is left on the disk") == 1
+    assert "Traceback" not in said
+    assert load_record(copied / "eopd" / "seed0" / "record.json").status == "started"
+    run_here(*command)
+    assert load_record(copied / "eopd" / "seed0" / "record.json").status == "completed"
 
 
 def test_a_run_that_never_ended_is_shown_and_taken_up(copied: Path, run_here: Run) -> None:

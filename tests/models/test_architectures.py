@@ -155,7 +155,8 @@ def outcome(name: str, folder: Path) -> str:
         check_greedy(model, plain)
     way = way_of(HFEngine(model, VOCAB))
     check_gradient(name, model, plain, rollouts)
-    inexact = f"; log-probs of samples up to {INEXACT_CACHE[name]:g} nats off" if name in INEXACT_CACHE else ""
+    off = f"; log-probs of the sampler up to {INEXACT_CACHE.get(name)} nats off, of the reward not"
+    inexact = off if name in INEXACT_CACHE else ""
     return SAID[way] + inexact
 
 

@@ -26,6 +26,8 @@ from harness.models.pair import check_contexts, shared_vocab_size
 from harness.models.randomness import check_training_mode, switch_off_randomness
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.hf import HFEngine
+from harness.scoring import Completion, ScoreRequest
+from harness.scoring.hf import HFScorer
 from harness.tiny.language import build_tokenizer
 from tests.models.architectures import VOCAB, build
 from tests.training.test_step import config_for, run
@@ -254,6 +256,29 @@ def test_a_qwen3_5_like_pair_trains(tmp_path: Path) -> None:
     weights, rows = run(config, tmp_path / "run")
     assert len(rows) == config.setting.steps
     assert all(not torch.equal(weights[key], before[key]) for key in before if "layers" in key and "norm" not in key)
+
+
+@pytest.mark.parametrize("name", ["zamba2", "qwen3_5_text"])
+def test_a_hybrids_reward_is_of_the_scoring_pass(name: str, tmp_path: Path) -> None:
+    """Zamba2's cached step leaves out the clamp of its whole pass: without it, they agree."""
+    from baselines.opd import OPD
+
+    for side, seed in (("student", 1), ("teacher", 2)):
+        build(name, tmp_path / "pair" / side, seed)
+        build_tokenizer().save_pretrained(tmp_path / "pair" / side)
+    _, (row, *_) = run(config_for(tmp_path / "pair", tmp_path, OPD(), steps=1), tmp_path / "run")
+    assert 0 < row["mismatch/max"] < 5e-3  # exactly 0 where the sampler's are taken over
+    model = load_model(str(tmp_path / "pair" / "student"))
+    apart = []
+    for clamped in (True, False):
+        for module in model.modules() if not clamped else ():
+            if hasattr(module, "time_step_limit"):
+                module.time_step_limit = (0.0, float("inf"))
+        (text,) = HFEngine(model, VOCAB).generate([RolloutRequest("0", tuple(range(5, 20)), seed=0)], Sampling(40))
+        scored = HFScorer(model, VOCAB).score([Completion(text.prompt_ids, text.completion_ids)], ScoreRequest())
+        apart.append(float((scored.signal.logprobs[0] - torch.tensor(text.logprobs)).abs().max()))
+    assert apart[1] < 2e-5
+    assert (apart[0] > 5e-5) == (name == "zamba2")
 
 
 def test_dropout_is_off_while_the_student_is_trained(tmp_path: Path) -> None:
