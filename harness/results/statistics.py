@@ -16,10 +16,10 @@ everywhere, n is the number of problems; with one problem, n = 1.
 
 Near 0 and 1 a few problems carry the mean: of 30 hard ones, one that is solved now and then. Its own noise is all that
 the variance sees, so n comes out in the hundreds, and the interval excludes what one more solved problem would do.
-Where a mean rests on fewer than _RESTS_ON_FEW solved (or failed) problems, n is therefore at most the number of
-problems, as the data presentation standards of the US National Center for Health Statistics have it for every
-proportion (Parker et al., Vital and Health Statistics 2(175), 2017). Elsewhere problems that are alike keep the
-narrower interval that they earn.
+Where a mean rests on few solved (or failed) problems, n is therefore at most the number of problems, as the data
+presentation standards of the US National Center for Health Statistics have it for every proportion (Parker et al.,
+Vital and Health Statistics 2(175), 2017). Elsewhere problems that are alike keep the narrower interval that they earn.
+Few are fewer than seven, and of fewer than 28 problems fewer than a quarter.
 
 docs/statistics.md states the measured coverage and size; tests/measure/coverage.py measures them.
 """
@@ -41,7 +41,8 @@ POWER = 0.8  # at which a difference counts as one that a design can see
 _ALPHA = 1 - CONFIDENCE
 _TAIL = _ALPHA / 2
 _Z = float(special.ndtri(1 - _TAIL))
-_RESTS_ON_FEW = 7  # solved or failed problems; 5 and 6 leave cells below 92 % (tests/measure/coverage.py)
+_FEW = 7  # solved or failed problems that a mean rests on; 5 and 6 leave cells below 92 % (tests/measure/coverage.py)
+_FEW_SHARE = 0.25  # of the problems; without it the interval of ten problems would widen by half at 25 %
 _SMALLEST = 1e-24  # shape of a beta distribution, which must be positive
 SEEDS_AND_PROBLEMS = "problems and training seeds"
 CHECKPOINT_ONLY = "this checkpoint only"
@@ -89,7 +90,8 @@ def accuracy_bounds(estimate: MeanVariance, tasks: Sequence[Array]) -> tuple[Arr
     n = np.divide(m * (1 - m), estimate.variance, out=np.full_like(m, problems), where=known)
     quantile = np.where(known, estimate.quantile(_ALPHA), _Z)
     n = n * (_Z / quantile) ** 2
-    n = np.where(problems_rested_on(tasks) < _RESTS_ON_FEW, np.minimum(n, problems), n)
+    rests_on_few = problems_rested_on(tasks) < min(_FEW, _FEW_SHARE * problems)
+    n = np.where(rests_on_few, np.minimum(n, problems), n)
     successes, failures = n * m, n * (1 - m)
     low = np.where(successes > 0, special.betaincinv(np.maximum(successes, _SMALLEST), failures + 1, _TAIL), 0.0)
     high = np.where(failures > 0, special.betainccinv(successes + 1, np.maximum(failures, _SMALLEST), _TAIL), 1.0)

@@ -343,7 +343,7 @@ def token_batch(
     """Pads the completions to one [B, T] step."""
     width = max(len(r.completion_ids) for r in rollouts)
 
-    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
 
     position = torch.arange(width)
@@ -356,8 +356,7 @@ def token_batch(
         prefix_mask=valid & (position < prefixes),
         rollout_logprobs=padded([r.logprobs for r in rollouts], dtype),
         uniforms=padded(
-            [as_float32(g.random(len(r.completion_ids))).tolist() for g, r in zip(uniforms, rollouts, strict=True)],
-            torch.float32,
+            [as_float32(g.random(len(r.completion_ids))).tolist() for g, r in zip(uniforms, rollouts, strict=True)]
         ),
     )
 

@@ -129,6 +129,17 @@ def test_a_mean_that_rests_on_seven_problems_keeps_its_own_width() -> None:
         assert mean_interval(y).high == pytest.approx(stats.beta.ppf(0.975, used * m + 1, used * (1 - m)))
 
 
+def test_a_quarter_of_few_problems_is_not_few() -> None:
+    """Scores of 1/2 on 2 of 8 problems: the mean rests on 2, fewer than seven, but they are a quarter.
+
+    m = 1/8, variance of scores (2/4 - 8/64) / 7 = 3/56, n = 7/64 · 8 · 56/3 = 49/3, above 8; on 1 of 8, n is 8.
+    """
+    y = np.array([[0.5, 0.5] + [0.0] * 6])
+    n = 49 / 3 * (1.959963985 / stats.t.isf(0.025, 7)) ** 2
+    assert mean_interval(y).high == pytest.approx(stats.beta.ppf(0.975, n / 8 + 1, n * 7 / 8))
+    assert mean_interval([[0.5] + [0.0] * 7]).high == pytest.approx(stats.beta.ppf(0.975, 1.5, 7.5))
+
+
 @pytest.mark.parametrize("y", [[[0.5]], [[0.0], [1.0]], [[0.0]], [[1.0], [1.0], [1.0]]])
 def test_one_problem_says_next_to_nothing(y: list[list[float]]) -> None:
     interval = mean_interval(y)
