@@ -14,7 +14,9 @@ class REOPOLDTwoStage(Method):
 
     Ko et al., arXiv 2603.11137, Eqs. 4, 7, 8 and Algorithm 1; row "REOPOLD 2Stage" of TrOPD (arXiv 2606.01249).
 
-        J = (1/Σ M)·Σ M·max(r, floor)·log π_S      M = 1[r ≥ floor] while progress ≤ t_switch, then 1[H_S ≥ τ_β]
+        J = (1/Σ M)·Σ M·max(r, floor)·log π_S      M = 1[r ≥ floor] while progress < t_switch, then 1[H_S ≥ τ_β]
+
+    The paper's step t counts from 1 and explores while t ≤ t_switch: that step has progress (t − 1) / steps.
 
     τ_β keeps the share β of the step's student tokens with the highest entropy. The paper divides by the kept tokens:
     the credit is rescaled by (student tokens / kept tokens), since the harness divides by student tokens.
@@ -28,18 +30,18 @@ class REOPOLDTwoStage(Method):
     """
 
     floor: float = math.log(0.25)  # smallest reward, nats
-    t_switch: float = 0.5  # share of the budget after which the entropy filter takes over
+    t_switch: float = 0.5  # share of the steps before the entropy filter takes over; progress is 0 at the first
     beta: float = 0.2  # share of student tokens that the entropy filter keeps
 
     def request(self, progress: float) -> SignalRequest:
         """Student entropy is read in the second stage only."""
-        return SignalRequest(student_entropy=progress > self.t_switch)
+        return SignalRequest(student_entropy=progress >= self.t_switch)
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """advantage = max(r, floor)·M·(student tokens / kept tokens)."""
         reward = teacher.logprobs - student.logprobs
         valid = batch.on_policy_mask
-        if progress > self.t_switch:
+        if progress >= self.t_switch:
             assert student.entropy is not None  # requested
             keep = valid & (student.entropy >= _top_share_threshold(student.entropy[valid], self.beta))
         else:

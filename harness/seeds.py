@@ -19,6 +19,9 @@ one seed.
 import hashlib
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))  # 1 - 2^-24, the largest float32 below 1
 
 
 def seed_of(stream: str, *coordinates: int | str) -> int:
@@ -30,3 +33,8 @@ def seed_of(stream: str, *coordinates: int | str) -> int:
 def generator_of(stream: str, *coordinates: int | str) -> np.random.Generator:
     """A numpy generator (Philox, counter-based: cheap to make) at the named coordinates."""
     return np.random.Generator(np.random.Philox(seed_of(stream, *coordinates)))
+
+
+def as_float32(uniforms: ArrayLike) -> NDArray[np.float32]:
+    """Draws in [0, 1) in float32, and still in [0, 1): those from 1 - 2^-25 on would be rounded to 1."""
+    return np.minimum(np.asarray(uniforms, dtype=np.float32), _BELOW_ONE)

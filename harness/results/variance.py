@@ -33,13 +33,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 
 _NO_VARIANCE = 1e-24  # rounding leaves about 1e-33; one flipped sample among ten million leaves about 1e-14
 _TIE = 1e-9  # relative; nearer mean squares count as equal, so that rounding does not choose the degrees of freedom
 _NODES = 64  # of the quadrature; a quantile is off by less than 0.2 % (tests/results/test_variance.py)
+_NEWTON_STEPS = 30  # four to eight are made
+_CONVERGED = 1e-12  # relative change of a quantile
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,19 @@ class MeanVariance:
         return _two_sided_tail(t, self.seed_share, self.rest_df, self.seeds - 1)
 
     def quantile(self, two_sided: float) -> Array:
-        """t [N] with P(|T| > t) = two_sided."""
+        """t [N] with P(|T| > t) = two_sided: Newton's steps on log P against log t, from Student's quantile."""
         quantile = np.array(special.stdtrit(self.rest_df, 1 - two_sided / 2))
-        seed_df = self.seeds - 1
-        for index in zip(*np.nonzero(np.atleast_1d(self.seed_share)), strict=True):
-            where = index if quantile.ndim else ()
-            share, df = self.seed_share[where], self.rest_df[where]
-            # T is nearer to 0 than the product of independent t_nu and t_(S - 1), whose quantile is below twice theirs
-            top = 2 * quantile[where] * float(special.stdtrit(seed_df, 1 - two_sided / 2))
-            quantile[where] = optimize.brentq(
-                lambda t, share, df: _two_sided_tail(t, share, df, seed_df) - two_sided,
-                0.0,
-                top,
-                args=(share, df),
-                rtol=1e-12,
-            )
+        shows = np.asarray(self.seed_share > 0)
+        if not shows.any():
+            return quantile
+        t, share, df = quantile[shows], self.seed_share[shows], self.rest_df[shows]
+        for _ in range(_NEWTON_STEPS):
+            tail, density = _two_sided_tail_and_density(t, share, df, self.seeds - 1)
+            change = np.log(tail / two_sided) * tail / (t * density)
+            t = t * np.exp(change)
+            if (np.abs(change) < _CONVERGED).all():
+                break
+        quantile[shows] = t
         return quantile
 
 
@@ -169,6 +169,15 @@ def _two_sided_tail(t: Any, share: Any, df: Any, seed_df: int) -> Any:
     """P(|T| > t), elementwise over [N] or of numbers; see the law at the top of the file."""
     if seed_df == 0:
         return 2 * special.stdtr(df, -t)
+    return _two_sided_tail_and_density(t, share, df, seed_df)[0]
+
+
+def _two_sided_tail_and_density(t: Any, share: Any, df: Any, seed_df: int) -> tuple[Any, Any]:
+    """P(|T| > t) and minus its derivative, the density of |T| at t."""
     nodes, weights = _quadrature(seed_df)
     t, share, df = np.asarray(t)[..., None], np.asarray(share)[..., None], np.asarray(df)[..., None]
-    return (2 * special.stdtr(df, -t / np.sqrt(share / nodes + 1 - share))) @ weights
+    scale = np.sqrt(share / nodes + 1 - share)
+    z = t / scale
+    peak = np.exp(special.gammaln((df + 1) / 2) - special.gammaln(df / 2)) / np.sqrt(df * np.pi)
+    density = peak * (1 + z**2 / df) ** (-(df + 1) / 2)  # of Student's t
+    return (2 * special.stdtr(df, -z)) @ weights, (2 * density / scale) @ weights

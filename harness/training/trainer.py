@@ -34,7 +34,7 @@ from harness.rollout import RolloutEngine, RolloutRequest
 from harness.rollout.weights import WeightSync
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.scoring.pieces import EagerScoring
-from harness.seeds import generator_of, seed_of
+from harness.seeds import as_float32, generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import Positions, compute_in, rate_share, training_arguments, training_sampling
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
@@ -177,7 +177,7 @@ class DistillationTrainer(Trainer):
         if responses is not None:
             draws = [generator_of("prefix", seed, step, slot).random() for slot in range(len(everyone))]
             texts = [responses.text_of(prompt) for prompt in everyone]
-            uniforms = torch.tensor(draws)
+            uniforms = torch.from_numpy(as_float32(draws))
             prefixes = choose_prefixes(
                 self.method, texts, progress, uniforms, min_continuation=self.setting.min_continuation
             )
@@ -343,7 +343,7 @@ def token_batch(
     """Pads the completions to one [B, T] step."""
     width = max(len(r.completion_ids) for r in rollouts)
 
-    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
 
     position = torch.arange(width)
@@ -356,7 +356,7 @@ def token_batch(
         prefix_mask=valid & (position < prefixes),
         rollout_logprobs=padded([r.logprobs for r in rollouts], dtype),
         uniforms=padded(
-            [g.random(len(r.completion_ids)).tolist() for g, r in zip(uniforms, rollouts, strict=True)], torch.float32
+            [as_float32(g.random(len(r.completion_ids))).tolist() for g, r in zip(uniforms, rollouts, strict=True)]
         ),
     )
 

@@ -66,7 +66,7 @@ def test_reopold_floors_the_reward_at_log_a_quarter() -> None:
 
 def test_reopold_first_stage_drops_low_rewards_and_divides_by_the_kept() -> None:
     # floor −1: keeps 0.6931 and 0; 4 own tokens / 2 kept = 2
-    credit = REOPOLDTwoStage(floor=-1.0).credit(step(), *signals(), progress=0.5)
+    credit = REOPOLDTwoStage(floor=-1.0).credit(step(), *signals(), progress=0.495)
     assert own(credit.advantages) == pytest.approx([2 * 0.6931, 0.0, 0.0, 0.0], abs=1e-4)
     assert credit.metrics["kept_frac"] == pytest.approx(0.5)
 
@@ -74,10 +74,21 @@ def test_reopold_first_stage_drops_low_rewards_and_divides_by_the_kept() -> None
 def test_reopold_second_stage_keeps_the_most_uncertain() -> None:
     # β = 0.5 of 4 own tokens: the two of highest student entropy (0.9, 0.7); the prefix's 5.0 is not looked at; × 4/2
     method = REOPOLDTwoStage(beta=0.5)
-    assert method.request(0.5).student_entropy is False
-    assert method.request(0.51).student_entropy is True
-    credit = method.credit(step(), *signals(student_entropy=[5.0, 0.1, 0.9, 0.7, 0.2]), progress=0.51)
+    credit = method.credit(step(), *signals(student_entropy=[5.0, 0.1, 0.9, 0.7, 0.2]), progress=0.5)
     assert own(credit.advantages) == pytest.approx([0.0, 2 * -1.3863, 2 * -1.3863, 0.0], abs=1e-4)
+
+
+def test_reopold_explores_the_first_hundred_of_two_hundred_steps() -> None:
+    # t_switch = 100 of 200 steps: t = 1 … 100 explore, and the trainer gives step t the progress (t − 1) / 200
+    explores = [not REOPOLDTwoStage().request((t - 1) / 200).student_entropy for t in range(1, 201)]
+    assert explores == [True] * 100 + [False] * 100
+    entropy = [5.0, 0.1, 0.9, 0.7, 0.2]
+    kept = [
+        REOPOLDTwoStage(beta=0.25).credit(step(), *signals(student_entropy=entropy), progress=(t - 1) / 200).metrics
+        for t in (100, 101)
+    ]
+    # by reward: r ≥ −1.3863 on three of four own tokens; by entropy: a quarter of them
+    assert [metrics["kept_frac"] for metrics in kept] == pytest.approx([0.75, 0.25])
 
 
 def test_tropd_gates_by_the_teachers_support() -> None:
