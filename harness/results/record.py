@@ -43,6 +43,8 @@ class Counters:
     update_s: float = 0.0
     evaluation_s: float = 0.0
     peak_memory_bytes: int = 0  # resident, of the process
+    reference_tokens: int = 0  # the data set's own, used; older records have them among teacher_tokens
+    student_scored_tokens: int = 0  # tokens that the student scored in a pass of its own, beside sampling and update
 
 
 @dataclass(frozen=True)
