@@ -87,7 +87,7 @@ def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenS
         student[row, length - len(written) : length] = torch.tensor(written, dtype=student.dtype)
     own = batch.on_policy_mask
     places = {"at_end": own & ended, "elsewhere": own & ~ended}
-    signals = {"student": student if recorded else None, "teacher": teacher and teacher.stop_logprobs}
+    signals = {"student": student if recorded else None, "teacher": teacher.stop_logprobs if teacher else None}
     return {
         f"stop/{who}_{where}": float(logprobs[mask].exp().mean())
         for who, logprobs in signals.items()

@@ -227,8 +227,8 @@ class DistillationTrainer(Trainer):
         batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
         shape = (len(everyone), batch.labels.shape[1])
         teacher = ranks.gather_signal(scored.signal, rows, shape) if scored is not None else None
-        student = self._student_signal(completions, batch, request, scored and scored.signal, rows=rows)
-        read = [unread(batch) if signal is None else signal for signal in (teacher, student)]
+        student = self._student_signal(completions, batch, request, scored.signal if scored else None, rows=rows)
+        read = (teacher or unread(batch), student or unread(batch))
         credit = self.method.credit(batch, *read, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
