@@ -136,6 +136,50 @@ def _nearest(methods: Mapping[str, BySeed]) -> str | None:
     return next((a for a in methods if len(methods) > 1 and all((a, b) in resolved for b in methods if b != a)), None)
 
 
+@dataclass(frozen=True)
+class DistancePair:
+    """A label of A beside one of B, measured alike on shared seeds."""
+
+    label: str  # `a` where both have it, else `a / b`
+    seeds: tuple[int, ...]
+    a: Interval  # reverse KL per token
+    b: Interval
+    difference: Difference  # b - a
+
+
+def pair_distances(
+    a: Sequence[RunRecord], b: Sequence[RunRecord], labels: Sequence[tuple[str, str]]
+) -> list[DistancePair]:
+    """The reverse KL of both sides for each pair of labels, on the seeds that were measured alike, on the same
+    prompts.
+    """
+    pairs = []
+    for left, right in labels:
+        runs_a, runs_b = _by_seed(a, left), _by_seed(b, right)
+        shared = [s for s in sorted(set(runs_a) & set(runs_b)) if _definition(runs_a[s]) == _definition(runs_b[s])]
+        if shared:
+            y_a, y_b = _matrix(runs_a, shared), _matrix(runs_b, shared)
+            pair = DistancePair(
+                label=left if left == right else f"{left} / {right}",
+                seeds=tuple(shared),
+                a=real_interval(y_a),
+                b=real_interval(y_b),
+                difference=real_difference(y_b, y_a),
+            )
+            pairs.append(pair)
+    return pairs
+
+
+def _by_seed(records: Sequence[RunRecord], label: str) -> dict[int, Distance]:
+    """Of a label's completed runs that were measured."""
+    mine = [record for record in records if record.label == label and record.status == "completed"]
+    return {record.seed: record.distance for record in mine if record.distance is not None}
+
+
+def _definition(distance: Distance) -> tuple[str, str]:
+    return distance.distance_hash, distance.prompts_digest
+
+
 def real_interval(y: Array, least: float = 0.0) -> Interval:
     """The 95 % interval of the mean of values [S, I] that have no upper end, cut off at `least`; with one seed, over
     prompts for this checkpoint alone.
@@ -231,8 +275,8 @@ def note(table: DistanceTable) -> str:
 
 
 SAMPLE_NOTE = (
-    "On the student's samples: the reverse KL of a completion in nats, tokens, the entropies of student S and teacher T in "
-    "nats, and their probability of ending, in %, where the sample ended and elsewhere."
+    "On the student's samples: the reverse KL of a completion (nats), tokens, the entropies of student S and teacher T "
+    "in nats, and their probability of ending, in %, where the sample ended and elsewhere."
 )
 
 

@@ -98,7 +98,6 @@ class RunRecord:
     counters: Counters = field(default_factory=Counters)
     evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
     engine: str = "hf"
-    distance: Distance | None = None  # None: not measured
     # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of
     # the steps, each development score as KEY@STEP, and cost/flops
     training: dict[str, float] = field(default_factory=dict)
@@ -106,6 +105,7 @@ class RunRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
+    distance: Distance | None = None  # None: not measured
     schema_version: int = SCHEMA_VERSION
 
     @property

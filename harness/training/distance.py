@@ -113,9 +113,9 @@ def _measure(
         sampling=sampling,
         needed=range(len(named)),
     )
-    own = _distances(scorers, [Completion(r.prompt_ids, r.completion_ids) for r in rollouts], sampling.stop_ids)
+    own = distances_along(scorers, [Completion(r.prompt_ids, r.completion_ids) for r in rollouts], sampling.stop_ids)
     texts = [Completion(prompt.ids, responses.completion_ids[prompt.prompt_id]) for prompt in named]
-    theirs = _distances(scorers, texts, sampling.stop_ids)
+    theirs = distances_along(scorers, texts, sampling.stop_ids)
     return [
         {
             "prompt_id": rollout.prompt_id,
@@ -132,7 +132,7 @@ def _measure(
     ]
 
 
-def _distances(
+def distances_along(
     scorers: tuple[HFScorer, ...], completions: Sequence[Completion], stop_ids: tuple[int, ...]
 ) -> list[Distances]:
     """Of the T positions of each completion."""

@@ -124,7 +124,7 @@ def _weights_of(config: RunConfig, folder: Path) -> tuple[str, str | None]:
 def _measure_distance(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
     """A finished run's distance to its teacher; its seconds count as evaluation."""
     started = time.perf_counter()
-    measured = measure_missing(config, folder, _weights_of(config, folder), record, progress)
+    measured = measure_missing(config, folder, _weights_of(config, folder), record, progress=progress)
     if measured is record:
         return record
     seconds = record.counters.evaluation_s + time.perf_counter() - started
