@@ -38,8 +38,8 @@ class GKD(Method):
             raise ValueError(f"student_share must lie between 0 and 1, not {self.student_share}")
 
     def request(self, progress: float) -> SignalRequest:
-        """The support is the whole shared vocabulary."""
-        return SignalRequest(full_vocabulary=True)
+        """The support is the whole shared vocabulary; no sampled token's log-prob is read."""
+        return SignalRequest(full_vocabulary=True, student=False)
 
     def writer(self, progress: float, uniform: float) -> Writer:
         """The student with probability λ, else the data set's own responses."""

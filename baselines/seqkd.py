@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.types import Method, TokenBatch, TokenCredit, TokenSignal, Writer
+from harness.types import Method, SignalRequest, TokenBatch, TokenCredit, TokenSignal, Writer
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class SeqKD(Method):
     def needs_teacher_responses(self) -> bool:
         """The text is the cached responses."""
         return True
+
+    def request(self, progress: float) -> SignalRequest:
+        """No model's log-probs are read."""
+        return SignalRequest(teacher=False, student=False)
 
     def writer(self, progress: float, uniform: float) -> Writer:
         """The teacher writes every step."""

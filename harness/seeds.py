@@ -12,6 +12,8 @@ one seed.
     writer              (training seed, step)                   who writes the step's completions
     teacher_responses   (prompt id)                             the cached teacher response; shared by all seeds
     evaluation          (training seed, task, document, repeat) one evaluated sample
+    distance            (training seed, prompt id)              the student's sample that its distance is measured on
+    distance_prompts    ()                                      which training prompts, where none is held out
     self_check          ()                                      the fixed sequence of the start-up check of an engine
     tiny_…              (model, replicate, …)                   the making of the tiny models (harness.tiny)
 """

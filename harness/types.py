@@ -59,13 +59,18 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class SignalRequest:
-    """What `credit` reads beyond the log-probs of the sampled tokens. Each is paid for only if asked for."""
+    """What `credit` reads beyond the log-probs of the sampled tokens, and whether it reads those. Each is paid for only
+    if asked for; what was not asked for is None, or log-probs of NaN.
+    """
 
     teacher_topk: bool = False  # ids and log-probs of the teacher's top k (k belongs to the Setting)
     student_at_topk: bool = False  # the student's log-probs at those ids
     teacher_entropy: bool = False  # over the whole vocabulary
     student_entropy: bool = False  # over the whole vocabulary
     full_vocabulary: bool = False  # the support of the direct term is the whole shared vocabulary instead of the top k
+    teacher: bool = True  # False: neither credit nor the direct term reads the teacher, and it does not score the step
+    # False: credit does not read the student's log-probs, and tokens that it did not write are not scored for them
+    student: bool = True
 
 
 @dataclass(frozen=True)

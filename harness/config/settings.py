@@ -212,6 +212,18 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class DistanceConfig:
+    """The distance of a run to its teacher, measured when it is trained (harness.training.distance)."""
+
+    prompts: int  # held out; one sample of each model for each
+    task: str | None  # whose problems they are; None: prompts of the setting that the run does not reach
+
+    def __post_init__(self) -> None:
+        if self.prompts < 2:
+            raise UserError(f"evaluation.distance.prompts={self.prompts}: an interval needs at least 2.")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What a finished run is scored on."""
 
@@ -225,6 +237,7 @@ class EvaluationConfig:
     dev_task: str | None  # scored during training, for the progress line and the learning curve
     dev_every: int  # steps
     grader: str = "strict"  # or official: whose verdicts count on the tasks that have both (tasks/official.py)
+    distance: DistanceConfig | None = None  # None: not measured
 
 
 @dataclass(frozen=True)

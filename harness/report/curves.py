@@ -16,7 +16,7 @@ Rows = Sequence[Mapping[str, Any]]  # of one run, a row per step
 AXES: Mapping[str, str] = {
     "step": "optimiser steps",
     "tokens/student": "student tokens",
-    "tokens/scored": "student and teacher tokens",
+    "tokens/trained": "student and teacher tokens",
 }
 
 
@@ -62,7 +62,9 @@ def _positions(rows: Rows, axis: str) -> Sequence[tuple[int, float]]:
     steps = [int(row["step"]) for row in rows]
     if axis == "step":
         return [(step, float(step)) for step in steps]
-    return list(zip(steps, np.cumsum([float(row.get(axis, 0.0)) for row in rows]).tolist(), strict=True))
+    keys = ("tokens/student", "tokens/teacher") if axis == "tokens/trained" else (axis,)
+    counts = [sum(float(row.get(key, 0.0)) for key in keys) for row in rows]
+    return list(zip(steps, np.cumsum(counts).tolist(), strict=True))
 
 
 def _blocks(values: Array, points: int) -> Array:

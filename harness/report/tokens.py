@@ -90,10 +90,18 @@ def _completion(label: str, row: Mapping[str, Any], limit: int) -> Completion:
 
 
 def _token(
-    position: int, text: str, prefix_len: int, reward: float, advantage: float, divergence: float, imitation: float
+    position: int,
+    text: str,
+    prefix_len: int,
+    reward: float | None,
+    advantage: float,
+    divergence: float,
+    imitation: float,
 ) -> Token:
     strength = sum(abs(advantage) > bound for bound in _STRENGTHS)
-    numbers = tuple(format_value(value) for value in (reward, advantage, divergence, imitation))
+    numbers = tuple(
+        "–" if value is None else format_value(value) for value in (reward, advantage, divergence, imitation)
+    )
     kind = "prefix" if position < prefix_len else _own_kind(reward, advantage, divergence)
     return Token(
         text=text,
@@ -104,7 +112,7 @@ def _token(
     )
 
 
-def _own_kind(reward: float, advantage: float, divergence: float) -> str:
+def _own_kind(reward: float | None, advantage: float, divergence: float) -> str:
     """What a token that the student wrote got. Where both models agree exactly, the advantage of a
     trusted token is 0.
     """

@@ -14,14 +14,17 @@ MODELS = ("student", "teacher")
 def training_flops(student_parameters: int, teacher_parameters: int, counters: Counters) -> float:
     """Floating-point operations of a run's training, from the tokens that it wrote and scored.
 
-        2·P_S·(tokens that the student wrote) + 2·P_T·(tokens that the teacher wrote) + (2·P_T + 6·P_S)·(scored tokens)
+        2·P_S·(tokens that the student wrote or scored) + 2·P_T·(tokens that the teacher wrote or scored)
+        + 6·P_S·(tokens of the updates, whoever wrote them)
 
     A forward pass is two operations per parameter and token, a backward pass four (Kaplan et al., arXiv 2001.08361,
     section 2.1). The teacher's cached text counts at every use, as if it were written for it. Not counted: prompts,
-    attention's part that grows with the length, evaluation.
+    attention's part that grows with the length, heads that the direct term reads again, evaluation.
     """
-    written = student_parameters * counters.student_tokens + teacher_parameters * counters.teacher_tokens
-    return 2 * written + (2 * teacher_parameters + 6 * student_parameters) * counters.scored_tokens
+    updated = counters.student_tokens + counters.teacher_tokens + counters.reference_tokens
+    student = 2 * (counters.student_tokens + counters.student_scored_tokens) + 6 * updated
+    teacher = 2 * (counters.teacher_tokens + counters.scored_tokens)
+    return float(student_parameters * student + teacher_parameters * teacher)
 
 
 def run_flops(record: RunRecord) -> float | None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
+from harness.results.distance import DistanceTable, build_distances
 from harness.results.record import Evaluation, RunRecord
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
@@ -136,6 +137,7 @@ class Leaderboard:
     commits: tuple[str, ...]
     hardware: tuple[str, ...]
     command: str  # that made it
+    distance: DistanceTable | None = None  # to the teacher; None: no run was measured
 
 
 def build_leaderboard(
@@ -180,6 +182,7 @@ def build_leaderboard(
         commits=_distinct(_commit(entry) for entry in provenance),
         hardware=_distinct(str(entry.get("hardware", "unknown")) for entry in provenance),
         command=command,
+        distance=build_distances(records, BASELINE),
     )
 
 
@@ -364,6 +367,8 @@ def _distinct(values: Any) -> tuple[str, ...]:
 def leaderboard_to_dict(board: Leaderboard) -> dict[str, Any]:
     """The content of leaderboard.json."""
     content: dict[str, Any] = _rounded(dataclasses.asdict(board))
+    if content["distance"] is None:
+        del content["distance"]
     for task in content["tasks"]:
         if task["grader"] is None:
             del task["grader"], task["graders_differ"]

@@ -7,6 +7,7 @@ A run folder is `results/<setting>-<hash8>/<method>[-<hash8 of changed knobs>]/s
     samples.jsonl    a training completion of a handful of steps, with the credit of each token
     items.jsonl      a row per evaluated problem x sample: ItemRow
     texts.jsonl      the sampled texts, keyed like items.jsonl
+    distance.jsonl   a row per held-out prompt: the distance to the teacher
     checkpoint/      the final weights, Hugging Face format
 """
 
@@ -27,6 +28,7 @@ SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
 METRICS_FILE = "metrics.jsonl"
 ITEMS_FILE, TEXTS_FILE = "items.jsonl", "texts.jsonl"
+DISTANCE_FILE = "distance.jsonl"
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 
 
@@ -43,6 +45,8 @@ class Counters:
     update_s: float = 0.0
     evaluation_s: float = 0.0
     peak_memory_bytes: int = 0  # resident, of the process
+    reference_tokens: int = 0  # the data set's own, used; older records have them among teacher_tokens
+    student_scored_tokens: int = 0  # tokens that the student scored in a pass of its own, beside sampling and update
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,22 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     # per problem 1 if its most frequent answer is right, else 0 (maj@k); None where answers are not voted on
     majority: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a student is from its teacher on held-out prompts (harness.training.distance)."""
+
+    distance_hash: str  # of how it was measured: values are compared only where it is equal
+    prompts_digest: str  # of the prompts, which another seed may have others of; methods share them
+    source: str  # of the prompts, in words
+    # nats per token, prompt by prompt; what intervals are made of
+    reverse_kl: tuple[float, ...]  # KL(student || teacher) along the student's own sample
+    forward_kl: tuple[float, ...]  # KL(teacher || student) along the teacher's sample
+    tokens: tuple[int, ...]  # of the student's samples, end token included
+    # over prompts: entropies of both models, and their probability of ending where the sample ended and elsewhere;
+    # without a place of that kind the key is absent
+    means: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,7 @@ class RunRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
+    distance: Distance | None = None  # None: not measured
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -137,8 +158,19 @@ def record_from_dict(raw: dict[str, Any]) -> RunRecord:
         raise ValueError(f"schema_version is {version!r}, this version of the harness reads {SCHEMA_VERSION}")
     if raw.get("status") not in typing.get_args(Status):
         raise ValueError(f"status is {raw.get('status')!r}")
-    evaluations = tuple(_evaluation_from_dict(row) for row in raw["evaluations"])
-    return RunRecord(**{**raw, "counters": Counters(**raw["counters"]), "evaluations": evaluations})
+    return RunRecord(
+        **{
+            **raw,
+            "counters": Counters(**raw["counters"]),
+            "evaluations": tuple(_evaluation_from_dict(row) for row in raw["evaluations"]),
+            "distance": _distance_from_dict(raw["distance"]) if raw.get("distance") else None,
+        }
+    )
+
+
+def _distance_from_dict(raw: dict[str, Any]) -> Distance:
+    lists = {key: tuple(raw[key]) for key in ("reverse_kl", "forward_kl", "tokens")}
+    return Distance(**{**raw, **lists})
 
 
 def _evaluation_from_dict(raw: dict[str, Any]) -> Evaluation:

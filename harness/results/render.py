@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.files import write_json, write_text
-from harness.results import markdown
+from harness.results import distance, markdown
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     BASELINE,
@@ -126,6 +126,8 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
     for task in board.tasks:
         sheets += [_task_sheet(board, task), _samples_sheet(board, task)]
     sheets = sheets or [_failures_sheet(board)]
+    if board.distance is not None:
+        sheets += _distance_sheets(board.distance)
     return [*sheets, *([_cost_sheet(board)] if board.rows else []), *_published_sheets(board.published)]
 
 
@@ -248,10 +250,21 @@ def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
     return sheets
 
 
+def _distance_sheets(table: distance.DistanceTable) -> list[Sheet]:
+    """How far each method's students are from the teacher: the verdict without a benchmark."""
+    title, rows = "distance to the teacher", distance.cells(table, NOTHING, ONE_SEED)
+    found = [Sheet(title, distance.header(table), rows, distance.note(table))]
+    if rows:
+        rows = distance.sample_cells(table, NOTHING, ONE_SEED)
+        found.append(Sheet(f"{title}, by sample", distance.SAMPLE_HEADER, rows, distance.SAMPLE_NOTE, names=1))
+    return found
+
+
 def _failures_sheet(board: Leaderboard) -> Sheet:
     header = ("method", "seeds", "score")
     evaluated = [(row.label, _join(row.seeds), "not evaluated") for row in board.rows]
-    return Sheet("runs", header, (*evaluated, *(_failure_cells(run, 3) for run in board.failed)), "Nothing to compare.")
+    note = "Nothing to compare." if board.distance is None else "No task was evaluated; the distance to the teacher:"
+    return Sheet("runs", header, (*evaluated, *(_failure_cells(run, 3) for run in board.failed)), note)
 
 
 def _failure_cells(run: FailedRun, columns: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ comparison show their credit on the same prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class CreditSample:
     """One completion of a step, and what a method made of its T tokens."""
 
     rollout: Rollout
-    reward: list[float]  # [T] log π_T(x) − log π_S(x), nats
+    reward: list[float]  # [T] log π_T(x) − log π_S(x), nats; NaN where a model was not asked
     advantage: list[float]  # [T]
     divergence_weight: list[float]  # [T]
     imitation_weight: list[float]  # [T]
@@ -66,7 +67,7 @@ def sample_row(step: int, sample: CreditSample, decode: Decode) -> dict[str, Any
         "stop_reason": rollout.stop_reason,
         "tokens": token_texts(rollout.completion_ids, decode),
         **{
-            name: [float(f"{value:.{_DIGITS}g}") for value in getattr(sample, name)]
+            name: [None if math.isnan(value) else float(f"{value:.{_DIGITS}g}") for value in getattr(sample, name)]
             for name in ("reward", "advantage", "divergence_weight", "imitation_weight")
         },
     }

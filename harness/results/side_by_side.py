@@ -12,21 +12,36 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import UserError
+from harness.results.distance import DistancePair, format_nats, pair_distances
 from harness.results.record import RunRecord
-from harness.results.render import format_chance, format_difference, format_interval
-from harness.results.sides import BaselineCheck, Pair, find_differences, hold_against, load_side, pair_up
+from harness.results.render import ONE_SEED, format_chance, format_difference, format_interval
+from harness.results.sides import (
+    BaselineCheck,
+    Pair,
+    find_differences,
+    hold_against,
+    load_side,
+    matched_labels,
+    pair_up,
+)
 
 
 def compare(a: Path, b: Path, console: Console) -> int:
     """Prints the two sides; raises UserError where they share nothing to compare."""
     left, right = load_side(a), load_side(b)
     pairs = pair_up(left, right)
+    distances = pair_distances(left, right, matched_labels(left, right))
     console.print(Text(f"A = {a}\nB = {b}\n"))
     _print_table(console, "What differs", ("", "A", "B"), _difference_rows(left, right))
-    if not pairs:
+    if distances:
+        title = "Reverse KL to the teacher, nats per token, 95 % intervals, on the same prompts and seeds"
+        _print_table(console, title, ("row", "seeds", "A", "B", "B minus A", "B nearer"), map(_distance_row, distances))
+    if not pairs and not distances:
         raise UserError(
             f"{a} and {b} share no finished evaluation: the same row (or one row each), task, protocol and seed."
         )
+    if not pairs:
+        return 0
     header = ("task", "row", "seeds", "A", "B", "B minus A", "B above A")
     _print_table(console, "Scores in %, 95 % intervals, on the same problems and seeds", header, map(_pair_row, pairs))
     console.print(Text(_explain(pairs), style="dim"))
@@ -58,6 +73,11 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         *(pair.task, pair.label, ", ".join(pair.seeds), format_interval(pair.a), format_interval(pair.b)),
         *(format_difference(difference), format_chance(difference.improvement)),
     )
+
+
+def _distance_row(pair: DistancePair) -> tuple[str, ...]:
+    values = (format_nats(pair.a, ONE_SEED), format_nats(pair.b, ONE_SEED), format_nats(pair.difference, ONE_SEED, "+"))
+    return pair.label, ", ".join(map(str, pair.seeds)), *values, format_chance(pair.difference.improvement)
 
 
 def _explain(pairs: Sequence[Pair]) -> str:

@@ -82,7 +82,7 @@ def find_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str
     """
     left, right = ({key: _one_or_all(values) for key, values in _description(side).items()} for side in (a, b))
     changed = differing(left, right)
-    for label_a, label_b in _matched_labels(a, b):
+    for label_a, label_b in matched_labels(a, b):
         knobs_a = next(record.knobs for record in a if record.label == label_a)
         knobs_b = next(record.knobs for record in b if record.label == label_b)
         prefix = f"knobs of {label_a}" if label_a == label_b else "knobs"
@@ -123,7 +123,7 @@ def _one_or_all(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else ", ".join(sorted(map(str, values)))
 
 
-def _matched_labels(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[tuple[str, str]]:
+def matched_labels(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[tuple[str, str]]:
     """The labels that both sides have; the only label of each where they differ."""
     left, right = ({record.label for record in side} for side in (a, b))
     if len(left) == len(right) == 1:
@@ -134,7 +134,7 @@ def _matched_labels(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[tupl
 def pair_up(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[Pair]:
     """Everything that both sides have: per task and label, on the same protocol and seeds (or one run each)."""
     pairs = []
-    for label_a, label_b in _matched_labels(a, b):
+    for label_a, label_b in matched_labels(a, b):
         runs_a, runs_b = _evaluated(a, label_a), _evaluated(b, label_b)
         for task, protocol in sorted(set(runs_a) & set(runs_b)):
             matched = _match_seeds(runs_a[task, protocol], runs_b[task, protocol])

@@ -25,6 +25,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     from harness.engines.checks import check_logprobs, scores_by_vllm
     from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair
+    from harness.training.held_out import held_out_prompts
     from harness.training.mechanisms import check_references, doubts
     from harness.training.prompts import prompts_of
 
@@ -55,6 +56,8 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
         check_writable(run.results_dir)
         protocols_of(run)
+        if run.evaluation.distance is not None and run.evaluation.distance.task is not None:
+            held_out_prompts(run, run.evaluation.distance, inputs[repr(setting)][0])
     for warning in warnings:
         print(f"warning: {warning}.", file=sys.stderr)
 

@@ -5,6 +5,7 @@ tracebacks of the comparison.
 from __future__ import annotations
 
 import dataclasses
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.training import ranks
+from harness.training.distance import measure_missing
 from harness.training.train import train
 
 
@@ -67,6 +69,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
             else:
                 train(config, folder, progress)
         record = _evaluate(config, folder, record, progress)
+        record = _measure_distance(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
         if isinstance(error, UserError) and ranks.count() == 1 and not _has_begun(folder):
             remove_folder(folder, config.results_dir)
@@ -97,11 +100,7 @@ def _agree_to_train(config: RunConfig, needed: bool) -> bool:
 def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
     """Scores the run on every task of the configuration that its record lacks; trains nothing."""
     setting = config.setting
-    untrained = {
-        "student": (setting.student, setting.student_revision),
-        "teacher": (setting.teacher, setting.teacher_revision),
-    }
-    name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
+    name, revision = _weights_of(config, folder)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     source = Source(name, revision, setting.dtype)
 
@@ -124,6 +123,26 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
+
+
+def _weights_of(config: RunConfig, folder: Path) -> tuple[str, str | None]:
+    """Folder or Hub id, and revision, of what the run is scored by."""
+    setting = config.setting
+    untrained = {
+        "student": (setting.student, setting.student_revision),
+        "teacher": (setting.teacher, setting.teacher_revision),
+    }
+    return untrained.get(config.method_name, (str(folder / "checkpoint"), None))
+
+
+def _measure_distance(config: RunConfig, folder: Path, record: RunRecord, progress: RunProgress) -> RunRecord:
+    """A finished run's distance to its teacher; its seconds count as evaluation."""
+    started = time.perf_counter()
+    measured = measure_missing(config, folder, _weights_of(config, folder), record, progress=progress)
+    if measured is record:
+        return record
+    seconds = record.counters.evaluation_s + time.perf_counter() - started
+    return dataclasses.replace(measured, counters=dataclasses.replace(record.counters, evaluation_s=seconds))
 
 
 def _new_record(config: RunConfig) -> RunRecord:
@@ -161,7 +180,9 @@ def _counters(folder: Path, before: Counters) -> Counters:
         steps=len(rows),
         student_tokens=int(total("tokens/student")),
         teacher_tokens=int(total("tokens/teacher")),
+        reference_tokens=int(total("tokens/reference")),
         scored_tokens=int(total("tokens/scored")),
+        student_scored_tokens=int(total("tokens/student_scored")),
         rollout_s=total("time/rollout_s"),
         scoring_s=total("time/scoring_s"),
         update_s=total("time/update_s"),

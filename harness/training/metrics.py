@@ -8,19 +8,23 @@ import torch
 from torch import Tensor
 
 from harness.divergences import HARD_OUTLIER
-from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal
+from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal, Writer
 
 
 def step_metrics(
-    rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, credit: TokenCredit
+    rollouts: Sequence[Rollout],
+    batch: TokenBatch,
+    teacher: TokenSignal | None,
+    student: TokenSignal | None,
+    credit: TokenCredit,
 ) -> dict[str, float]:
-    """Flat metrics of one optimiser step. Token averages are over the student's own tokens."""
+    """Flat metrics of one optimiser step. Token averages are over the student's own tokens.
+
+    A model that did not score the step is None, and what would need its log-probs is left out.
+    """
     own = batch.on_policy_mask
     count = max(1, int(own.sum()))
     metrics = {
-        "tokens/student": float(own.sum()),
-        "tokens/teacher": float(batch.prefix_mask.sum()),  # written by the teacher (or the data set) and used
-        "tokens/scored": float((own | batch.prefix_mask).sum()),
         "length/completion": float((own | batch.prefix_mask).sum(1).float().mean()),  # over sequences
         "length/prefix": float(batch.prefix_mask.sum(1).float().mean()),  # over sequences
         "truncated_frac": sum(r.stop_reason == "length" for r in rollouts) / len(rollouts),  # over sequences
@@ -28,7 +32,9 @@ def step_metrics(
         "credit/divergence_weight": float(credit.divergence_weights[own].sum()) / count,
         **{f"credit/{key}": float(value) for key, value in credit.metrics.items()},
     }
-    if own.any():
+    if own.any() and student is not None:
+        metrics["entropy/student"] = -float(student.logprobs[own].mean())  # sampled estimate, nats per token
+    if own.any() and student is not None and teacher is not None:
         reward = (teacher.logprobs - student.logprobs)[own]
         trust = reward.clamp_max(0).exp()
         quantiles = torch.quantile(reward, torch.tensor([0.001, 0.01, 0.5, 0.99], dtype=reward.dtype))
@@ -39,15 +45,32 @@ def step_metrics(
                 (batch.uniforms[own] >= trust).float().mean()
             ),  # tokens that a Bernoulli(P_trust) draw rejects
             "outlier/hard_frac": float((reward < HARD_OUTLIER).float().mean()),
-            "entropy/student": -float(student.logprobs[own].mean()),  # sampled estimate, nats per token
             **{f"reward/{name}": float(q) for name, q in zip(("q001", "q01", "q50", "q99"), quantiles, strict=True)},
         }
-    if teacher.entropy is not None:
+    if teacher is not None and teacher.entropy is not None:
         metrics["entropy/teacher"] = float(teacher.entropy[own].sum()) / count
     return metrics
 
 
-def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal) -> dict[str, float]:
+def pass_metrics(
+    batch: TokenBatch, writer: Writer, teacher: TokenSignal | None, student: TokenSignal | None
+) -> dict[str, float]:
+    """What the step cost in tokens: those written and used, by who wrote them, and those that a model scored.
+
+    The student's log-probs of its own samples that were taken over from the sampling cost nothing.
+    """
+    own, other = float(batch.on_policy_mask.sum()), float(batch.prefix_mask.sum())
+    taken_over = student is None or student.logprobs is batch.rollout_logprobs
+    return {
+        "tokens/student": own,
+        "tokens/teacher": 0.0 if writer == "reference" else other,
+        "tokens/reference": other if writer == "reference" else 0.0,
+        "tokens/scored": 0.0 if teacher is None else own + other,
+        "tokens/student_scored": 0.0 if taken_over else own + other,
+    }
+
+
+def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal | None) -> dict[str, float]:
     """The mean probability of any end token at the student's own tokens: where it stopped, and at the tokens where it
     did not.
 
@@ -64,7 +87,7 @@ def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenS
         student[row, length - len(written) : length] = torch.tensor(written, dtype=student.dtype)
     own = batch.on_policy_mask
     places = {"at_end": own & ended, "elsewhere": own & ~ended}
-    signals = {"student": student if recorded else None, "teacher": teacher.stop_logprobs}
+    signals = {"student": student if recorded else None, "teacher": teacher.stop_logprobs if teacher else None}
     return {
         f"stop/{who}_{where}": float(logprobs[mask].exp().mean())
         for who, logprobs in signals.items()
@@ -73,13 +96,14 @@ def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenS
     }
 
 
-def mismatch_metrics(batch: TokenBatch, student: TokenSignal) -> dict[str, float]:
+def mismatch_metrics(batch: TokenBatch, student: TokenSignal | None) -> dict[str, float]:
     """|log π_engine − log π_trainer| on the student's own tokens, nats: how far the engine is from what is trained.
 
-    Exactly 0 where the engine's log-probs are taken over (trainer.Machinery.engine_is_trainer).
+    Exactly 0 where the engine's log-probs are taken over (trainer.Machinery.engine_is_trainer); left out where the
+    trainer did not score (None).
     """
     own = batch.on_policy_mask
-    if not own.any():
+    if student is None or not own.any():
         return {}
     difference = (batch.rollout_logprobs - student.logprobs)[own].abs()
     return {"mismatch/mean": float(difference.mean()), "mismatch/max": float(difference.max())}

@@ -37,13 +37,14 @@ from harness.scoring.pieces import EagerScoring
 from harness.seeds import as_float32, generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import Positions, compute_in, rate_share, training_arguments, training_sampling
+from harness.training.batches import token_batch, unread
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
-from harness.training.metrics import mismatch_metrics, ratio_metrics, step_metrics, stop_metrics
+from harness.training.metrics import mismatch_metrics, pass_metrics, ratio_metrics, step_metrics, stop_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.recorder import StepLog
 from harness.training.trackers import place_logs
-from harness.types import Divergence, Rollout, SignalRequest, TokenBatch, TokenSignal
+from harness.types import Divergence, Rollout, SignalRequest, TokenBatch, TokenSignal, Writer
 
 PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
 LOSS_TERMS = ("policy", "divergence", "imitation")
@@ -75,6 +76,7 @@ class Written:
     guidance: dict[str, float] = field(default_factory=dict)  # metrics of the teacher's prefixes
     weights_s: float = 0.0  # seconds that the engine took for the student's weights
     scoring: EagerScoring | None = None  # by the teacher, begun while they were written; None: not begun
+    writer: Writer = "student"
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ class DistillationTrainer(Trainer):
         everyone = [self.machinery.prompts[i] for i in self.order[first : first + self.setting.prompts_per_step]]
         writer = self.method.writer(progress, generator_of("writer", seed, step).random())
         if writer != "student":
-            return Written([as_rollout(everyone[slot], writer, responses, self.sampling) for slot in slots])
+            written = [as_rollout(everyone[slot], writer, responses, self.sampling) for slot in slots]
+            return Written(written, writer=writer)
         prefixes: list[tuple[int, ...]] = [()] * len(everyone)
         guidance: dict[str, float] = {}
         if responses is not None:
@@ -197,7 +200,7 @@ class DistillationTrainer(Trainer):
         self.machinery.weights.push(step)
         weights_s = time.perf_counter() - pushing
         scoring = None
-        if self.overlap:
+        if self.overlap and self.method.request(progress).teacher:
             scoring = EagerScoring(self.machinery.teacher_scorer, self._teacher_request(progress), len(requests))
         finished = scoring.finished if scoring is not None else None
         rollouts = self.machinery.engine.generate(requests, self.sampling, finished=finished)
@@ -215,27 +218,29 @@ class DistillationTrainer(Trainer):
         request = self.method.request(progress)
         rollouts = written.rollouts
         completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
-        scored: Scored
+        scored: Scored | None = None
         if written.scoring is not None:
             scored = written.scoring.result()
-        else:
+        elif request.teacher:
             scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
         everyone = ranks.gather_rows(rollouts, rows)
         batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
         shape = (len(everyone), batch.labels.shape[1])
-        teacher = ranks.gather_signal(scored.signal, rows, shape)
-        student = self._student_signal(completions, batch, request, scored.signal, rows=rows)
-        credit = self.method.credit(batch, teacher, student, progress)
+        teacher = ranks.gather_signal(scored.signal, rows, shape) if scored is not None else None
+        student = self._student_signal(completions, batch, request, scored.signal if scored else None, rows=rows)
+        read = (teacher or unread(batch), student or unread(batch))
+        credit = self.method.credit(batch, *read, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
         log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
         log.metrics |= mismatch_metrics(batch, student) | stop_metrics(everyone, batch, teacher)
-        if (cap := self.setting.importance_cap) is not None:
+        log.metrics |= pass_metrics(batch, written.writer, teacher, student)
+        if (cap := self.setting.importance_cap) is not None and student is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
             log.metrics |= ratio_metrics(batch, ratios, cap)
-        log.sample = credit_sample(everyone, teacher, student, credit)
-        width = scored.signal.logprobs.shape[1]  # of this rank's longest completion
+        log.sample = credit_sample(everyone, *read, credit)
+        width = max(len(r.completion_ids) for r in rollouts)
         own = _cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
@@ -256,16 +261,18 @@ class DistillationTrainer(Trainer):
         completions: list[Completion],
         batch: TokenBatch,
         request: SignalRequest,
-        own_teacher: TokenSignal,
+        own_teacher: TokenSignal | None,
         rows: Sequence[int],
-    ) -> TokenSignal:
+    ) -> TokenSignal | None:
         """The student's view, by the trainer. Where the engine is the trainer itself, its log-probs of its own samples
-        are taken over; the rest is scored if asked for."""
-        own = self.machinery.engine_is_trainer
-        needs_scoring = request.student_entropy or request.student_at_topk or not batch.on_policy_mask.any()
+        are taken over; the rest is scored if asked for. None: nobody reads it, and it was not made."""
+        own, sampled = self.machinery.engine_is_trainer, bool(batch.on_policy_mask.any())
+        needs_scoring = request.student_entropy or request.student_at_topk or (request.student and not sampled)
         if own and not needs_scoring:
-            return TokenSignal(batch.rollout_logprobs)
-        at_ids = own_teacher.topk_ids if request.student_at_topk else None
+            return TokenSignal(batch.rollout_logprobs) if sampled else None
+        if not needs_scoring and not request.student and self.setting.importance_cap is None:
+            return None
+        at_ids = own_teacher.topk_ids if own_teacher is not None and request.student_at_topk else None
         asked = ScoreRequest(0, request.student_entropy, at_ids)
         scored = self.machinery.student_scorer.score(completions, asked).signal
         shape = (batch.labels.shape[0], batch.labels.shape[1])
@@ -274,7 +281,13 @@ class DistillationTrainer(Trainer):
             return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
 
-    def _support(self, scored: Scored, mask: Tensor, request: SignalRequest) -> Support:
+    def _support(self, scored: Scored | None, mask: Tensor, request: SignalRequest) -> Support:
+        if scored is None:
+            if mask.any():
+                raise RuntimeError(
+                    f"{type(self.method).__name__} has a direct term, and its request leaves the teacher out"
+                )
+            return Support(torch.zeros(0, 0).long(), torch.zeros(0, 0))
         signal = scored.signal
         if request.full_vocabulary and isinstance(scored, WholeScored):
             count = int(mask.sum())
@@ -335,30 +348,6 @@ def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
 
 def _as_is(indices: list[Any]) -> Any:
     return indices  # prompts are looked up and padded when the step is made
-
-
-def token_batch(
-    rollouts: Sequence[Rollout], uniforms: Sequence[np.random.Generator], dtype: torch.dtype = torch.float32
-) -> TokenBatch:
-    """Pads the completions to one [B, T] step."""
-    width = max(len(r.completion_ids) for r in rollouts)
-
-    def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype)
-
-    position = torch.arange(width)
-    lengths = torch.tensor([len(r.completion_ids) for r in rollouts])[:, None]
-    prefixes = torch.tensor([r.prefix_len for r in rollouts])[:, None]
-    valid = position < lengths
-    return TokenBatch(
-        labels=padded([r.completion_ids for r in rollouts], torch.long),
-        on_policy_mask=valid & (position >= prefixes),
-        prefix_mask=valid & (position < prefixes),
-        rollout_logprobs=padded([r.logprobs for r in rollouts], dtype),
-        uniforms=padded(
-            [as_float32(g.random(len(r.completion_ids))).tolist() for g, r in zip(uniforms, rollouts, strict=True)]
-        ),
-    )
 
 
 def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -131,3 +131,28 @@ def test_no_method_is_named_in_the_harness() -> None:
         code = re.sub(r'"""[\s\S]*?"""|#.*|"[^"\n]*"', "", path.read_text())
         for name in METHODS:
             assert not re.search(rf"\b{name}\b", code), f"{path} names {name}"
+
+
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_what_is_not_read_is_not_asked_for(method: Method, side: str) -> None:
+    """A pass over a model is made only if a number of it is read: by the credit, or by the direct term.
+
+    Log-probs of NaN in place of the side's own show whether it is. A student that writes its text itself is scored by
+    the sampling, for nothing; elsewhere a method has to say that it reads nothing.
+    """
+    batch, *signals = a_step()
+    asked = method.request(0.75)
+    index = ("teacher", "student").index(side)
+    nothing = dataclasses.replace(signals[index], logprobs=torch.full((B, T), float("nan")))
+    blind = [*signals[:index], nothing, *signals[index + 1 :]]
+    seen, unseen = (method.credit(batch, *given, 0.75) for given in (signals, blind))
+    columns = [(getattr(seen, name), getattr(unseen, name)) for name in ("advantages", "imitation_weights")]
+    columns.append((seen.divergence_weights, unseen.divergence_weights))
+    reads_logprobs = not all(torch.equal(a, b) for a, b in columns)
+    assert not reads_logprobs or getattr(asked, side), "its credit reads what its request leaves out"
+    if side == "teacher":
+        support = bool((seen.divergence_weights > 0).any())
+        wanted = asked.teacher_topk or asked.teacher_entropy or asked.student_at_topk
+        assert asked.teacher == (reads_logprobs or support or wanted), "the teacher scores for nobody"
+    elif method.writer(0.75, 1 - 1e-6) != "student":
+        assert asked.student == reads_logprobs, "the student scores for nobody"

@@ -114,6 +114,9 @@ def test_operations_by_hand() -> None:
     1,760.
     """
     assert training_flops(10, 100, Counters(student_tokens=3, teacher_tokens=2, scored_tokens=5)) == 60 + 400 + 1300
+    # without scores: 2·100·2 for the writing, 6·10·2 for the update; the data set's text is written by nobody
+    assert training_flops(10, 100, Counters(teacher_tokens=2)) == 400 + 120
+    assert training_flops(10, 100, Counters(reference_tokens=2, student_scored_tokens=2)) == 120 + 40
 
 
 def test_memory_is_the_plans_and_knows_of_the_engine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

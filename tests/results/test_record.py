@@ -32,6 +32,8 @@ STORED: dict[str, Any] = {
         "update_s": 0.25,
         "evaluation_s": 2.0,
         "peak_memory_bytes": 1024,
+        "reference_tokens": 0,
+        "student_scored_tokens": 0,
     },
     "evaluations": [
         {
@@ -64,6 +66,7 @@ STORED: dict[str, Any] = {
     "provenance": {"commit": "c"},
     "started_at": "2026-01-01T00:00:00+00:00",
     "finished_at": "2026-01-01T00:01:00+00:00",
+    "distance": None,
     "schema_version": 1,
 }
 RECORD = RunRecord(
