@@ -60,3 +60,8 @@ def _by_label(runs: Mapping[RunKey, tuple[Array, ...]]) -> Column:
 def score_matrices(runs: BySeed, seeds: Sequence[int]) -> list[Array]:
     """[S, I] per task of the column, for the given seeds."""
     return [np.array(rows) for rows in zip(*(runs[seed] for seed in seeds), strict=True)]
+
+
+def title_of(column: str) -> str:
+    """A column's name for readers: `arithmetic`, or `arithmetic, greedy`."""
+    return ", ".join(filter(None, (task_of(column), decoding_of(column))))

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.config.decodings import DECODINGS, decoding_of, task_of
+from harness.config.decodings import DECODINGS
 from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.results import markdown
-from harness.results.columns import average_columns
+from harness.results.columns import average_columns, title_of
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     BASELINE,
@@ -151,7 +151,7 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
 
 def _summary_sheet(board: Leaderboard, column: str, parts: Sequence[str]) -> Sheet:
     """An average beside the columns that it is over."""
-    header = ("method", *map(_title, parts), _title(column), f"minus {BASELINE}", "rank")
+    header = ("method", *map(title_of, parts), title_of(column), f"minus {BASELINE}", "rank")
     rows = []
     for row in board.rows:
         average = row.score(column)
@@ -165,13 +165,8 @@ def _summary_sheet(board: Leaderboard, column: str, parts: Sequence[str]) -> She
         for run in board.failed
     ]
     above, below = _split_teacher(board, rows)
-    title = _title(column).replace(AVERAGE, "all tasks")
+    title = title_of(column).replace(AVERAGE, "all tasks")
     return Sheet(title, header, (*above, *failed, *below), _note(board, column), names=1)
-
-
-def _title(column: str) -> str:
-    """`arithmetic`, or `arithmetic, greedy`."""
-    return ", ".join(filter(None, (task_of(column), decoding_of(column))))
 
 
 def _scores_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
@@ -225,7 +220,7 @@ def _task_sheet(board: Leaderboard, task: Task) -> Sheet:
     header = ("method", "seeds", "score", f"minus {BASELINE}", f"above {BASELINE}", "rank")
     above, below = _split_teacher(board, [_score_cells(board, row, task, len(header)) for row in board.rows])
     failed = [_failure_cells(run, len(header)) for run in board.failed]
-    return Sheet(_title(task.column), header, (*above, *failed, *below), _note(board, task.column))
+    return Sheet(title_of(task.column), header, (*above, *failed, *below), _note(board, task.column))
 
 
 def _split_teacher(
@@ -284,7 +279,7 @@ def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
         intervals = [score.pass_at_k, score.maj_at_k][: len(columns)]
         cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
         rows.append((label, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{_title(task.column)}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
+    return Sheet(f"{title_of(task.column)}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
 
 
 def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
