@@ -95,6 +95,8 @@ def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = Non
             parts.append(f"at most {evaluation.max_new_tokens[task]:,} tokens each")
         if sampling := {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}:
             parts.append(", ".join(f"{key} {value}" for key, value in sampling.items()))
+        if decodings := evaluation.decodings_of(task):
+            parts.append(f"under {', '.join(decodings)}")
         if published:
             parts.append(f"published {published[task]:.2f} %")
         print(f"  {task}: {'; '.join(parts)}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.decodings import DECODING_KEYS, ORDER_BY, check_decodings
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
 from harness.errors import UserError
@@ -238,6 +239,23 @@ class EvaluationConfig:
     dev_every: int  # steps
     grader: str = "strict"  # or official: whose verdicts count on the tasks that have both (tasks/official.py)
     distance: DistanceConfig | None = None  # None: not measured
+    # by task (`all`: every task): names of DECODINGS, each a column of its own; none: the task's own decoding
+    decodings: dict[str, list[str]] = field(default_factory=dict)
+    order_by: str = ORDER_BY  # of several decodings the one that tables are ordered by
+
+    def __post_init__(self) -> None:
+        check_decodings(self.decodings, self.order_by)
+        for task in self.tasks:
+            both = set(DECODING_KEYS) & {*self.sampling.get("all", {}), *self.sampling.get(task, {})}
+            if both and self.decodings_of(task):
+                raise UserError(
+                    f"evaluation.sampling sets {', '.join(sorted(both))} of {task}, and so does evaluation.decodings; "
+                    f"give evaluation.decodings.{task}=[] to decode it by evaluation.sampling alone."
+                )
+
+    def decodings_of(self, task: str) -> list[str]:
+        """The named decodings of a task; none: its own."""
+        return self.decodings.get(task, self.decodings.get("all", []))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""One checkpoint scored on the tasks of an EvaluationConfig: what its record and the files beside it gain.
+"""One checkpoint scored on the tasks of an EvaluationConfig, under each of their decodings: what its record and the
+files beside it gain.
 
 In the folder: items.jsonl (a row per problem and sample), texts.jsonl (the texts of those), generations.jsonl (the
 journal from which an interrupted evaluation goes on) and lm_eval/results_<task>-<protocol>.json (lm-eval's own
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.decodings import DECODINGS, column_of
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
+from harness.evaluation.loading import LoadedTask, TaskOptions, load_variants, task_folders
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.files import read_rows, write_rows, write_text
 from harness.models.contexts import context_length_of
@@ -43,8 +45,8 @@ class CheckpointScoring:
     folder: Path
     identity: str  # of the weights (harness.config.identity): whose samples the journal's are
     open_model: Callable[[], AbstractContextManager[EvaluatedModel]]  # entered only if a task is missing
-    begins: Callable[[str], None] = lambda task: None  # called with a task's name before it is scored
-    done: Callable[[RunRecord], None] = lambda record: None  # called with the record after every task
+    begins: Callable[[str], None] = lambda column: None  # called with a column's name before it is scored
+    done: Callable[[RunRecord], None] = lambda record: None  # called with the record after every column
     quiet: bool = True  # no progress bars
 
 
@@ -58,25 +60,33 @@ def check_options(evaluation: EvaluationConfig) -> None:
     """A UserError for a task that does not exist or an option that is none; reads no data."""
     task_folders(evaluation.tasks)
     for task in evaluation.tasks:
-        TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, task))
+        _task_options(evaluation, task)
 
 
 def load_configured(
     evaluation: EvaluationConfig, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, LoadedTask]:
-    """The tasks as the configuration wants each of them. Reads their data, runs no model."""
+    """The tasks as the configuration wants each of them, by column: under every decoding that it names. Reads the data
+    of a task once, runs no model.
+    """
     loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
         for name in dict.fromkeys(names):
-            options = TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, name))
-            loaded |= load_tasks([name], tokenizer, options)
+            for task in load_variants(name, tokenizer, _task_options(evaluation, name)):
+                loaded[column_of(name, task.decoding)] = task
     return loaded
+
+
+def load_development(evaluation: EvaluationConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, LoadedTask]:
+    """The development task, if there is one: under its own decoding alone, whatever the benchmarks are decoded by."""
+    names = [evaluation.dev_task] if evaluation.dev_task else []
+    return load_configured(dataclasses.replace(evaluation, decodings={}), names, tokenizer)
 
 
 def score(
     evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], model: EvaluatedModel, drawing: Drawing
 ) -> list[TaskResult]:
-    """The outcome of loaded tasks, under the configuration's permission to run code."""
+    """The outcome of loaded tasks, by name, under the configuration's permission to run code."""
     with _unsandboxed(evaluation):
         return evaluate(model, tasks, drawing)
 
@@ -84,18 +94,27 @@ def score(
 def evaluate_missing(
     record: RunRecord, evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], checkpoint: CheckpointScoring
 ) -> RunRecord:
-    """Scores a checkpoint on every task that its record lacks, and returns the record with them."""
+    """Scores a checkpoint on every column that its record lacks, and returns the record with them.
+
+    A protocol that was scored before under another name of its decoding gets this one's, and is not scored again.
+    """
+    names = {(task.name, task.protocol_hash): task.decoding for task in tasks.values()}
+    named = tuple(
+        dataclasses.replace(e, decoding=names.get((e.task, e.protocol_hash), e.decoding)) for e in record.evaluations
+    )
+    if named != record.evaluations:
+        record = dataclasses.replace(record, evaluations=named)
     have = {(entry.task, entry.protocol_hash) for entry in record.evaluations}
-    missing = {name: task for name, task in tasks.items() if (name, task.protocol_hash) not in have}
+    missing = {column: task for column, task in tasks.items() if (task.name, task.protocol_hash) not in have}
     if not missing:
         return record
     folder, identity = checkpoint.folder, checkpoint.identity
     with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity) as journal:
         drawing = Drawing(record.seed, journal, checkpoint.quiet)
-        for name, task in missing.items():
-            checkpoint.begins(name)
+        for column, task in missing.items():
+            checkpoint.begins(column)
             started = time.perf_counter()
-            (result,) = score(evaluation, {name: task}, model, drawing)
+            (result,) = score(evaluation, {task.name: task}, model, drawing)
             _write_rows(folder, result)
             _write_lm_eval(folder, result, identity)
             seconds = record.counters.evaluation_s + time.perf_counter() - started
@@ -118,15 +137,21 @@ def check_rows(folder: Path) -> None:
     read_journal(folder / JOURNAL)
 
 
-def _task_options(evaluation: EvaluationConfig, task: str) -> dict[str, Any]:
+def _task_options(evaluation: EvaluationConfig, task: str) -> list[TaskOptions]:
+    """What the configuration changes of a task, for each of its decodings."""
     generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
     if task in evaluation.max_new_tokens:
         generation["max_gen_toks"] = evaluation.max_new_tokens[task]
-    return {
-        "samples": evaluation.samples.get(task),
-        "generation": generation or None,
-        "grader": evaluation.grader,
-    }
+    own = TaskOptions(
+        samples=evaluation.samples.get(task),
+        data_dir=evaluation.data_dir,
+        generation=generation or None,
+        grader=evaluation.grader,
+    )
+    return [
+        dataclasses.replace(own, decoding=name, samples=DECODINGS[name].samples or own.samples)
+        for name in evaluation.decodings_of(task)
+    ] or [own]
 
 
 @contextlib.contextmanager

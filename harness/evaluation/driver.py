@@ -158,6 +158,7 @@ def _evaluation(
         correct=correct,
         metrics=dict(sorted(metrics.items())),
         majority=tuple(majority) or None,
+        decoding=loaded.decoding,
     )
 
 

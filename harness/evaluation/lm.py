@@ -18,6 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from tqdm import tqdm
 
+from harness.config.decodings import chosen_by
 from harness.errors import UserError
 from harness.evaluation.loading import GENERATION_KEYS
 from harness.evaluation.model import Drawing, EvaluatedModel
@@ -163,12 +164,12 @@ class EngineLM(LM):
             raise UserError(
                 f"Generation settings {sorted(unknown)} of {item} are not known; known: {sorted(GENERATION_KEYS)}."
             )
-        temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
+        temperature, top_p, top_k = chosen_by(kwargs)
         return Sampling(
             max_new_tokens=int(kwargs.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)),
-            temperature=temperature if kwargs.get("do_sample", temperature > 0) else 0.0,
-            top_p=float(kwargs.get("top_p", 1.0)),
-            top_k=max(int(kwargs.get("top_k", 0)), 0),
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
             stop_ids=self._model.stop_ids,
         )
 

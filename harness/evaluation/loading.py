@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.config.decodings import DECODINGS, OWN
 from harness.errors import UserError
 from tasks.sample_metrics import GRADERS
 
@@ -37,7 +38,7 @@ TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task that is ready to run, and the hash of its protocol."""
+    """A task that is ready to run under one decoding, and the hash of its protocol."""
 
     task: ConfigurableTask
     protocol_hash: str
@@ -45,6 +46,12 @@ class LoadedTask:
     documents_per_problem: int = 1  # more where every repeat of a problem has a prompt of its own (REPEAT_DOCUMENTS)
     private: bool = False  # its texts are not written down (metadata `keep_texts_private`)
     limit: int | None = None  # the first problems only
+    decoding: str = OWN  # of DECODINGS, or the task's own
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return str(self.task.config.task)
 
     @property
     def documents(self) -> list[int] | None:
@@ -62,6 +69,7 @@ class TaskOptions:
     data_dir: str | None = None  # folder with <task>/test.jsonl, for tasks whose data are not beside them
     limit: int | None = None  # the first problems only
     generation: Mapping[str, Any] | None = None  # replaces entries of generation_kwargs
+    decoding: str = OWN  # of DECODINGS: replaces their temperature, top-p and top-k
     grader: str = GRADERS[0]  # of tasks that have both; replaces metadata `grader`
     tasks_dir: Path = TASKS_DIR
 
@@ -82,10 +90,16 @@ def load_tasks(names: Sequence[str], tokenizer: PreTrainedTokenizerBase, options
     """Builds the tasks, in the order of their names."""
     if isinstance(names, str) or len(set(names)) != len(names):
         raise UserError(f"evaluation.tasks must be a list of different task names, not {names!r}.")
-    return {name: _load_task(name, tokenizer, options) for name in names}
+    return {name: load_variants(name, tokenizer, [options])[0] for name in names}
 
 
-def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptions) -> LoadedTask:
+def load_variants(name: str, tokenizer: PreTrainedTokenizerBase, variants: Sequence[TaskOptions]) -> list[LoadedTask]:
+    """One task under several options, such as decodings; its data are read once."""
+    made: dict[str, Any] = {}
+    return [_load_task(name, tokenizer, options, made) for options in variants]
+
+
+def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptions, made: dict[str, Any]) -> LoadedTask:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     tasks_dir = options.tasks_dir.resolve()
@@ -98,6 +112,8 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     metadata = config.get("metadata", {})
     documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
     config["metadata"] = {**metadata, "data_dir": options.data_dir}
+    if "custom_dataset" in config:
+        config["custom_dataset"] = _once(config["custom_dataset"], made)
     if GRADER in metadata:
         config["process_results"] = _with_grader(config["process_results"], options.grader)
     with unobtrusive_lm_eval(logging.ERROR):
@@ -115,6 +131,7 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
         documents_per_problem=documents,
         private=bool(metadata.get("keep_texts_private", False)),
         limit=options.limit,
+        decoding=options.decoding,
     )
 
 
@@ -163,6 +180,9 @@ def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
     """
     if options.generation:
         config = {**config, "generation_kwargs": {**config.get("generation_kwargs", {}), **options.generation}}
+    if options.decoding:
+        generation = DECODINGS[options.decoding].applied(config.get("generation_kwargs", {}))
+        config = {**config, "generation_kwargs": generation}
     if GRADER in config.get("metadata", {}):
         config = {**config, "metadata": {**config["metadata"], GRADER: options.grader}}
     if options.samples is None:
@@ -178,6 +198,19 @@ def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
 
 def _with_k(step: dict[str, Any], samples: int) -> dict[str, Any]:
     return {**step, "k": samples} if step["function"] == "take_first_k" else step
+
+
+def _once(load: Callable[..., Any], made: dict[str, Any]) -> Callable[..., Any]:
+    """A loader of data that reads them once for the same metadata, and keeps them in `made`."""
+
+    @functools.wraps(load)  # lm-eval writes its source down
+    def loaded(**metadata: Any) -> Any:
+        key = json.dumps(metadata, sort_keys=True, default=str)
+        if key not in made:
+            made[key] = load(**metadata)
+        return made[key]
+
+    return loaded
 
 
 def _with_grader(process_results: Callable[..., Any], grader: str) -> Callable[..., Any]:

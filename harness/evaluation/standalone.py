@@ -112,7 +112,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     except Timeout:
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
     found = {(entry.task, entry.protocol_hash): entry for entry in record.evaluations}
-    return folder, record, [found[name, task.protocol_hash] for name, task in tasks.items()]
+    return folder, record, [found[task.name, task.protocol_hash] for task in tasks.values()]
 
 
 def _own_run(config: EvaluateConfig) -> Path | None:
@@ -180,7 +180,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
     def done(latest: RunRecord) -> None:
         write_record(path, latest)
         newest = latest.evaluations[-1]
-        print(f"{newest.task}: {100 * newest.score:.2f} %, {newest.problems} x {newest.samples}", file=sys.stderr)
+        print(f"{newest.column}: {100 * newest.score:.2f} %, {newest.problems} x {newest.samples}", file=sys.stderr)
 
     checkpoint = CheckpointScoring(
         folder=folder,

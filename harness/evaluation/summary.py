@@ -17,7 +17,7 @@ SCORES_WIDTH = 150  # columns where the output is not a terminal: ten of a table
 
 
 def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Sequence[str]) -> None:
-    """A row per task; `cut_decimals` names those whose published figures are cut off after two decimals."""
+    """A row per column; `cut_decimals` names those whose published figures are cut off after two decimals."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, header_style="bold")
     numbers = ["score %", "cut off", "pass@k", "maj@k", "truncated", "tokens"]
     for name in ("task", "problems x samples", "protocol"):
@@ -27,7 +27,7 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
     for entry in evaluations:
         cut = [_cut(entry) if entry.task in cut_decimals else NOTHING] if cut_decimals else []
         table.add_row(
-            entry.task
+            entry.column
             + ("" if entry.metrics.get("sandboxed", 1) == 1 else " (not sandboxed)")
             + (" (official grader)" if entry.metrics.get("official_grader", 0) == 1 else ""),
             f"{entry.problems} x {entry.samples}",
@@ -45,7 +45,7 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
     for entry in evaluations:
         own = {key: value for key, value in entry.metrics.items() if key not in _SHOWN}
         if own:
-            console.print(f"{entry.task}: " + ", ".join(f"{key} {100 * value:.2f} %" for key, value in own.items()))
+            console.print(f"{entry.column}: " + ", ".join(f"{key} {100 * value:.2f} %" for key, value in own.items()))
 
 
 _SHOWN = {"avg_at_k", "pass_at_k", "maj_at_k", "correct", "extracted", "votes", "sandboxed", "official_grader"}

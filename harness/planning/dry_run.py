@@ -54,7 +54,7 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
         *prompt_lines(first),
         *step_lines(runs),
         *cost_lines(runs),
-        "Evaluation: " + (", ".join(f"{task}{samples_of(first, task)}" for task in tasks) or "none"),
+        "Evaluation: " + (", ".join(f"{task}{drawn(first, task)}" for task in tasks) or "none"),
     ]
     fetched = list(would_fetch(first, folders))
     return [*lines, "Would fetch: " + ("; ".join(fetched) or "nothing")]
@@ -143,9 +143,14 @@ def most_tokens(run: RunConfig) -> Counters:
     return Counters(steps=setting.steps, student_tokens=tokens, scored_tokens=tokens)
 
 
-def samples_of(run: RunConfig, task: str) -> str:
-    """` x32`, where the configuration says how many samples a problem gets."""
-    return f" x{run.evaluation.samples[task]}" if task in run.evaluation.samples else ""
+def drawn(run: RunConfig, task: str) -> str:
+    """` x32 under greedy and paper`: how many samples a problem gets and how they are decoded, where the configuration
+    says it.
+    """
+    evaluation = run.evaluation
+    samples = f" x{evaluation.samples[task]}" if task in evaluation.samples else ""
+    decodings = evaluation.decodings_of(task) if task in evaluation.tasks else []
+    return samples + (f" under {' and '.join(decodings)}" if decodings else "")
 
 
 def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from harness.files import read_rows
 from harness.report.source import Source
 from harness.results.collect import FoundRun
-from harness.results.record import ITEMS_FILE, TEXTS_FILE, way_out
+from harness.results.columns import title_of
+from harness.results.record import ITEMS_FILE, TEXTS_FILE, Evaluation, way_out
 
 SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
@@ -71,9 +72,9 @@ class Strip:
 
 @dataclass(frozen=True)
 class TaskItems:
-    """A task's part of the page."""
+    """A column's part of the page."""
 
-    task: str
+    title: str
     problems: int
     strips: tuple[Strip, ...]
     flips: int  # problems whose spread is at least FLIP
@@ -83,9 +84,9 @@ class TaskItems:
     rows: tuple[tuple[str, ...], ...]  # of all problems; empty if there are more than LISTED_PROBLEMS
 
 
-def build_items(source: Source, task: str) -> TaskItems:
-    """Reads a task's success counts, and the sampled texts of the problems that are shown."""
-    runs = source.evaluations[task]
+def build_items(source: Source, column: str) -> TaskItems:
+    """Reads a column's success counts, and the sampled texts of the problems that are shown."""
+    runs = source.evaluations[column]
     labels = [label for label in source.labels if label in runs]
     shares = np.array([np.divide(*_counts(runs[label])) for label in labels])  # [L, I]
     compared = [row for row, label in enumerate(labels) if label in source.methods] or list(range(len(labels)))
@@ -93,10 +94,10 @@ def build_items(source: Source, task: str) -> TaskItems:
     difficulty = np.argsort(-shares[compared].mean(0), kind="stable")
     limit = max(_FEWEST_PROBLEMS, SHOWN_PROBLEMS // len(source.evaluations))
     chosen = [int(i) for i in np.argsort(-spread, kind="stable")[:limit] if spread[i] > 0]
-    names = _item_names(source, task, labels, shares.shape[1])
+    names = _item_names(source, column, labels, shares.shape[1])
     kept = _TEXTS // max(1, len(source.evaluations) * len(labels) * len(chosen))
     kept = max(_SHORTEST, min(_LONGEST, kept))
-    sampled = {label: _read_sampled(source, task, label, [names[i] for i in chosen], kept=kept) for label in labels}
+    sampled = {label: _read_sampled(source, column, label, [names[i] for i in chosen], kept=kept) for label in labels}
     counts = {label: _counts(runs[label]) for label in labels}
 
     def cell(label: str, problem: int) -> Cell:
@@ -109,7 +110,7 @@ def build_items(source: Source, task: str) -> TaskItems:
         for i in (range(shares.shape[1]) if shares.shape[1] <= LISTED_PROBLEMS else ())
     ]
     return TaskItems(
-        task=task,
+        title=title_of(column),
         problems=shares.shape[1],
         strips=tuple(_strip(label, shares[row][difficulty]) for row, label in enumerate(labels)),
         flips=int((spread >= FLIP).sum()),
@@ -135,43 +136,43 @@ def _strip(label: str, shares: NDArray[np.float64]) -> Strip:
     return Strip(label, f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}", float(shares.mean()))
 
 
-def _item_names(source: Source, task: str, labels: Sequence[str], problems: int) -> list[str]:
+def _item_names(source: Source, column: str, labels: Sequence[str], problems: int) -> list[str]:
     """The task's own ids in the order of its problems; numbers where no run folder tells them."""
     for label in labels:
-        run = source.first_run(label, task)
+        run = source.first_run(label, column)
         if run is not None and run.folder is not None:
-            protocol = _protocol(run, source, task)
-            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, ITEMS_FILE, task, protocol))
+            evaluation = _evaluation(run, source, column)
+            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, ITEMS_FILE, evaluation))
             if len(names) == problems:
                 return list(names)
     return [f"problem {number}" for number in range(1, problems + 1)]
 
 
-def _protocol(run: FoundRun, source: Source, task: str) -> str:
-    return source.evaluations[task][run.record.label][run.record.seed].protocol_hash
+def _evaluation(run: FoundRun, source: Source, column: str) -> Evaluation:
+    return source.evaluations[column][run.record.label][run.record.seed]
 
 
-def _rows(run: FoundRun, name: str, task: str, protocol: str) -> Iterator[dict[str, Any]]:
+def _rows(run: FoundRun, name: str, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     assert run.folder is not None
-    key = (task, protocol)
+    key = (evaluation.task, evaluation.protocol_hash)
     path = run.folder / name
     rows = read_rows(path, torn_last_line="refuse", way_out=way_out(path), missing_ok=True)
     return (row for _, row in rows if (row.get("task"), row.get("protocol_hash")) == key)
 
 
-def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
+def _read_sampled(source: Source, column: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
     """The first sample of each of these problems, by the label's run on its lowest seed."""
-    run = source.first_run(label, task)
+    run = source.first_run(label, column)
     if run is None or not names:
         return {}
-    protocol, wanted = _protocol(run, source, task), set(names)
+    evaluation, wanted = _evaluation(run, source, column), set(names)
     correct = {
         (str(row.get("item_id")), row.get("repeat")): bool(row.get("correct"))
-        for row in _rows(run, ITEMS_FILE, task, protocol)
+        for row in _rows(run, ITEMS_FILE, evaluation)
         if str(row.get("item_id")) in wanted
     }
     found: dict[str, Sampled] = {}
-    for row in _rows(run, TEXTS_FILE, task, protocol):
+    for row in _rows(run, TEXTS_FILE, evaluation):
         name = str(row.get("item_id"))
         if name in wanted and name not in found:
             found[name] = _sampled(row, correct.get((name, row.get("repeat"))), kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from harness.config.decodings import decoding_of, task_of
 from harness.console.progress import MakeBar
 from harness.report.curves import AXES, build_curves
 from harness.report.items import FLIP, build_items
@@ -41,6 +43,7 @@ FIRST_METRICS = (
 )
 _ELSEWHERE = ("step", "learning_rate", *(metric.key for metric in FIRST_METRICS))
 _ELSEWHERE_GROUPS = ("eval/", "time/", "tokens/")
+_WINNER = re.compile(r" \((winner|wins: [^)]*)\)$")  # what follows a label in a table
 _POINTS = 1600  # of a figure, over all its curves
 _FEWEST_POINTS, _MOST_POINTS = 40, 100  # of a curve
 
@@ -68,10 +71,13 @@ class Table:
 def render_page(source: Source, make_bar: MakeBar) -> str:
     """The whole page; the same folder gives the same text."""
     looks = assign_looks(source.labels)
-    tasks = list(source.evaluations)
+    columns = list(source.evaluations)
+    tasks = list(dict.fromkeys(map(task_of, columns)))
     curve_jobs = _curve_jobs(source)
     context: dict[str, Any] = {}
-    with make_bar("report", len(tasks) * 2 + sum(len(group.metrics) for group in curve_jobs) + 1, "part") as bar:
+    with make_bar(
+        "report", len(tasks) + len(columns) + sum(len(group.metrics) for group in curve_jobs) + 1, "part"
+    ) as bar:
 
         def done(value: Any) -> Any:
             bar.advance()
@@ -81,7 +87,7 @@ def render_page(source: Source, make_bar: MakeBar) -> str:
         groups = [
             _draw_group(f"curve-{number}", job, source, looks, done=done) for number, job in enumerate(curve_jobs)
         ]
-        context["items"] = [done(build_items(source, task)) for task in tasks]
+        context["items"] = [done(build_items(source, column)) for column in columns]
         context["steps"] = done(build_steps(source.samples))
     context |= {
         "learning": [group for group in groups[: len(AXES)] if group.panels],
@@ -156,20 +162,27 @@ def _draw_group(
 
 
 def _score_group(source: Source, task: str, number: int, looks: Mapping[str, Look]) -> FigureGroup:
-    rows = [row for row in source.board.rows if task in row.scores]
-    scores = [
-        Estimate(row.label, format_interval(row.scores[task].interval), row.scores[task].interval) for row in rows
-    ]
+    """A task's intervals, its decodings one after the other."""
+    panels: list[Panel] = []
+    for column in (column for column in source.evaluations if task_of(column) == task):
+        panels += _score_panels(source, column, f"{number}-{decoding_of(column)}".rstrip("-"), looks)
+    return FigureGroup(task, tuple(panels), ())
+
+
+def _score_panels(source: Source, column: str, key: str, looks: Mapping[str, Look]) -> list[Panel]:
+    rows = [(row, score) for row in source.board.rows if (score := row.scores.get(column))]
+    scores = [Estimate(row.label, format_interval(score.interval), score.interval) for row, score in rows]
     differences = [
         Estimate(row.label, format_difference(difference), difference)
-        for row in rows
-        if row.method not in UNTRAINED and (difference := row.scores[task].difference) is not None
+        for row, score in rows
+        if row.method not in UNTRAINED and (difference := score.difference) is not None
     ]
-    panels = [draw_forest(f"score-{number}", "Score", "%, with the 95 % interval.", scores, looks=looks)]
+    under = f", {decoding_of(column)}" if decoding_of(column) else ""
+    panels = [draw_forest(f"score-{key}", f"Score{under}", "%, with the 95 % interval.", scores, looks=looks)]
     if differences:
-        title, note = f"Minus {BASELINE}", "percentage points, paired, with the 95 % interval."
-        panels.append(draw_forest(f"difference-{number}", title, note, differences, looks=looks, zero=True))
-    return FigureGroup(task, tuple(panels), ())
+        title, note = f"Minus {BASELINE}{under}", "percentage points, paired, with the 95 % interval."
+        panels.append(draw_forest(f"difference-{key}", title, note, differences, looks=looks, zero=True))
+    return panels
 
 
 # ---- tables
@@ -254,7 +267,7 @@ def _with_code(text: str) -> Markup:
 
 def _chip(text: str, looks: Mapping[str, Look]) -> Markup:
     """A name with its method's colour before it, where it is the name of one (a winner's has a mark behind it)."""
-    look = looks.get(text.removesuffix(" (winner)"))
+    look = looks.get(_WINNER.sub("", text))
     words = escape(visible(text))
     if look is None:
         return words

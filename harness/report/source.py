@@ -38,12 +38,12 @@ class Source:
 
     @cached_property
     def evaluations(self) -> Mapping[str, Mapping[str, Mapping[int, Evaluation]]]:
-        """task -> label -> seed -> evaluation, of the completed runs."""
-        by_task: dict[str, dict[str, dict[int, Evaluation]]] = {}
-        for task, runs in select_evaluations([run.record for run in self.runs], self.protocols).items():
+        """column -> label -> seed -> evaluation, of the completed runs; a task's decodings side by side."""
+        by_column: dict[str, dict[str, dict[int, Evaluation]]] = {}
+        for column, runs in select_evaluations([run.record for run in self.runs], self.protocols).items():
             for (label, seed), evaluation in runs.items():
-                by_task.setdefault(task, {}).setdefault(label, {})[seed] = evaluation
-        return by_task
+                by_column.setdefault(column, {}).setdefault(label, {})[seed] = evaluation
+        return by_column
 
     @cached_property
     def metrics(self) -> Mapping[str, list[list[dict[str, Any]]]]:
@@ -65,9 +65,9 @@ class Source:
         """Whether the label has a completed run."""
         return any(row.label == label for row in self.board.rows)
 
-    def first_run(self, label: str, task: str) -> FoundRun | None:
-        """The run on the label's lowest seed that was evaluated on `task` and still has its folder."""
-        evaluated = self.evaluations.get(task, {}).get(label, {})
+    def first_run(self, label: str, column: str) -> FoundRun | None:
+        """The run on the label's lowest seed that has `column` and still has its folder."""
+        evaluated = self.evaluations.get(column, {}).get(label, {})
         for run in self.runs:
             if run.record.label == label and run.record.seed in evaluated and run.folder is not None:
                 return run

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.decodings import column_of, in_order, task_of
 from harness.errors import UserError
 from harness.files import read_rows, write_rows
-from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, way_out
+from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, record_to_dict, way_out
 
 PUBLISHED = "runs.jsonl"
 PUBLISHED_PROVENANCE = (
@@ -30,8 +31,9 @@ PUBLISHED_PROVENANCE = (
 )  # what a published record keeps of it
 _SCORE_TOLERANCE = 1e-6  # a score and its success counts are the same number, but for rounding in JSON
 
+Rows = list[tuple[RunRecord, Evaluation]]
 RunKey = tuple[str, int]  # label and seed: at most one run of a comparison
-Protocols = Mapping[str, str]  # task -> protocol hash, or enough of its beginning
+Protocols = Mapping[str, str]  # column, or task -> protocol hash, or enough of its beginning
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
     rows = []
     for record in sorted(records, key=key_of):
         provenance = {key: record.provenance[key] for key in PUBLISHED_PROVENANCE if key in record.provenance}
-        rows.append(dataclasses.asdict(dataclasses.replace(record, provenance=provenance)))
+        rows.append(record_to_dict(dataclasses.replace(record, provenance=provenance)))
     write_rows(path, rows, compact=True)
 
 
@@ -143,51 +145,76 @@ def _check_students(records: Sequence[RunRecord]) -> None:
             )
 
 
+def with_names(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records with one name for each protocol's decoding: rows that were made before it was named take the name
+    that others give it.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for record in records:
+        for e in record.evaluations:
+            names[e.task, e.protocol_hash] = names.get((e.task, e.protocol_hash)) or e.decoding
+    return [
+        dataclasses.replace(
+            record,
+            evaluations=tuple(
+                dataclasses.replace(e, decoding=names[e.task, e.protocol_hash]) for e in record.evaluations
+            ),
+        )
+        for record in records
+    ]
+
+
 def select_evaluations(
     records: Sequence[RunRecord], protocols: Protocols | None = None
 ) -> dict[str, dict[RunKey, Evaluation]]:
-    """The evaluations of completed runs by task, under one protocol per task.
+    """The evaluations of completed runs by column (a task under a decoding), under one protocol each.
 
-    `protocols` chooses where a task was evaluated under several; without it that is a UserError.
+    `protocols` chooses where a column was evaluated under several, which is a UserError without it. Of a task with a
+    chosen protocol nothing else is selected.
     """
-    by_task: dict[str, list[tuple[RunRecord, Evaluation]]] = {}
-    for record in records:
-        if record.status == "completed":
-            for evaluation in record.evaluations:
-                by_task.setdefault(evaluation.task, []).append((record, evaluation))
-    unknown = sorted(set(protocols or ()) - set(by_task))
+    by_task: dict[str, Rows] = {}
+    for record in with_names([record for record in records if record.status == "completed"]):
+        for evaluation in record.evaluations:
+            by_task.setdefault(evaluation.task, []).append((record, evaluation))
+    wanted = protocols or {}
+    unknown = sorted({task_of(column) for column in wanted} - set(by_task))
     if unknown:
         known = ", ".join(sorted(by_task)) or "none"
         raise UserError(f"A protocol is chosen for {unknown[0]}, which no run was evaluated on; known: {known}.")
     selected = {}
     for task, rows in sorted(by_task.items()):
-        rows = _one_protocol(task, rows, (protocols or {}).get(task))
-        designs = {(evaluation.problems, evaluation.samples) for _, evaluation in rows}
-        if len(designs) > 1:
-            raise UserError(
-                f"Mixtures refused: {task} has runs with different numbers of (problems, samples): {sorted(designs)}; "
-                "evaluate them again."
-            )
-        selected[task] = {key_of(record): evaluation for record, evaluation in rows}
+        rows = _chosen(task, rows, [name for column, name in wanted.items() if task_of(column) == task])
+        for decoding in in_order({evaluation.decoding for _, evaluation in rows}):
+            column = column_of(task, decoding)
+            one = _one_protocol(column, [row for row in rows if row[1].decoding == decoding])
+            designs = {(evaluation.problems, evaluation.samples) for _, evaluation in one}
+            if len(designs) > 1:
+                raise UserError(
+                    f"Mixtures refused: {column} has runs with different numbers of (problems, samples): "
+                    f"{sorted(designs)}; evaluate them again."
+                )
+            selected[column] = {key_of(record): evaluation for record, evaluation in one}
     return selected
 
 
-def _one_protocol(
-    task: str, rows: list[tuple[RunRecord, Evaluation]], chosen: str | None
-) -> list[tuple[RunRecord, Evaluation]]:
-    examples = {evaluation.protocol_hash: record for record, evaluation in rows}
-    if chosen is not None:
-        examples = {name: record for name, record in examples.items() if name.startswith(chosen)}
-        if not examples:
+def _chosen(task: str, rows: Rows, protocols: Sequence[str]) -> Rows:
+    """The rows of a task under the protocols, by enough of their beginning; all of them where none is given."""
+    for name in protocols:
+        if not any(evaluation.protocol_hash.startswith(name) for _, evaluation in rows):
             known = ", ".join(sorted({evaluation.protocol_hash for _, evaluation in rows}))
-            raise UserError(f"No run was evaluated on {task} under the protocol {chosen}; known: {known}.")
+            raise UserError(f"No run was evaluated on {task} under the protocol {name}; known: {known}.")
+    return [row for row in rows if not protocols or row[1].protocol_hash.startswith(tuple(protocols))]
+
+
+def _one_protocol(column: str, rows: Rows) -> Rows:
+    examples = {evaluation.protocol_hash: record for record, evaluation in rows}
     if len(examples) > 1:
         listed = " and ".join(f"{name} (such as {_name(record)})" for name, record in sorted(examples.items()))
         raise UserError(
-            f"Mixtures refused: {task} was evaluated under different protocols, {listed}; evaluate all runs alike, "
-            f"or choose one with --protocol {task}=<hash>."
+            f"Mixtures refused: {column} was evaluated under different protocols, {listed}; evaluate all runs alike, "
+            f"or choose one with --protocol {column}=<hash>."
         )
-    return [(record, evaluation) for record, evaluation in rows if evaluation.protocol_hash in examples]
+    return rows
 
 
 def read_record(path: Path) -> RunRecord:

@@ -9,10 +9,13 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from harness.config.decodings import decoding_of, task_of
+from harness.results.columns import average_columns
 from harness.results.leaderboard import Leaderboard, Row, Score
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.types import UNTRAINED
 
+DECODING = "decoding"  # a column where a task has several, or one with a name
 CSV_COLUMNS = (
     *("block", "method", "seeds", "task", "protocol", "problems", "samples", "score", "low", "high", "standard_error"),
     *(
@@ -42,13 +45,17 @@ def render_csv(board: Leaderboard) -> str:
     too.
     """
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, CSV_COLUMNS, lineterminator="\n")
+    columns = list(CSV_COLUMNS)
+    if board.decodings:
+        columns.insert(columns.index("protocol"), DECODING)
+    writer = csv.DictWriter(sink, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in _csv_rows(board))
     return sink.getvalue()
 
 
 def _csv_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
+    averages = average_columns([task.column for task in board.tasks])
     for row in board.rows:
         cost = {key: getattr(row.cost, key) for key in CSV_COLUMNS if hasattr(row.cost, key)}
         for task in board.tasks:
@@ -57,11 +64,14 @@ def _csv_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
                 "protocol": task.protocol_hash,
                 "problems": task.problems,
                 "samples": task.samples,
+                **({DECODING: task.decoding} if board.decodings else {}),
             }
-            if task.name in row.scores:
-                yield known | _score_cells(board, row, task.name, row.scores[task.name]) | cost
-        if row.average is not None:
-            yield {"task": AVERAGE} | _score_cells(board, row, AVERAGE, row.average) | cost
+            if task.column in row.scores:
+                yield known | _score_cells(board, row, task.column, row.scores[task.column]) | cost
+        for column in averages:
+            if (average := row.score(column)) is not None:
+                known = {"task": AVERAGE, **({DECODING: decoding_of(column)} if board.decodings else {})}
+                yield known | _score_cells(board, row, column, average) | cost
         if not row.scores:
             yield {"block": "measured", "method": row.label, "seeds": _join(row.seeds)} | cost
     for run in board.failed:
@@ -87,7 +97,7 @@ def _score_cells(board: Leaderboard, row: Row, column: str, score: Score) -> dic
                 ("score", "low", "high") if prefix == "score" else (f"{prefix}_at_k", f"{prefix}_low", f"{prefix}_high")
             )
             cells |= dict(zip(names, (interval.estimate, interval.low, interval.high), strict=True))
-    if column != AVERAGE:
+    if task_of(column) != AVERAGE:
         cells["truncated_frac"] = score.truncated_frac
     if (difference := score.difference) is not None:
         cells |= {"minus_baseline": difference.estimate, "minus_low": difference.low, "minus_high": difference.high}
@@ -108,18 +118,22 @@ def _join(seeds: tuple[int, ...]) -> str:
 
 def render_latex(board: Leaderboard) -> str:
     """The content of leaderboard.tex: a tabular for the package booktabs, to be \\input into a table."""
-    columns = [task.name for task in board.tasks] + ([AVERAGE] if len(board.tasks) > 1 else [])
+    names = [task.column for task in board.tasks]
+    averages = list(average_columns(names))
+    columns = names + averages
+    of_order = [column for column in averages or names if decoding_of(column) == board.order_by]
+    ranked = (of_order or columns or [""])[-1]
     lines = [
         f"% {board.command}",
         f"% Setting {board.setting}, training hash {board.training_hash}. Percent; brackets: 95 % interval; "
-        "rank: interval of ranks; bold: resolved winner.",
+        f"rank: interval of ranks{f' under {board.order_by}' if board.decodings else ''}; bold: resolved winner.",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}r}}",
         r"\toprule",
-        _latex_row(["Method", *map(_latex, columns), "Rank"]),
+        _latex_row(["Method", *(_latex(name.replace("@", ", ")) for name in columns), "Rank"]),
         r"\midrule",
     ]
     blocks = [
-        [_latex_scores(board, row, columns) for row in board.rows],
+        [_latex_scores(board, row, columns, ranked) for row in board.rows],
         [_latex_failure(run.label, run.seed, run.reason, len(columns)) for run in board.failed],
         _latex_published(board.published, columns),
     ]
@@ -127,8 +141,9 @@ def render_latex(board: Leaderboard) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _latex_scores(board: Leaderboard, row: Row, columns: list[str]) -> str:
-    scores = [row.average if name == AVERAGE else row.scores.get(name) for name in columns]
+def _latex_scores(board: Leaderboard, row: Row, columns: list[str], ranked: str) -> str:
+    """A row; its rank is that of the column `ranked`."""
+    scores = [row.score(name) for name in columns]
     cells = []
     for name, score in zip(columns, scores, strict=True):
         text = "--"
@@ -140,7 +155,7 @@ def _latex_scores(board: Leaderboard, row: Row, columns: list[str]) -> str:
                 estimate = rf"\textbf{{{estimate}}}"
             text = f"{estimate} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]{dagger}"
         cells.append(text)
-    last = scores[-1] if scores else None
+    last = row.score(ranked)
     ranks = "--"
     if last is not None and last.ranks is not None and row.method not in UNTRAINED:
         best, worst = last.ranks

@@ -3,10 +3,11 @@ runs.
 
 Everything here is a pure function of the records and the published rows: the same ones give the same bytes.
 
-A column is a task, or the average of all tasks with equal weight where there are several; each gets the same
-statistics. Rank interval of a method: 1 + the number of methods that are resolved to be better, to their number less
-those resolved to be worse (all pairs of the column, Holm-corrected: the true ranks lie in all intervals at once with 95
-% confidence; Al Mohamad, Goeman and van Zwet, Biometrical Journal 64, 2022).
+A column is a task under one decoding, or the average of all tasks with equal weight where there are several; each gets
+the same statistics. Rows are ordered by one decoding, which the table names. Rank interval of a method: 1 + the number
+of methods that are resolved to be better, to their number less those resolved to be worse (all pairs of the column,
+Holm-corrected: the true ranks lie in all intervals at once with 95 % confidence; Al Mohamad, Goeman and van Zwet,
+Biometrical Journal 64, 2022).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.decodings import ORDER_BY, OWN, column_of, in_order, ordering
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
+from harness.results.columns import BySeed, Column, build_columns, score_matrices
 from harness.results.distance import DistanceTable, build_distances
 from harness.results.record import Evaluation, RunRecord
 from harness.results.reference import AVERAGE, ReferenceRow
@@ -32,15 +35,11 @@ from harness.results.statistics import (
     paired_difference,
     pass_at_k,
 )
-from harness.results.variance import Array
 from harness.types import UNTRAINED
 
 BASELINE = "opd"  # the label that every row is compared with
 ALPHA = 0.05  # family-wise error of a marked winner, over all pairs of methods of a task
 _DECIMALS = 9  # of numbers in leaderboard.json: finer than any score, coarser than the last bits of another machine
-
-BySeed = Mapping[int, tuple[Array, ...]]  # seed -> the scores [I] of each task of the column
-Column = Mapping[str, BySeed]  # by label
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,13 @@ class Row:
     method: str
     seeds: tuple[int, ...]  # completed
     missing_seeds: tuple[int, ...]  # that other methods were started on, and this one did not complete; trained only
-    scores: dict[str, Score]  # by task; a task without an evaluation is absent
-    average: Score | None  # on the seeds that have every task; None: none has, or there is one task
+    scores: dict[str, Score]  # by column, averages of decodings included; a column without an evaluation is absent
+    average: Score | None  # on the seeds that have every task; None: none has, or there is one task, or decodings
     cost: Cost
+
+    def score(self, column: str) -> Score | None:
+        """Of a column, the average too."""
+        return self.average if column == AVERAGE else self.scores.get(column)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class Task:
-    """What the scores of a task are comparable under."""
+    """What the scores of a column are comparable under."""
 
     name: str
     protocol_hash: str
@@ -106,18 +109,29 @@ class Task:
     samples: int
     grader: str | None = None  # strict | official, of a task that both grade; None: it has one
     graders_differ: float | None = None  # share of all answers on which the two do
+    decoding: str = OWN
+
+    @property
+    def column(self) -> str:
+        """The name of its column."""
+        return column_of(self.name, self.decoding)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Two methods on a task, a - b."""
 
-    task: str  # or AVERAGE
+    task: str  # column
     a: str
     b: str
     seeds: tuple[int, ...]  # that both have
     difference: Difference
-    adjusted_p_value: float  # Holm's, over the pairs of this task
+    adjusted_p_value: float  # Holm's, over the pairs of this column
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the difference is over two or more seeds and stands after Holm's correction."""
+        return len(self.seeds) > 1 and self.adjusted_p_value <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -127,17 +141,24 @@ class Leaderboard:
     setting: str
     training_hash: str  # several where replicates have students of their own
     engine: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...]  # a task's decodings side by side
     seeds: tuple[int, ...]  # that any method was started on
     rows: tuple[Row, ...]  # student, methods by score, teacher
     failed: tuple[FailedRun, ...]
     comparisons: tuple[Comparison, ...]
-    winners: dict[str, str | None]  # by task, and AVERAGE
+    winners: dict[str, str | None]  # by column, averages included
     published: tuple[ReferenceRow, ...]  # cells of other people's tables, to be shown apart
     commits: tuple[str, ...]
     hardware: tuple[str, ...]
     command: str  # that made it
     distance: DistanceTable | None = None  # to the teacher; None: no run was measured
+    order_by: str = OWN  # the decoding that rows are ordered by; "": there is one alone
+
+    @property
+    def decodings(self) -> list[str]:
+        """The decodings of its columns, side by side; none where every task has its own alone."""
+        found = {task.decoding for task in self.tasks}
+        return [] if found <= {OWN} else in_order(found)
 
 
 def build_leaderboard(
@@ -145,14 +166,16 @@ def build_leaderboard(
     command: str,
     protocols: Protocols | None = None,
     published: Sequence[ReferenceRow] = (),
+    order_by: str = ORDER_BY,
 ) -> Leaderboard:
     """The table of `records`; raises UserError for records that must not stand in one table.
 
     Args:
         records: of one comparison, finished or not.
         command: what the reader can type to make the table again.
-        protocols: task -> protocol hash, needed only where a task was evaluated under several.
+        protocols: column -> protocol hash, needed only where a task was evaluated under several of one name.
         published: cells to show in a block of their own.
+        order_by: of several decodings the one that rows are ordered by; a task without it counts with its first.
     """
     if not records:
         raise UserError("A leaderboard needs at least one run record; run a comparison first.")
@@ -168,13 +191,16 @@ def build_leaderboard(
     rows = [_build_row(label, records, seeds, columns, selected=selected) for label in labels]
     rows = [_with_ranks(row, comparisons, columns) for row in rows]
     provenance = [record.provenance for record in records if record.provenance]
+    tasks = tuple(_describe_task(runs) for runs in selected.values())
+    first = ordering_columns(tasks, order_by)
+    decodings = {task.decoding for task in tasks}
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
         training_hash=", ".join(_distinct(record.training_hash for record in records)),
         engine=records[0].engine,
-        tasks=tuple(_describe_task(runs) for runs in selected.values()),
+        tasks=tasks,
         seeds=seeds,
-        rows=tuple(sorted(rows, key=lambda row: _order(row, len(selected)))),
+        rows=tuple(sorted(rows, key=lambda row: _order(row, first))),
         failed=tuple(_describe_failure(record) for record in records if record.status != "completed"),
         comparisons=tuple(comparisons),
         winners={name: _find_winner(comparisons, name, methods) for name in columns},
@@ -183,37 +209,16 @@ def build_leaderboard(
         hardware=_distinct(str(entry.get("hardware", "unknown")) for entry in provenance),
         command=command,
         distance=build_distances(records, BASELINE),
+        order_by=OWN if decodings <= {OWN} else ordering(decodings, order_by),
     )
 
 
-def build_columns(selected: Mapping[str, Mapping[RunKey, Evaluation]]) -> dict[str, Column]:
-    """The scores of every task, and of AVERAGE over the runs that have all tasks where there are several."""
-    columns: dict[str, Column] = {}
-    for task, runs in selected.items():
-        columns[task] = _by_label({key: (success_rates(evaluation),) for key, evaluation in runs.items()})
-    if len(selected) > 1:
-        shared = set.intersection(*(set(runs) for runs in selected.values()))
-        columns[AVERAGE] = _by_label(
-            {key: tuple(success_rates(runs[key]) for runs in selected.values()) for key in sorted(shared)}
-        )
-    return columns
-
-
-def success_rates(evaluation: Evaluation) -> Array:
-    """The share of successes of each problem [I]."""
-    return np.array(evaluation.correct) / evaluation.samples
-
-
-def _by_label(runs: Mapping[RunKey, tuple[Array, ...]]) -> Column:
-    column: dict[str, dict[int, tuple[Array, ...]]] = {}
-    for (label, seed), scores in runs.items():
-        column.setdefault(label, {})[seed] = scores
-    return column
-
-
-def score_matrices(runs: BySeed, seeds: Sequence[int]) -> list[Array]:
-    """[S, I] per task of the column, for the given seeds."""
-    return [np.array(rows) for rows in zip(*(runs[seed] for seed in seeds), strict=True)]
+def ordering_columns(tasks: Sequence[Task], order_by: str) -> list[str]:
+    """Of every task the column that rows are ordered by."""
+    by_name: dict[str, set[str]] = {}
+    for task in tasks:
+        by_name.setdefault(task.name, set()).add(task.decoding)
+    return [column_of(name, ordering(found, order_by)) for name, found in by_name.items()]
 
 
 def _build_row(
@@ -288,20 +293,21 @@ def _mean_cost(runs: Sequence[RunRecord]) -> Cost:
     )
 
 
-def _order(row: Row, tasks: int) -> tuple[int, int, float, str]:
-    """The student, the methods by their mean score over tasks (those with a task missing below), the teacher."""
+def _order(row: Row, columns: Sequence[str]) -> tuple[int, int, float, str]:
+    """The student, the methods by their mean score over `columns` (those with one missing below), the teacher."""
     block = {"student": 0, "teacher": 2}.get(row.method, 1)
-    scores = [score.interval.estimate for score in row.scores.values()]
-    return block, tasks - len(scores), -float(np.mean(scores)) if scores else 0.0, row.label
+    scores = [score.interval.estimate for column in columns if (score := row.scores.get(column))]
+    return block, len(columns) - len(scores), -float(np.mean(scores)) if scores else 0.0, row.label
 
 
 def _describe_task(runs: Mapping[RunKey, Evaluation]) -> Task:
     example = next(iter(runs.values()))
     design = example.task, example.protocol_hash, example.problems, example.samples
     if "official_grader" not in example.metrics:
-        return Task(*design)
+        return Task(*design, decoding=example.decoding)
     differ = [run.metrics["graders_differ"] for run in runs.values() if "graders_differ" in run.metrics]
-    return Task(*design, "official" if example.metrics["official_grader"] else "strict", float(np.mean(differ)))
+    grader = "official" if example.metrics["official_grader"] else "strict"
+    return Task(*design, grader, float(np.mean(differ)), decoding=example.decoding)
 
 
 def _describe_failure(record: RunRecord) -> FailedRun:
@@ -322,11 +328,11 @@ def _compare_all(task: str, column: Column, methods: set[str]) -> list[Compariso
 
 
 def _resolved(comparisons: Sequence[Comparison], task: str) -> list[tuple[str, str]]:
-    """(better, worse) for each pair whose difference is over two or more seeds and resolved after Holm."""
+    """(better, worse) for each pair of the column whose difference is resolved."""
     return [
         (pair.a, pair.b) if pair.difference.estimate > 0 else (pair.b, pair.a)
         for pair in comparisons
-        if pair.task == task and len(pair.seeds) > 1 and pair.adjusted_p_value <= ALPHA
+        if pair.task == task and pair.resolved
     ]
 
 
@@ -372,6 +378,10 @@ def leaderboard_to_dict(board: Leaderboard) -> dict[str, Any]:
     for task in content["tasks"]:
         if task["grader"] is None:
             del task["grader"], task["graders_differ"]
+        if not task["decoding"]:
+            del task["decoding"]
+    if not content["order_by"]:
+        del content["order_by"]
     for row in content["rows"]:
         for score in filter(None, [*row["scores"].values(), row["average"]]):
             score["interval"]["estimand"] = _estimand(score["seeds"])

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.config.decodings import OWN, column_of
 from harness.errors import UserError
 from harness.files import read_rows, write_json
 
@@ -65,6 +66,13 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     # per problem 1 if its most frequent answer is right, else 0 (maj@k); None where answers are not voted on
     majority: tuple[int, ...] | None = None
+    # the name of the protocol's decoding (harness.config.decodings); "": the task's own
+    decoding: str = OWN
+
+    @property
+    def column(self) -> str:
+        """The name of its column in a table: `arithmetic`, or `arithmetic@greedy`."""
+        return column_of(self.task, self.decoding)
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,16 @@ class RunRecord:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Writes `record` as JSON, atomically."""
-    write_json(path, dataclasses.asdict(record))
+    write_json(path, record_to_dict(record))
+
+
+def record_to_dict(record: RunRecord) -> dict[str, Any]:
+    """What is written of a record: everything, and a decoding only where it has a name, as in older records."""
+    content = dataclasses.asdict(record)
+    for evaluation in content["evaluations"]:
+        if evaluation["decoding"] == OWN:
+            del evaluation["decoding"]
+    return content
 
 
 def load_record(path: Path) -> RunRecord:

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.config.decodings import DECODINGS
 from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.results import distance, markdown
+from harness.results.columns import average_columns, title_of
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     BASELINE,
@@ -28,6 +30,7 @@ from harness.results.leaderboard import (
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
 from harness.results.terminal import open_console
+from harness.results.verdicts import OWN_NAME, describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
 NOTHING = "–"
@@ -83,17 +86,27 @@ def _percent(share: float) -> str:
 
 def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
-    tasks = "; ".join(
-        f"{task.name} ({task.problems} problems × {task.samples} samples, protocol "
-        f"{task.protocol_hash[:8]}{_grader(task)})"
-        for task in board.tasks
-    )
+    tasks = "; ".join(_describe_columns(board, name) for name in dict.fromkeys(task.name for task in board.tasks))
+    order = f" Rows are ordered by {board.order_by}." if len(board.decodings) > 1 else ""
     return (
         f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
         f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}. Scores in %, with the 95 % interval of the mean "
-        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only). Made by "
+        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only).{order} Made by "
         f"`{board.command}`."
     )
+
+
+def _describe_columns(board: Leaderboard, name: str) -> str:
+    """A task's design, for each of its decodings."""
+    first, *_ = tasks = [task for task in board.tasks if task.name == name]
+    if tasks == [first] and not first.decoding:
+        size = f"{first.problems} problems × {first.samples} samples"
+        return f"{name} ({size}, protocol {first.protocol_hash[:8]}{_grader(first)})"
+    designs = [
+        f"{task.decoding or OWN_NAME} × {task.samples}, protocol {task.protocol_hash[:8]}{_grader(task)}"
+        for task in tasks
+    ]
+    return f"{name} ({first.problems} problems × samples: {'; '.join(designs)})"
 
 
 def _grader(task: Task) -> str:
@@ -108,8 +121,10 @@ def _grader(task: Task) -> str:
 
 
 def footnotes(board: Leaderboard) -> list[str]:
-    """Where the numbers come from."""
+    """What the words mean, and where the numbers come from."""
+    decodings = [f"{name}: {DECODINGS[name]}" for name in board.decodings if name in DECODINGS]
     return [
+        *(["Decodings: " + "; ".join(decodings) + "."] if decodings else []),
         f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
         "among the methods with a score, by resolved differences.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
@@ -122,37 +137,92 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
     """The summary of several tasks, a table per task, one of costs, and one per published table;
     failed runs are rows.
     """
-    sheets = [_summary_sheet(board)] if len(board.tasks) > 1 else []
-    for task in board.tasks:
-        sheets += [_task_sheet(board, task), _samples_sheet(board, task)]
+    averages = average_columns([task.column for task in board.tasks])
+    sheets = [_summary_sheet(board, column, parts) for column, parts in averages.items()]
+    for name in dict.fromkeys(task.name for task in board.tasks):
+        tasks = [task for task in board.tasks if task.name == name]
+        if len(tasks) == 1:
+            sheets += [_task_sheet(board, tasks[0]), _samples_sheet(board, tasks[0])]
+        else:
+            sheets += [_scores_sheet(board, tasks), _differences_sheet(board, tasks), _decodings_sheet(board, tasks)]
     sheets = sheets or [_failures_sheet(board)]
     if board.distance is not None:
         sheets += _distance_sheets(board.distance)
     return [*sheets, *([_cost_sheet(board)] if board.rows else []), *_published_sheets(board.published)]
 
 
-def _summary_sheet(board: Leaderboard) -> Sheet:
-    header = ("method", *(task.name for task in board.tasks), AVERAGE, f"minus {BASELINE}", "rank")
+def _summary_sheet(board: Leaderboard, column: str, parts: Sequence[str]) -> Sheet:
+    """An average beside the columns that it is over."""
+    header = ("method", *map(title_of, parts), title_of(column), f"minus {BASELINE}", "rank")
     rows = []
     for row in board.rows:
-        scores = [row.scores.get(task.name) for task in board.tasks]
-        cells = [NOTHING if score is None else format_interval(score.interval) for score in [*scores, row.average]]
-        difference = _difference_cell(row.average) if row.average else NOTHING
-        ranks = format_ranks(row.average.ranks if row.average else None)
-        rows.append((_label(board, row, AVERAGE), *cells, difference, ranks))
+        average = row.score(column)
+        scores = [*(row.scores.get(part) for part in parts), average]
+        cells = [NOTHING if score is None else format_interval(score.interval) for score in scores]
+        difference = _difference_cell(average) if average else NOTHING
+        ranks = format_ranks(average.ranks if average else None)
+        rows.append((_label(board, row, column), *cells, difference, ranks))
     failed = [
         (f"{run.label} seed {run.seed}", f"failed: {run.reason}", *[NOTHING] * (len(header) - 2))
         for run in board.failed
     ]
     above, below = _split_teacher(board, rows)
-    return Sheet("all tasks", header, (*above, *failed, *below), _note(board, AVERAGE), names=1)
+    title = title_of(column).replace(AVERAGE, "all tasks")
+    return Sheet(title, header, (*above, *failed, *below), _note(board, column), names=1)
+
+
+def _scores_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
+    """A task's scores under its decodings, side by side."""
+    header = ("method", "seeds", *(task.decoding or OWN_NAME for task in tasks), "ranks")
+    rows = []
+    for row in board.rows:
+        scores = [row.scores.get(task.column) for task in tasks]
+        cells = [NOTHING if score is None else format_interval(score.interval) for score in scores]
+        ranks = " / ".join(format_ranks(score.ranks if score else None) for score in scores)
+        wins = [task.decoding or OWN_NAME for task in tasks if board.winners[task.column] == row.label]
+        mark = f" (wins: {', '.join(wins)})" if wins else ""
+        ranked = NOTHING if row.method in UNTRAINED else ranks
+        rows.append((row.label + mark, _join(row.seeds), *cells, ranked))
+    above, below = _split_teacher(board, rows)
+    failed = [_failure_cells(run, len(header)) for run in board.failed]
+    name = tasks[0].name
+    note = f"Under each decoding (all pairs, Holm-corrected, 5 %): {verdict_sentence(board, name)}."
+    parts = [note, turns_sentence(board, name), describe_powers(board, [task.column for task in tasks])]
+    return Sheet(name, header, (*above, *failed, *below), " ".join(filter(None, parts)))
+
+
+def _differences_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
+    """A task's differences to the baseline under its decodings, side by side."""
+    header = ("method", *(task.decoding or OWN_NAME for task in tasks))
+    rows = []
+    for row in board.rows:
+        scores = [row.scores.get(task.column) for task in tasks]
+        rows.append((row.label, *(NOTHING if score is None else _difference_cell(score) for score in scores)))
+    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, tuple(rows), "", names=1)
+
+
+def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
+    """What else is known of a method under each decoding, a row for each."""
+    voted = any(score.maj_at_k for row in board.rows for task in tasks if (score := row.scores.get(task.column)))
+    header = ("method", "decoding", f"above {BASELINE}", "pass@k", *(["maj@k"] if voted else []), "truncated")
+    rows = []
+    for row in board.rows:
+        for task in tasks:
+            if (score := row.scores.get(task.column)) is None:
+                continue
+            chance = format_chance(score.difference.improvement) if score.difference else NOTHING
+            intervals = [score.pass_at_k, score.maj_at_k][: 1 + voted]
+            cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
+            name = f"{task.decoding or OWN_NAME} × {task.samples}"
+            rows.append((row.label, name, chance, *cells, f"{_percent(score.truncated_frac)} %"))
+    return Sheet(f"{tasks[0].name}, by decoding", header, tuple(rows), "k: the samples of a problem.")
 
 
 def _task_sheet(board: Leaderboard, task: Task) -> Sheet:
     header = ("method", "seeds", "score", f"minus {BASELINE}", f"above {BASELINE}", "rank")
     above, below = _split_teacher(board, [_score_cells(board, row, task, len(header)) for row in board.rows])
     failed = [_failure_cells(run, len(header)) for run in board.failed]
-    return Sheet(task.name, header, (*above, *failed, *below), _note(board, task.name))
+    return Sheet(title_of(task.column), header, (*above, *failed, *below), _note(board, task.column))
 
 
 def _split_teacher(
@@ -174,23 +244,6 @@ def _note(board: Leaderboard, column: str) -> str:
     return f"{sentence} {describe_power(board, column)}".rstrip()
 
 
-def describe_power(board: Leaderboard, column: str) -> str:
-    """`This table cannot see less than 3.4 points ...`, from the paired differences of the methods to the baseline."""
-    scores = {row.label: row.average if column == AVERAGE else row.scores.get(column) for row in board.rows}
-    points = {
-        row.label: 100 * score.difference.detectable
-        for row in board.rows
-        if row.method not in UNTRAINED and (score := scores[row.label]) and score.difference
-    }
-    if not points:
-        return ""
-    least, most = min(points, key=points.__getitem__), max(points, key=points.__getitem__)
-    range_ = f"{least} minus {BASELINE}"
-    if most != least:
-        range_ += f"; {points[most]:.1f} for {most}"
-    return f"This table cannot see less than {points[least]:.1f} points ({range_}; 80 % power at 5 %, two-sided)."
-
-
 def _label(board: Leaderboard, row: Row, column: str) -> str:
     return row.label + (" (winner)" if board.winners[column] == row.label else "")
 
@@ -205,7 +258,7 @@ def _difference_cell(score: Score) -> str:
 
 
 def _score_cells(board: Leaderboard, row: Row, task: Task, columns: int) -> tuple[str, ...]:
-    score = row.scores.get(task.name)
+    score = row.scores.get(task.column)
     if score is None:
         return row.label, _join(row.seeds), "not evaluated", *[NOTHING] * (columns - 3)
     seeds = _join(score.seeds)
@@ -213,14 +266,14 @@ def _score_cells(board: Leaderboard, row: Row, task: Task, columns: int) -> tupl
         seeds += f" ({len(score.seeds)} of {len(board.seeds)})"
     chance = format_chance(score.difference.improvement) if score.difference else NOTHING
     return (
-        *(_label(board, row, task.name), seeds, format_interval(score.interval), _difference_cell(score)),
+        *(_label(board, row, task.column), seeds, format_interval(score.interval), _difference_cell(score)),
         *(chance, format_ranks(score.ranks)),
     )
 
 
 def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
     """What the samples say besides the mean of their scores."""
-    scored = [(row.label, score) for row in board.rows if (score := row.scores.get(task.name))]
+    scored = [(row.label, score) for row in board.rows if (score := row.scores.get(task.column))]
     voted = any(score.maj_at_k for _, score in scored)
     columns = [f"pass@{task.samples}"] * (task.samples > 1) + [f"maj@{task.samples}"] * voted
     rows = []
@@ -228,7 +281,7 @@ def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
         intervals = [score.pass_at_k, score.maj_at_k][: len(columns)]
         cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
         rows.append((label, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{task.name}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
+    return Sheet(f"{title_of(task.column)}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
 
 
 def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.decodings import OWN, column_of, decoding_of, place_of, task_of
 from harness.errors import UserError
 from harness.results.collect import PUBLISHED, differing, find_runs, key_of, read_published, read_record
-from harness.results.leaderboard import success_rates
+from harness.results.columns import success_rates
 from harness.results.record import Evaluation, RunRecord
 from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
 from harness.results.variance import Array
@@ -23,7 +24,7 @@ from harness.results.variance import Array
 class Pair:
     """A label of A beside one of B on a task under one protocol."""
 
-    task: str
+    task: str  # column
     label: str  # `a` where both have it, else `a / b`
     seeds: tuple[str, ...]  # the paired runs: `0`, or `0/3` where two single runs differ in their seed
     a: Interval  # on those runs
@@ -103,7 +104,7 @@ def _description(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
             "hardware": provenance.get("hardware"),
             "python": provenance.get("python"),
             **{f"versions.{key}": value for key, value in provenance.get("versions", {}).items()},
-            **{f"protocol of {e.task}": e.protocol_hash[:12] for e in record.evaluations},
+            **{f"protocol of {e.column}": e.protocol_hash[:12] for e in record.evaluations},
         }
         for key, value in facts.items():
             if value not in found.setdefault(key, []):
@@ -139,8 +140,9 @@ def pair_up(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> list[Pair]:
         for task, protocol in sorted(set(runs_a) & set(runs_b)):
             matched = _match_seeds(runs_a[task, protocol], runs_b[task, protocol])
             if matched:
-                pairs.append(_pair(task, label_a, label_b, matched))
-    return sorted(pairs, key=lambda pair: (pair.task, pair.label))
+                both = dict(enumerate(run for _, *runs in matched for run in runs))
+                pairs.append(_pair(_column((task, protocol), both), label_a, label_b, matched))
+    return sorted(pairs, key=lambda pair: (task_of(pair.task), pair.label, place_of(decoding_of(pair.task))))
 
 
 EvaluationBySeed = dict[int, Evaluation]  # by seed
@@ -201,19 +203,28 @@ def hold_against(records: Sequence[RunRecord], baseline: Sequence[RunRecord]) ->
         new, old = _evaluated(records, label), _evaluated(baseline, label)
         _check_protocols(label, new, old)
         for key in sorted(old):
-            verdicts.append(_verdict(label, key[0], new.get(key, {}), old[key], failed=failed))
+            verdicts.append(_verdict(label, _column(key, old[key]), new.get(key, {}), old[key], failed=failed))
     return [verdict for verdict in verdicts if verdict is not None]
 
 
 def _check_protocols(
     label: str, new: Mapping[tuple[str, str], EvaluationBySeed], old: Mapping[tuple[str, str], EvaluationBySeed]
 ) -> None:
-    tasks = {task for task, _ in new} & {task for task, _ in old}
-    for task in sorted(tasks - {task for task, _ in set(new) & set(old)}):
-        raise UserError(
-            f"The baseline of {label} on {task} was made under another protocol (task, data, prompt or sampling); "
-            "make a baseline under this one."
-        )
+    """UserError for a column, or a whole task, that both have and under no protocol in common."""
+    shared = {task for task, _ in set(new) & set(old)}
+    again = {_column(key, runs) for key, runs in new.items()}
+    for key in sorted(set(old) - set(new)):
+        column = _column(key, old[key])
+        if column in again or (key[0] not in shared and key[0] in {task for task, _ in new}):
+            raise UserError(
+                f"The baseline of {label} on {column} was made under another protocol (task, data, prompt or "
+                "sampling); make a baseline under this one."
+            )
+
+
+def _column(key: tuple[str, str], runs: EvaluationBySeed) -> str:
+    """The column of a protocol, by any of its runs that names its decoding."""
+    return column_of(key[0], next((e.decoding for e in runs.values() if e.decoding), OWN))
 
 
 def _verdict(

@@ -140,11 +140,11 @@ def check_leftovers(folder: Path) -> None:
 
 
 def protocols_of(run: RunConfig) -> dict[str, str]:
-    """The protocol hash of each of the run's tasks, the development task included."""
-    from harness.evaluation.checkpoint import load_configured
+    """The protocol hash of each column of the run's tasks, the development task included."""
+    from harness.evaluation.checkpoint import load_configured, load_development
     from harness.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(run.setting.student, run.setting.student_revision)
-    development = [run.evaluation.dev_task] if run.evaluation.dev_task else []
-    loaded = load_configured(run.evaluation, [*run.evaluation.tasks, *development], tokenizer)
+    loaded = load_configured(run.evaluation, run.evaluation.tasks, tokenizer)
+    loaded |= load_development(run.evaluation, tokenizer)
     return {name: task.protocol_hash for name, task in loaded.items()}

@@ -116,7 +116,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
         folder=folder,
         identity=model_identity(name, revision),
         open_model=open_model,
-        begins=lambda task: progress.phase(f"evaluating {task}"),
+        begins=lambda column: progress.phase(f"evaluating {column}"),
         done=lambda record: write_record(folder / "record.json", record),
     )
     tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from harness.config.settings import RunConfig
 from harness.console.progress import RunProgress
 from harness.engines.opening import Opened, Source, open_engine, open_hf
-from harness.evaluation.checkpoint import load_configured, score
+from harness.evaluation.checkpoint import load_development, score
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.contexts import context_length
 from harness.results.record import CURVE
@@ -150,7 +150,7 @@ def make_recorder(
 def development_scores(config: RunConfig, models: Models, machinery: Machinery) -> Callable[[int], dict[str, float]]:
     """Scores the weights after a step on the development task; nothing without one."""
     evaluation = config.evaluation
-    tasks = load_configured(evaluation, [evaluation.dev_task] if evaluation.dev_task else [], models.tokenizer)
+    tasks = load_development(evaluation, models.tokenizer)
     model = EvaluatedModel(machinery.engine, models.tokenizer, context_length(models.student), models.stop_ids)
 
     def scores(step: int) -> dict[str, float]:
