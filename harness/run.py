@@ -93,6 +93,7 @@ def compare(arguments: Sequence[str]) -> int:
         check_execution(runs)
         return show_plan(runs)
     check_comparison(runs)
+    one_after_another(runs, arguments)
     say_ends(runs)
     quiet_libraries()
     parent.lead()
@@ -100,6 +101,17 @@ def compare(arguments: Sequence[str]) -> int:
         hydra_job()
         add_untrained_rows(runs)
     return report(runs, shlex.join(["python", "-m", "harness.run", *arguments]))
+
+
+def one_after_another(runs: Sequence[RunConfig], arguments: Sequence[str]) -> None:
+    """On a GPU runs follow one another, unless the command names a launcher: the default would start one run per core
+    of the processor, all of them on the same card.
+    """
+    from harness.engines.checks import device_of
+
+    named = any(argument.partition("=")[0].endswith("hydra/launcher") for argument in arguments)
+    if not named and any(device_of(run).startswith("cuda") for run in runs):
+        sys.argv.append("hydra/launcher=basic")
 
 
 def say_ends(runs: Sequence[RunConfig]) -> None:

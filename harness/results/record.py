@@ -43,6 +43,7 @@ class Counters:
     update_s: float = 0.0
     evaluation_s: float = 0.0
     peak_memory_bytes: int = 0  # resident, of the process
+    peak_gpu_memory_bytes: int = 0  # of the GPU that held most, of any rank; 0: no GPU
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ tracebacks of the comparison.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,12 @@ from harness.files import LOCK, clear_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
-from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
+from harness.results.provenance import (
+    collect_provenance,
+    peak_gpu_memory_bytes,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.training import ranks
 from harness.training.train import train
@@ -61,6 +67,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
                 ranks.launch(config, folder)
             else:
                 train(config, folder, progress)
+                empty_device()
         record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
         (folder / "error.log").write_text(traceback.format_exc())
@@ -73,6 +80,15 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
         raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def empty_device() -> None:
+    """Frees what the training has left behind: models and optimiser are in circles of references, which the collector
+    finds later than the evaluation opens its engine beside them.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _agree_to_train(config: RunConfig, needed: bool) -> bool:
@@ -140,7 +156,7 @@ def _counters(folder: Path, before: Counters) -> Counters:
     def total(key: str) -> float:
         return sum(row.get(key, 0.0) for row in rows)
 
-    peak = before.peak_memory_bytes
+    peak, on_gpu = before.peak_memory_bytes, max(before.peak_gpu_memory_bytes, peak_gpu_memory_bytes())
     if before.steps != len(rows) or not peak:
         peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
     return Counters(
@@ -153,4 +169,5 @@ def _counters(folder: Path, before: Counters) -> Counters:
         update_s=total("time/update_s"),
         evaluation_s=before.evaluation_s,
         peak_memory_bytes=peak,
+        peak_gpu_memory_bytes=max([on_gpu, *(int(row.get("memory/gpu_peak_bytes", 0)) for row in rows)]),
     )
