@@ -106,6 +106,7 @@ def compare(arguments: Sequence[str]) -> int:
         check_execution(runs)
         return show_plan(runs)
     check_comparison(runs)
+    one_after_another(runs, arguments)
     say_ends(runs)
     quiet_libraries()
     parent.lead()
@@ -133,6 +134,17 @@ def title_of(runs: Sequence[RunConfig]) -> str:
         seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in own))
         lines.append(f"{methods}; seed {seeds}: {len(own)} runs in {folder}")
     return "\n".join(lines)
+
+
+def one_after_another(runs: Sequence[RunConfig], arguments: Sequence[str]) -> None:
+    """On a GPU runs follow one another, unless the command names a launcher: the default would start one run per core
+    of the processor, all of them on the same card.
+    """
+    from harness.engines.checks import device_of
+
+    named = any(argument.partition("=")[0].endswith("hydra/launcher") for argument in arguments)
+    if not named and any(device_of(run).startswith("cuda") for run in runs):
+        sys.argv.append("hydra/launcher=basic")
 
 
 def say_ends(runs: Sequence[RunConfig]) -> None:

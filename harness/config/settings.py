@@ -180,7 +180,7 @@ class ServerOptions:
     url: str | None  # of a server that runs already, with the student; null: one is started on this machine
     teacher_url: str | None  # likewise, with the teacher
     start_limit_s: float  # until a server must be ready
-    time_limit_s: float  # for one answer
+    time_limit_s: float  # for one answer, apart from the tokens that are written (rollout.server.SECONDS_PER_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Launch:
     """How many processes train one run; changes nothing of the result beyond rounding, and is not part of any hash."""
 
     num_processes: int = 1
-    # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
+    # file of `accelerate config` (FSDP2); None: DDP by torchrun, one machine
     accelerate_config: str | None = None
 
 

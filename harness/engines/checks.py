@@ -50,10 +50,25 @@ def check_engine_options(execution: Execution, dtype: str) -> None:
     for key in ("kv_cache_gib", "max_sequences", "max_logprobs"):
         if getattr(options, key) <= 0:
             raise UserError(f"engine.vllm.{key}={getattr(options, key)}: must be positive.")
+    if execution.name == "vllm" and options.teacher:
+        _check_two_engines(execution, options)
     if dtype == "float64":
         raise UserError(f"vLLM has no float64: engine={execution.name} takes float32 or bfloat16, or give engine=hf.")
     if execution.name == "vllm" or server_options(execution).url is None or options.weight_sync == "transfer":
         check_installed(execution.name, device_name(execution))
+
+
+def _check_two_engines(execution: Execution, options: VLLMOptions) -> None:
+    """What student's and teacher's engines in one process cannot do."""
+    others = "give engine.vllm.teacher=false, or engine=server"
+    if options.sleep:  # vLLM's allocator that sleeps is one of the process: one engine would free the other's memory
+        raise UserError(
+            f"engine.vllm.sleep=true takes one engine in the process, and the teacher has one too; {others}."
+        )
+    if execution.overlap:  # a forward pass of vLLM finds its batch in a global of the process
+        raise UserError(
+            f"engine.overlap=true would have two engines of vLLM at work at once, which share globals; {others}."
+        )
 
 
 def check_installed(engine: str, device: str) -> None:

@@ -20,6 +20,7 @@ from harness.files import locate
 from harness.models.adapters import adapter_in
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, load_model
+from harness.models.precision import use_precision
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine
 from harness.rollout.weights import DiskWeights, InProcessWeights, LiveWeights, TransferWeights, WeightSync
@@ -85,6 +86,7 @@ def open_engine(
     if execution.name == "hf":
         if model is None:
             model = load_model(source.name, source.revision, source.dtype, device_name(execution))
+            use_precision(str(model.dtype).removeprefix("torch."))
         with open_hf(model, vocab_size, execution.rows_per_batch) as opened:
             yield opened
         return

@@ -33,7 +33,12 @@ from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.backbone import check_decoder
 from harness.models.loading import load_config, load_tokenizer
 from harness.models.pair import check_head
-from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
+from harness.results.provenance import (
+    collect_provenance,
+    peak_gpu_memory_bytes,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from harness.results.record import Evaluation, RunRecord, load_record, utc_now, write_record
 
 DTYPES = ("auto", "bfloat16", "float32", "float64")
@@ -193,7 +198,8 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
     if scored is not record or record.status == "started":
         counters = scored.counters
         if not counters.steps:  # otherwise it is the training's
-            counters = dataclasses.replace(counters, peak_memory_bytes=peak_memory_bytes())
+            peaks = {"peak_memory_bytes": peak_memory_bytes(), "peak_gpu_memory_bytes": peak_gpu_memory_bytes()}
+            counters = dataclasses.replace(counters, **peaks)
         scored = dataclasses.replace(scored, counters=counters, status="completed", reason="", finished_at=utc_now())
         write_record(path, scored)
     return scored

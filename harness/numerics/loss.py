@@ -181,9 +181,11 @@ def _loss_chunk(logits: Tensor, targets: Targets, rows: slice, support: slice) -
 
 @torch.no_grad()
 def _teacher_logprobs(targets: Targets, support: slice) -> Tensor:
-    """[r, K], or [r, V] where the support is the whole vocabulary."""
+    """[r, K], or [r, V] where the support is the whole vocabulary: made where the teacher is, handed over to the
+    student's device.
+    """
     if targets.dense is None:
         return targets.teacher_logprobs[support]
     teacher = targets.dense
     logits = logits_of(teacher.hidden[support], teacher.head)
-    return logits.sub_(logits.logsumexp(-1, keepdim=True))
+    return logits.sub_(logits.logsumexp(-1, keepdim=True)).to(targets.token_ids.device)

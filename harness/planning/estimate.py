@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
 from harness.models.sizes import BYTES, ModelSize, model_size
 from harness.planning.hardware import Hardware
 from harness.planning.memory import Peak, Work, predict
+from harness.training.ranks import distributed_type
 
 JSON_BYTES_PER_TOKEN = 7  # of a cached teacher response
 
@@ -56,13 +54,8 @@ class Plan:
 
 
 def is_sharded(run: RunConfig) -> bool:
-    """Whether the configuration cuts the student over the ranks (FSDP, ZeRO)."""
-    if run.launch.accelerate_config is None:
-        return False
-    path = Path(run.launch.accelerate_config)
-    if not path.is_file():
-        raise UserError(f"launch.accelerate_config={str(path)!r}: there is no such file.")
-    return str(OmegaConf.select(OmegaConf.load(path), "distributed_type")) in ("FSDP", "DEEPSPEED")
+    """Whether the configuration cuts the student over the ranks."""
+    return distributed_type(run.launch.accelerate_config) == "FSDP"
 
 
 def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:

@@ -79,8 +79,10 @@ def beside(folder: Path, planned: RunConfig, hardware: Hardware) -> int:
     print(f"{'':<24}{'predicted':>12}{'measured':>12}")
     for phase, measured in _measured(counters).items():
         print(f"{f'{phase}, s a step':<24}{made.seconds.expected[phase]:>12.2f}{measured / steps:>12.2f}")
-    print(f"{'peak memory, GiB':<24}{gib(made.memory.total):>12}{gib(counters.peak_memory_bytes):>12}")
-    print("Measured memory is the whole process, of which Python and its libraries are about 0.5 GiB on a CPU.")
+    peak = counters.peak_gpu_memory_bytes or counters.peak_memory_bytes
+    print(f"{'peak memory, GiB':<24}{gib(made.memory.total):>12}{gib(peak):>12}")
+    if not counters.peak_gpu_memory_bytes:
+        print("Measured memory is the whole process, of which Python and its libraries are about 0.5 GiB on a CPU.")
     return 0
 
 

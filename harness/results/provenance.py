@@ -71,6 +71,9 @@ def reset_peak_memory() -> None:
     """Starts a new high-water mark, where the system can (one worker process may make several runs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes() -> int:
@@ -81,3 +84,19 @@ def peak_memory_bytes() -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_gpu_memory_bytes() -> int:
+    """The most that this process has held of any one GPU since `reset_peak_memory`, in bytes; 0 where it uses none.
+
+    What torch reserved: an engine's server is another process and is not in it.
+    """
+    if not torch.cuda.is_initialized():
+        return 0
+    return max((torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count())), default=0)
+
+
+def memory_metrics() -> dict[str, float]:
+    """Both peaks as a step reports them; that of a GPU only where there is one."""
+    on_gpu = peak_gpu_memory_bytes()
+    return {"memory/peak_bytes": peak_memory_bytes(), **({"memory/gpu_peak_bytes": on_gpu} if on_gpu else {})}

@@ -32,6 +32,7 @@ from harness.sandbox.watchdog import unwatch, watch
 
 MODEL_NAME = "harness"  # under which a started server knows its model
 CONNECTIONS = 64  # requests in flight
+SECONDS_PER_TOKEN = 0.1  # of a completion that a server writes beside many others, at the slowest
 STOP_S = 10.0  # given to a server to end by itself
 RESTARTS = 1  # of a server in the life of a run's process
 # becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the
@@ -136,7 +137,8 @@ class ServerBackend:
         """
         Args:
             process: to be started here; None: the server at `url` runs already.
-            start_limit_s: until a server must be ready. time_limit_s: for one answer.
+            start_limit_s: until a server must be ready. time_limit_s: for one answer, and SECONDS_PER_TOKEN more for
+                each token that may be written.
         """
         self._process, self._url = process, (url or "").rstrip("/")
         self._start_limit_s, self._time_limit_s = start_limit_s, time_limit_s
@@ -204,7 +206,8 @@ class ServerBackend:
             "return_tokens_as_token_ids": True,
             **call.options,
         }
-        return read_choice(self._exchange("/v1/completions", body), call)
+        limit_s = self._time_limit_s + SECONDS_PER_TOKEN * call.options["max_tokens"]
+        return read_choice(self._exchange("/v1/completions", body, limit_s), call)
 
     def tell(self, method: str, **arguments: Any) -> Any:
         """See Backend; arguments must be JSON."""
@@ -246,12 +249,14 @@ class ServerBackend:
         """See vllm.distributed.weight_transfer.base."""
         self._exchange("/finish_weight_update", {} if weight_version is None else {"weight_version": weight_version})
 
-    def _exchange(self, path: str, body: Any = None) -> Any:
-        """A GET, or a POST with a body; the answer's JSON, None if it has none."""
+    def _exchange(self, path: str, body: Any = None, limit_s: float | None = None) -> Any:
+        """A GET, or a POST with a body; the answer's JSON, None if it has none. `limit_s`: in place of the time limit
+        of any answer.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=self._time_limit_s) as response:
+            with urllib.request.urlopen(request, timeout=limit_s or self._time_limit_s) as response:
                 text = response.read()
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:300]

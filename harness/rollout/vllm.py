@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from harness.errors import UserError
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
@@ -138,6 +139,7 @@ class InProcessBackend:
     def __init__(self, options: EngineOptions, threads: int) -> None:
         os.environ.update(environment(threads))
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        precision = torch.get_float32_matmul_precision()
         with _held_stderr():
             from vllm import LLM
 
@@ -148,6 +150,7 @@ class InProcessBackend:
                 enable_sleep_mode=options.sleeps,
                 **options.arguments(),
             )
+        torch.set_float32_matmul_precision(precision)  # the trainer's; vLLM's worker sets its own for the process
         self.max_length = int(self._llm.llm_engine.model_config.max_model_len)
         self.after_restart: list[Callable[[], None]] = []
         self._sleeps = options.sleeps

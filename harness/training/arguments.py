@@ -32,8 +32,8 @@ def rate_share(setting: Setting, step: int) -> float:
 
 
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
-    """The Setting in the Trainer's words."""
-    return TrainingArguments(
+    """The Setting in the Trainer's words. A process works on one device, however many it sees."""
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=setting.steps,
         per_device_train_batch_size=execution.micro_batch_prompts,
@@ -59,6 +59,10 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         run_name="/".join(folder.parts[-4:-1]),  # <setting>-<hash8>/<method>/seed<k>, in a tracker's list of runs
         disable_tqdm=True,
     )
+    # The Trainer would wrap the student in nn.DataParallel, cut every micro-batch over all visible GPUs, and ask for as
+    # many prompts more: steps of another size. `n_gpu` is set with the device, at its first reading.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def training_sampling(setting: Setting, stop_ids: tuple[int, ...]) -> Sampling:

@@ -66,6 +66,7 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
     from harness.engines.checks import check_engine_options
     from harness.results.reference import reference_tables
+    from harness.training import ranks
     from harness.training.mechanisms import check_guidance
     from harness.training.trackers import check_trackers
 
@@ -74,12 +75,14 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
         check_engine_options(engine, setting.dtype)
         check_guidance(run)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
+        if processes > 1:
+            ranks.check_ranks(run)
         if engine.name != "hf" and (processes > 1 or setting.lora_rank):
             raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
         if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
-            ranks = f" times {processes} processes" if processes > 1 else ""
+            several = f" times {processes} processes" if processes > 1 else ""
             raise UserError(
-                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{ranks} does not divide "
+                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several} does not divide "
                 f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         if engine.name != "hf" and setting.termination == "map":

@@ -5,6 +5,7 @@ tracebacks of the comparison.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 import traceback
 from collections.abc import Iterator
@@ -28,7 +29,12 @@ from harness.files import LOCK, clear_folder, remove_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
-from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
+from harness.results.provenance import (
+    collect_provenance,
+    peak_gpu_memory_bytes,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.training import ranks
 from harness.training.distance import measure_missing
@@ -68,6 +74,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
                 ranks.launch(config, folder)
             else:
                 train(config, folder, progress)
+                empty_device()
         record = _evaluate(config, folder, record, progress)
         record = _measure_distance(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
@@ -90,6 +97,15 @@ def _has_begun(folder: Path) -> bool:
     """Whether there is a step, a checkpoint or a score that a person may want to keep."""
     begun = [folder / "checkpoint", *folder.glob("trainer/*"), folder / JOURNAL]
     return bool(read_metrics(folder)) or any(path.exists() for path in begun)
+
+
+def empty_device() -> None:
+    """Frees what the training has left behind: models and optimiser are in circles of references, which the collector
+    finds later than the evaluation opens its engine beside them.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _agree_to_train(config: RunConfig, needed: bool) -> bool:
@@ -173,7 +189,7 @@ def _counters(folder: Path, before: Counters) -> Counters:
     def total(key: str) -> float:
         return sum(row.get(key, 0.0) for row in rows)
 
-    peak = before.peak_memory_bytes
+    peak, on_gpu = before.peak_memory_bytes, max(before.peak_gpu_memory_bytes, peak_gpu_memory_bytes())
     if before.steps != len(rows) or not peak:
         peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
     return Counters(
@@ -188,4 +204,5 @@ def _counters(folder: Path, before: Counters) -> Counters:
         update_s=total("time/update_s"),
         evaluation_s=before.evaluation_s,
         peak_memory_bytes=peak,
+        peak_gpu_memory_bytes=max([on_gpu, *(int(row.get("memory/gpu_peak_bytes", 0)) for row in rows)]),
     )

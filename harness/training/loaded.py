@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config.settings import RunConfig
@@ -13,6 +12,7 @@ from harness.engines.checks import device_of, scores_by_vllm
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, mend_generation_config, stop_ids_of
 from harness.models.pair import check_pair, ends_of
+from harness.models.precision import use_precision
 from harness.models.randomness import check_training_mode
 from harness.training.ranks import shards
 
@@ -46,10 +46,7 @@ def load_models(config: RunConfig) -> Models:
         teacher_device = config.engine.teacher_device or device_of(config)
         teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
         teacher.requires_grad_(False)
-    if (
-        setting.dtype == "bfloat16"
-    ):  # a product of bfloat16 numbers is exact in TF32: float32 sums at the speed of the tensor cores
-        torch.set_float32_matmul_precision("high")
+    use_precision(setting.dtype)
     stop_ids = stop_ids_of(student, tokenizer)
     if setting.termination == "map":
         stop_ids = ends_of(setting).union

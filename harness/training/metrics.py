@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ def step_metrics(
     if own.any() and student is not None and teacher is not None:
         reward = (teacher.logprobs - student.logprobs)[own]
         trust = reward.clamp_max(0).exp()
-        quantiles = torch.quantile(reward, torch.tensor([0.001, 0.01, 0.5, 0.99], dtype=reward.dtype))
+        quantiles = quantiles_of(reward, (0.001, 0.01, 0.5, 0.99))
         metrics |= {
             "kl/reverse_k1": -float(reward.mean()),  # the sampled estimate of KL(student || teacher), nats per token
             "kl/total_variation": float((1 - trust).mean()),  # unbiased estimate of the mean total variation
@@ -45,7 +46,7 @@ def step_metrics(
                 (batch.uniforms[own] >= trust).float().mean()
             ),  # tokens that a Bernoulli(P_trust) draw rejects
             "outlier/hard_frac": float((reward < HARD_OUTLIER).float().mean()),
-            **{f"reward/{name}": float(q) for name, q in zip(("q001", "q01", "q50", "q99"), quantiles, strict=True)},
+            **{f"reward/{name}": q for name, q in zip(("q001", "q01", "q50", "q99"), quantiles, strict=True)},
         }
     if teacher is not None and teacher.entropy is not None:
         metrics["entropy/teacher"] = float(teacher.entropy[own].sum()) / count
@@ -117,3 +118,15 @@ def ratio_metrics(batch: TokenBatch, ratios: Tensor, cap: float) -> dict[str, fl
         if own.numel()
         else {}
     )
+
+
+def quantiles_of(values: Tensor, shares: Sequence[float]) -> list[float]:
+    """Quantiles of the values [N], linear between two of them. torch.quantile refuses more than 2^24, and a step of the
+    paper's size may have as many tokens.
+    """
+    ordered = values.sort().values
+    places = [share * (len(values) - 1) for share in shares]
+    return [
+        float(torch.lerp(ordered[math.floor(place)], ordered[math.ceil(place)], place - math.floor(place)))
+        for place in places
+    ]

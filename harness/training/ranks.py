@@ -17,9 +17,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from omegaconf import OmegaConf
 from torch import distributed as dist
 from torch import nn
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from harness.config.settings import RunConfig
 
 T = TypeVar("T")
+# For one another: ranks wait while rank 0 evaluates or makes teacher responses. One that dies is seen by the launcher,
+# which ends the others at once.
+WAIT_LIMIT = timedelta(days=7)
 JOB_FILE = "ranks.pickle"  # in the run's folder while the ranks are at work
 ERROR_FILE = "rank{}.log"  # the traceback of a rank that failed
 BAD_INPUT = f"{UserError.__module__}.{UserError.__name__}: "  # in its last line
@@ -83,15 +88,16 @@ def _gather(value: T) -> list[T]:
 
 
 @contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
+def whole_weights(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Inside, a model sharded by FSDP2 has all its weights on every rank, so that each may sample and score at its own
     pace.
 
-    A model that is not sharded is left alone. Costs one gather, and the memory of the whole weights.
+    A model that is not sharded is left alone, and so is any if it is not `wanted`, about which all ranks agree. Costs
+    one gather, and the memory of the whole weights.
     """
     from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    parts = [module for module in model.modules() if wanted and isinstance(module, FSDPModule)]
     if parts and not hasattr(model, "begin"):  # FSDP2 takes the module that runs first for the root of the tree
         model.begin = lambda: None  # type: ignore[assignment]
         register_fsdp_forward_method(model, "begin")
@@ -108,11 +114,15 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def start(device: str) -> None:
-    """Joins the process group that the launcher describes in the environment, if there is one with several ranks."""
+    """Joins the process group that the launcher describes in the environment, if there is one with several ranks.
+
+    What ranks tell each other as objects goes by way of the CPU, tensors of a GPU by NCCL.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu")
+        backend = {} if device == "cpu" else {"backend": "cuda:nccl,cpu:gloo"}
+        PartialState(cpu=device == "cpu", timeout=WAIT_LIMIT, **backend)
 
 
 def shards() -> bool:
@@ -120,13 +130,34 @@ def shards() -> bool:
     return _accelerate_uses("FSDP")
 
 
-def has_own_masters() -> bool:
-    """Whether the launcher's engine keeps float32 masters of narrow weights by itself, as DeepSpeed does."""
-    return _accelerate_uses("DEEPSPEED")
-
-
 def _accelerate_uses(engine: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("1", "true")
+
+
+def check_ranks(run: RunConfig) -> None:
+    """What several processes a run cannot do; UserError."""
+    kind = distributed_type(run.launch.accelerate_config)
+    if kind == "DEEPSPEED" or _accelerate_uses("DEEPSPEED"):
+        raise UserError(
+            "DeepSpeed is not supported: under ZeRO-3 a model cannot be sampled from or scored outside of its own "
+            "forward pass; give launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts the same things."
+        )
+    device = run.engine.teacher_device
+    if device is not None and device.startswith("cuda"):
+        raise UserError(
+            f"engine.teacher_device={device}: the teachers of all ranks would be on that one device; leave it out, and "
+            "each rank has its teacher beside its student, or give cpu."
+        )
+
+
+def distributed_type(accelerate_config: str | None) -> str | None:
+    """What a file of `accelerate config` makes of the ranks: FSDP, MULTI_GPU, …; None without a file."""
+    if accelerate_config is None:
+        return None
+    path = Path(accelerate_config)
+    if not path.is_file():
+        raise UserError(f"launch.accelerate_config={str(path)!r}: there is no such file.")
+    return str(OmegaConf.select(OmegaConf.load(path), "distributed_type"))
 
 
 def launch(config: RunConfig, folder: Path) -> None:

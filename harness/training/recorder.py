@@ -33,6 +33,11 @@ class StepLog:
     metrics: dict[str, float] = field(default_factory=dict)
     sample: CreditSample | None = None
     update_started: float = 0.0  # when the credit was ready, on the clock of time.perf_counter
+    scored_every: int | None = None  # steps between two development scores; None: there are none
+
+    def is_scored(self, step: int, last: int) -> bool:
+        """Whether the weights after this step are scored on the development task."""
+        return self.scored_every is not None and (step % self.scored_every == 0 or step == last)
 
 
 class StepRecorder(TrainerCallback):
@@ -44,7 +49,6 @@ class StepRecorder(TrainerCallback):
         log: StepLog,
         progress: RunProgress,
         development_scores: Callable[[int], dict[str, float]],
-        every: int,
         decode: Decode,
     ) -> None:
         self.path = folder / METRICS_FILE
@@ -52,7 +56,6 @@ class StepRecorder(TrainerCallback):
         self.log = log
         self.progress = progress
         self.development_scores = development_scores  # of the weights after a step
-        self.every = every  # steps between two development scores
         self.decode = decode  # token ids to text
 
     def on_log(
@@ -69,7 +72,7 @@ class StepRecorder(TrainerCallback):
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
         row |= self.log.metrics
-        if step % self.every == 0 or step == state.max_steps:
+        if self.log.is_scored(step, state.max_steps):
             row |= self.development_scores(step)
         append_row(self.path, row)
         if self.log.sample is not None and is_sampled(step, state.max_steps):

