@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from harness.files import read_rows
 from harness.report.source import Source
 from harness.results.collect import FoundRun
-from harness.results.record import ITEMS_FILE, TEXTS_FILE, way_out
+from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, way_out
+from harness.results.schema import checked_rows
 
 SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
@@ -141,7 +141,7 @@ def _item_names(source: Source, task: str, labels: Sequence[str], problems: int)
         run = source.first_run(label, task)
         if run is not None and run.folder is not None:
             protocol = _protocol(run, source, task)
-            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, ITEMS_FILE, task, protocol))
+            names = dict.fromkeys(row["item_id"] for row in _rows(run, ITEMS_FILE, task, protocol))
             if len(names) == problems:
                 return list(names)
     return [f"problem {number}" for number in range(1, problems + 1)]
@@ -155,8 +155,8 @@ def _rows(run: FoundRun, name: str, task: str, protocol: str) -> Iterator[dict[s
     assert run.folder is not None
     key = (task, protocol)
     path = run.folder / name
-    rows = read_rows(path, torn_last_line="refuse", way_out=way_out(path), missing_ok=True)
-    return (row for _, row in rows if (row.get("task"), row.get("protocol_hash")) == key)
+    rows = checked_rows(path, ROW_FILES[name], torn_last_line="refuse", way_out=way_out(path))
+    return (row for _, row in rows if (row["task"], row["protocol_hash"]) == key)
 
 
 def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
@@ -166,30 +166,28 @@ def _read_sampled(source: Source, task: str, label: str, names: Sequence[str], k
         return {}
     protocol, wanted = _protocol(run, source, task), set(names)
     correct = {
-        (str(row.get("item_id")), row.get("repeat")): bool(row.get("correct"))
+        (row["item_id"], row["repeat"]): bool(row["correct"])
         for row in _rows(run, ITEMS_FILE, task, protocol)
-        if str(row.get("item_id")) in wanted
+        if row["item_id"] in wanted
     }
     found: dict[str, Sampled] = {}
     for row in _rows(run, TEXTS_FILE, task, protocol):
-        name = str(row.get("item_id"))
+        name = row["item_id"]
         if name in wanted and name not in found:
-            found[name] = _sampled(row, correct.get((name, row.get("repeat"))), kept)
+            found[name] = _sampled(row, correct.get((name, row["repeat"])), kept)
     return found
 
 
 def _sampled(row: Mapping[str, Any], correct: bool | None, kept: int) -> Sampled:
     text = row.get("text")
     if not isinstance(text, str):  # the driver keeps no text of gated and private sets; its answer stays away too
-        return Sampled(
-            repeat=int(row.get("repeat", 0)), text=None, is_private=True, extracted="", correct=correct, left_out=0
-        )
+        return Sampled(repeat=row["repeat"], text=None, is_private=True, extracted="", correct=correct, left_out=0)
     left_out = max(0, len(text) - kept)
     shown = f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text
     extracted = row.get("extracted")
     answer = "" if extracted is None else str(extracted)[:200]
     return Sampled(
-        repeat=int(row.get("repeat", 0)),
+        repeat=row["repeat"],
         text=shown,
         is_private=False,
         extracted=answer,
