@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.errors import UserError
-from harness.files import write_text
+from harness.files import is_full, no_room, write_text
 
 BAD_INPUT, INTERRUPTED = 2, 130
 HELP_FLAGS = {"-h", "--help"}
@@ -60,6 +60,11 @@ def _answer(command: Callable[[], int]) -> int:
         return command()
     except UserError as error:
         complain(error)
+        return BAD_INPUT
+    except OSError as error:
+        if not is_full(error):
+            raise
+        complain(no_room(error.filename or "the results"))
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from here.", file=sys.stderr)

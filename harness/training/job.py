@@ -22,12 +22,13 @@ from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
 from harness.evaluation.model import EvaluatedModel
-from harness.files import LOCK, clear_folder
+from harness.files import LOCK, clear_folder, is_full, no_room
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
+from harness.results.seal import check_seal
 from harness.training import ranks
 from harness.training.train import train
 
@@ -35,13 +36,17 @@ from harness.training.train import train
 def run_job(config: RunConfig) -> RunRecord:
     """Brings the run to its end, from wherever an earlier attempt left it; always leaves a record."""
     folder = config.run_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=0):
             return _run_locked(config, folder)
     except Timeout:
         _agree_to_train(config, False)
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
+    except OSError as error:
+        if is_full(error):
+            raise no_room(folder) from error
+        raise
 
 
 def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
@@ -63,6 +68,8 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
                 train(config, folder, progress)
         record = _evaluate(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
+        if is_full(error, folder):
+            raise no_room(folder) from error
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
@@ -93,6 +100,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
+        check_seal(Path(name), "run again with fresh=true")
         with open_engine(config.engine, source, check_pair(config), folder) as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do

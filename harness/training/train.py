@@ -18,6 +18,7 @@ from harness.evaluation.checkpoint import load_configured, score
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.contexts import context_length
 from harness.results.record import CURVE
+from harness.results.seal import seal
 from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
@@ -26,7 +27,7 @@ from harness.training.guidance import TeacherResponses, check_responses, load_or
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
-from harness.training.recorder import StepLog, StepRecorder, complete_checkpoint, cut_rows
+from harness.training.recorder import CheckpointSealer, StepLog, StepRecorder, complete_checkpoint, cut_rows
 from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery
 
@@ -42,7 +43,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         machinery = make_machinery(config, models, student, teacher, progress=progress)
         log = StepLog()
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
-        callbacks: list[TrainerCallback] = []
+        callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
             callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
@@ -157,16 +158,26 @@ def save_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype
     temporary = folder / "checkpoint.tmp"
     if ranks.index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write_final(models, trainer, temporary, dtype)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if ranks.index() == 0:
+        os.replace(temporary, folder / "checkpoint")
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
+
+
+def _write_final(models: Models, trainer: DistillationTrainer, folder: Path, dtype: torch.dtype) -> None:
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all ranks take part
         if ranks.index() == 0:
-            models.student.save_pretrained(temporary, state_dict={name: w.to(dtype) for name, w in gathered.items()})
+            models.student.save_pretrained(folder, state_dict={name: w.to(dtype) for name, w in gathered.items()})
             models.student.config.dtype = dtype  # saving has written that of the shards
-            models.student.config.save_pretrained(temporary)
+            models.student.config.save_pretrained(folder)
     elif ranks.index() == 0:
         whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
-        whole.save_pretrained(temporary)
+        whole.save_pretrained(folder)
     if ranks.index() == 0:
-        models.tokenizer.save_pretrained(temporary)
-        os.replace(temporary, folder / "checkpoint")
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
+        models.tokenizer.save_pretrained(folder)
+        seal(folder)
