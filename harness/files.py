@@ -8,6 +8,7 @@ torn line.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
 LOCK = ".lock"  # in a run's folder: whoever holds it is the only one that writes there
+LEAST_ROOM = 2**20  # bytes; a disk with less is full
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -56,12 +58,43 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes to a temporary name beside `path` and renames, so that a reader never sees half a file."""
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Writes to a temporary name beside `path` and renames, so that a reader never sees half a file; a temporary file
+    that could not be written to its end is taken away.
+
+    `durable`: it is on the disk before it has its name, so that a power failure leaves the old file or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as sink:
+            sink.write(text)
+            sink.flush()
+            if durable:
+                os.fsync(sink.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_full(error: BaseException | None, folder: Path | None = None) -> bool:
+    """Whether an error, or one that it came from, says that there is no room for what was written; of libraries that do
+    not say so, the disk of `folder` is asked.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return folder is not None and shutil.disk_usage(folder).free < LEAST_ROOM
+
+
+def no_room(folder: Path | str) -> UserError:
+    """The sentence on a full disk."""
+    return UserError(
+        f"there is no room left on the disk of {folder}; make room and run the same command again, which goes on from "
+        "here."
+    )
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -32,9 +32,7 @@ from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
 from harness.console.commands import (
     BAD_INPUT,
-    DISK_FULL,
     HELP_FLAGS,
-    NO_SPACE,
     asks_for_help,
     complain_once,
     exit_code_of,
@@ -59,10 +57,6 @@ def hydra_job(cfg: DictConfig) -> None:
         run_job(RunConfig.from_hydra(cfg))
     except UserError as error:  # the sweep goes on; the run is missing from the table, and the exit status says so
         complain_once(str(error))
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        complain_once(NO_SPACE)  # the run stays as it is, to be taken up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

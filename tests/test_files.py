@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.console.commands import exit_code_of
 from harness.errors import UserError
-from harness.files import append_row, clear_folder, cut_torn_line, lines_of, read_rows, write_rows
+from harness.files import append_row, clear_folder, cut_torn_line, lines_of, read_rows, write_rows, write_text
 
 ROWS: list[dict[str, Any]] = [
     {"b": 1, "a": "é \u2028 \x85 \x0b \x0c | \n"},
@@ -92,3 +94,24 @@ def test_a_cleared_folder_keeps_its_lock(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     clear_folder(tmp_path)
     assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text(tmp_path / "file", "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert exit_code_of(lambda: write_text(tmp_path / "file", "new") or 0) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("error: there is no room left on the disk of ") and "goes on from here" in sentence
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_text_that_is_none_of_utf8_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "file", "half \ud800")
+    assert os.listdir(tmp_path) == []

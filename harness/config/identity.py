@@ -87,21 +87,22 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, in hex; of a large one remembered."""
     state = path.stat()
     if state.st_size < LARGE:
-        return _read_digest(path)
+        return read_digest(path)
     stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
     note = _cache_folder() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(note.read_text())
         if found["stamp"] == stamp:
             return str(found["sha256"])
-    digest = _read_digest(path)
+    digest = read_digest(path)
     if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED_S:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             write_json(note, {"stamp": stamp, "sha256": digest})
     return digest
 
 
-def _read_digest(path: Path) -> str:
+def read_digest(path: Path) -> str:
+    """The same, read now."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

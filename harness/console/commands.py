@@ -6,7 +6,6 @@ Nothing here, and nothing that a command imports before it has parsed its argume
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
 import os
 import select
@@ -17,11 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.errors import UserError
-from harness.files import write_text
+from harness.files import is_full, no_room, write_text
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_SPACE = "no space is left on the disk; free some and run the same command again to go on from here."
+BAD_INPUT, INTERRUPTED = 2, 130
 HELP_FLAGS = {"-h", "--help"}
 CUT_OFF = 1  # the reader of the output is gone (`| head`); also Python's own, and rich's
 
@@ -66,10 +63,10 @@ def _answer(command: Callable[[], int]) -> int:
         complain(error)
         return BAD_INPUT
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_full(error):
             raise
-        complain_once(NO_SPACE)
-        return FAILED
+        complain_once(str(no_room(error.filename or "the results")))
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from here.", file=sys.stderr)
         return INTERRUPTED

@@ -106,4 +106,4 @@ class RunProgress:
         now = time.time()
         if self.path is not None and (force or now - self._written_at > WRITE_EVERY_S):
             self._written_at = now
-            write_text(self.path, json.dumps({**self._state, "at": now}))
+            write_text(self.path, json.dumps({**self._state, "at": now}), durable=False)

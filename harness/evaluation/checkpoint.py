@@ -26,16 +26,15 @@ from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import LoadedTask, TaskOptions, load_variants, task_folders
 from harness.evaluation.model import Drawing, EvaluatedModel
-from harness.files import read_rows, write_rows, write_text
+from harness.files import write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
-from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord
+from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord
+from harness.results.schema import checked_rows
 from harness.sandbox import ALLOW_UNSANDBOXED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ROW_FILES = (ITEMS_FILE, TEXTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,9 @@ def _write_rows(folder: Path, result: TaskResult) -> None:
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    way_out = "delete the file to have it evaluated again"
-    return (row for _, row in read_rows(path, torn_last_line="refuse", way_out=way_out, missing_ok=True))
+    mend = "restore the line, or run again with fresh=true"
+    rows = checked_rows(path, ROW_FILES[path.name], torn_last_line="refuse", way_out=mend)
+    return (row for _, row in rows)
 
 
 def _write_lm_eval(folder: Path, result: TaskResult, identity: str) -> None:

@@ -19,14 +19,24 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import Line, cut_torn_line, lines_of, parse_row, row_text
+from harness.results.schema import parse
 from harness.rollout import RolloutRequest, Sampling
-from harness.types import Rollout
+from harness.types import Rollout, StopReason
 
 JOURNAL = "generations.jsonl"
 TRAINING_ONLY = (
     "one_end",
     "record_stops",
 )  # of Sampling; no evaluation sets them, and keys of an earlier day are without
+
+
+@dataclasses.dataclass(frozen=True)
+class JournalRow:
+    """A line of generations.jsonl."""
+
+    key: str
+    ids: tuple[int, ...]  # of the completion's tokens
+    stop_reason: StopReason
 
 
 class SampleJournal:
@@ -104,12 +114,9 @@ def read_journal(path: Path) -> dict[str, int]:
 
 def _key_of(line: Line, path: Path) -> str:
     try:
-        row = parse_row(line.content)
-        ids, stop_reason = row["ids"], row["stop_reason"]
-        if not (isinstance(ids, list) and all(type(i) is int for i in ids) and stop_reason in ("stop", "length")):
-            raise ValueError
-        return str(row["key"])
-    except (ValueError, KeyError, TypeError):
+        return parse(JournalRow, parse_row(line.content)).key
+    except ValueError as error:
         raise UserError(
-            f"{path}, line {line.number}: not a sample; delete that line (its sample is then generated again)."
+            f"{path}, line {line.number}: not a sample ({error}); delete that line (its sample is then generated "
+            "again)."
         ) from None

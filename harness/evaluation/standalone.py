@@ -40,6 +40,7 @@ from harness.results.provenance import (
     reset_peak_memory,
 )
 from harness.results.record import Evaluation, RunRecord, load_record, utc_now, write_record
+from harness.results.seal import check_seal
 
 DTYPES = ("auto", "bfloat16", "float32", "float64")
 
@@ -125,6 +126,7 @@ def _own_run(config: EvaluateConfig) -> Path | None:
     checkpoint = Path(locate(config.checkpoint))
     if checkpoint.name != "checkpoint" or not (checkpoint.parent / "record.json").is_file():
         return None
+    check_seal(checkpoint, "make the run again with fresh=true")
     record = load_record(checkpoint.parent / "record.json")
     if config.seed not in (None, record.seed):
         raise UserError(f"seed={config.seed}: {config.checkpoint} is of a run of seed {record.seed}; leave seed out.")

@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from harness.files import read_rows
 from harness.report.source import Source
 from harness.results.collect import FoundRun
 from harness.results.columns import title_of
-from harness.results.record import ITEMS_FILE, TEXTS_FILE, Evaluation, way_out
+from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, Evaluation, way_out
+from harness.results.schema import checked_rows
 
 SHOWN_PROBLEMS = 24  # of all tasks together, those whose score differs most between methods
 _FEWEST_PROBLEMS = 8  # of each task
@@ -142,7 +142,7 @@ def _item_names(source: Source, column: str, labels: Sequence[str], problems: in
         run = source.first_run(label, column)
         if run is not None and run.folder is not None:
             evaluation = _evaluation(run, source, column)
-            names = dict.fromkeys(str(row.get("item_id")) for row in _rows(run, ITEMS_FILE, evaluation))
+            names = dict.fromkeys(row["item_id"] for row in _rows(run, ITEMS_FILE, evaluation))
             if len(names) == problems:
                 return list(names)
     return [f"problem {number}" for number in range(1, problems + 1)]
@@ -156,8 +156,8 @@ def _rows(run: FoundRun, name: str, evaluation: Evaluation) -> Iterator[dict[str
     assert run.folder is not None
     key = (evaluation.task, evaluation.protocol_hash)
     path = run.folder / name
-    rows = read_rows(path, torn_last_line="refuse", way_out=way_out(path), missing_ok=True)
-    return (row for _, row in rows if (row.get("task"), row.get("protocol_hash")) == key)
+    rows = checked_rows(path, ROW_FILES[name], torn_last_line="refuse", way_out=way_out(path))
+    return (row for _, row in rows if (row["task"], row["protocol_hash"]) == key)
 
 
 def _read_sampled(source: Source, column: str, label: str, names: Sequence[str], kept: int) -> dict[str, Sampled]:
@@ -167,30 +167,28 @@ def _read_sampled(source: Source, column: str, label: str, names: Sequence[str],
         return {}
     evaluation, wanted = _evaluation(run, source, column), set(names)
     correct = {
-        (str(row.get("item_id")), row.get("repeat")): bool(row.get("correct"))
+        (row["item_id"], row["repeat"]): bool(row["correct"])
         for row in _rows(run, ITEMS_FILE, evaluation)
-        if str(row.get("item_id")) in wanted
+        if row["item_id"] in wanted
     }
     found: dict[str, Sampled] = {}
     for row in _rows(run, TEXTS_FILE, evaluation):
-        name = str(row.get("item_id"))
+        name = row["item_id"]
         if name in wanted and name not in found:
-            found[name] = _sampled(row, correct.get((name, row.get("repeat"))), kept)
+            found[name] = _sampled(row, correct.get((name, row["repeat"])), kept)
     return found
 
 
 def _sampled(row: Mapping[str, Any], correct: bool | None, kept: int) -> Sampled:
     text = row.get("text")
     if not isinstance(text, str):  # the driver keeps no text of gated and private sets; its answer stays away too
-        return Sampled(
-            repeat=int(row.get("repeat", 0)), text=None, is_private=True, extracted="", correct=correct, left_out=0
-        )
+        return Sampled(repeat=row["repeat"], text=None, is_private=True, extracted="", correct=correct, left_out=0)
     left_out = max(0, len(text) - kept)
     shown = f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text
     extracted = row.get("extracted")
     answer = "" if extracted is None else str(extracted)[:200]
     return Sampled(
-        repeat=int(row.get("repeat", 0)),
+        repeat=row["repeat"],
         text=shown,
         is_private=False,
         extracted=answer,

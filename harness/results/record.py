@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from harness.config.decodings import OWN, column_of
 from harness.errors import UserError
-from harness.files import read_rows, write_json
+from harness.files import write_json
+from harness.results.schema import checked_rows, parse, wrong_row
 
 SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
@@ -142,7 +143,7 @@ def load_record(path: Path) -> RunRecord:
     """Reads a record; a file that is not one is a UserError that names it."""
     try:
         return record_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError: also where it is not UTF-8
         raise UserError(f"{path} is not a valid run record ({error}); {way_out(path)}.") from error
 
 
@@ -152,16 +153,19 @@ def way_out(path: Path) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl in order of step, none without the file; UserError names a
-    line that is none.
+    """The rows of a run's metrics.jsonl, one for each step from 1 on, none without the file; UserError names a line
+    that is none, or not of its step.
     """
     path = folder / METRICS_FILE
-    rows = []
-    for number, row in read_rows(path, torn_last_line="drop", way_out=way_out(path), missing_ok=True):
-        if not isinstance(row.get("step"), int):
-            raise UserError(f"{path}, line {number}: not a row of metrics, which has a step; {way_out(path)}.")
+    rows: list[dict[str, Any]] = []
+    mend = way_out(path)
+    for number, row in checked_rows(path, dict[str, float | None], torn_last_line="drop", way_out=mend):
+        if type(row.get("step")) is not int:
+            raise wrong_row(path, number, "a row of metrics has a step", mend)
+        if row["step"] != len(rows) + 1:
+            raise wrong_row(path, number, f"step {row['step']} where step {len(rows) + 1} should stand", mend)
         rows.append(row)
-    return sorted(rows, key=lambda row: row["step"])
+    return rows
 
 
 def utc_now() -> str:
@@ -170,32 +174,15 @@ def utc_now() -> str:
 
 
 def record_from_dict(raw: dict[str, Any]) -> RunRecord:
-    """Builds a RunRecord from parsed JSON; raises ValueError on an unknown schema, field or status."""
+    """Builds a RunRecord from parsed JSON; ValueError names what is wrong with it."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"it must be an object, not {type(raw).__name__}")
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version is {version!r}, this version of the harness reads {SCHEMA_VERSION}")
     if raw.get("status") not in typing.get_args(Status):
         raise ValueError(f"status is {raw.get('status')!r}")
-    return RunRecord(
-        **{
-            **raw,
-            "counters": Counters(**raw["counters"]),
-            "evaluations": tuple(_evaluation_from_dict(row) for row in raw["evaluations"]),
-            "distance": _distance_from_dict(raw["distance"]) if raw.get("distance") else None,
-        }
-    )
-
-
-def _distance_from_dict(raw: dict[str, Any]) -> Distance:
-    lists = {key: tuple(raw[key]) for key in ("reverse_kl", "forward_kl", "tokens")}
-    return Distance(**{**raw, **lists})
-
-
-def _evaluation_from_dict(raw: dict[str, Any]) -> Evaluation:
-    majority = raw.get("majority")
-    return Evaluation(
-        **{**raw, "correct": tuple(raw["correct"]), "majority": None if majority is None else tuple(majority)}
-    )
+    return parse(RunRecord, raw)
 
 
 @dataclass(frozen=True)
@@ -209,3 +196,18 @@ class ItemRow:
     correct: float  # 0 or 1
     tokens: int  # written by the model
     stop_reason: str  # "stop" | "length"
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """The text of one evaluated sample; a line of texts.jsonl."""
+
+    task: str
+    protocol_hash: str
+    item_id: str
+    repeat: int
+    text: str | None  # None: of a set whose texts are kept private
+    extracted: Any  # the answer that was read from it
+
+
+ROW_FILES: dict[str, type] = {ITEMS_FILE: ItemRow, TEXTS_FILE: TextRow}  # what their rows are

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import read_rows
 from harness.results.record import way_out
+from harness.results.schema import checked_rows, wrong_row
 
 if TYPE_CHECKING:  # who reads the file needs no torch
     from harness.types import Rollout, TokenCredit, TokenSignal
@@ -34,6 +34,27 @@ class CreditSample:
     advantage: list[float]  # [T]
     divergence_weight: list[float]  # [T]
     imitation_weight: list[float]  # [T]
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A line of samples.jsonl: a CreditSample with its texts."""
+
+    step: int
+    prompt_id: str
+    prompt: str
+    prefix_len: int
+    stop_reason: str  # "stop" | "length"
+    tokens: list[str]  # [T]
+    reward: list[float]  # [T], and so on: CreditSample
+    advantage: list[float]
+    divergence_weight: list[float]
+    imitation_weight: list[float]
+
+    def __post_init__(self) -> None:
+        columns = (self.reward, self.advantage, self.divergence_weight, self.imitation_weight)
+        if {len(column) for column in columns} != {len(self.tokens)}:
+            raise ValueError("its tokens and the numbers of their credit are not equally many")
 
 
 def credit_sample(
@@ -74,9 +95,15 @@ def sample_row(step: int, sample: CreditSample, decode: Decode) -> dict[str, Any
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's samples.jsonl, none without the file."""
+    """The rows of a run's samples.jsonl (SampleRow), none without the file; UserError names a line that is none."""
     path = folder / SAMPLES_FILE
-    return [row for _, row in read_rows(path, torn_last_line="drop", way_out=way_out(path), missing_ok=True)]
+    rows: list[dict[str, Any]] = []
+    mend = way_out(path)
+    for number, row in checked_rows(path, SampleRow, torn_last_line="drop", way_out=mend):
+        if rows and row["step"] <= rows[-1]["step"]:
+            raise wrong_row(path, number, f"step {row['step']} behind step {rows[-1]['step']}", mend)
+        rows.append(row)
+    return rows
 
 
 def token_texts(ids: Sequence[int], decode: Decode) -> list[str]:

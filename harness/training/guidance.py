@@ -19,7 +19,8 @@ from torch import Tensor
 
 from harness.console.progress import MakeBar, terminal_bar
 from harness.errors import UserError
-from harness.files import cut_torn_line, read_rows, row_text
+from harness.files import cut_torn_line, row_text
+from harness.results.schema import checked_rows
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.training.prompts import Prompt
@@ -40,6 +41,14 @@ class TeacherResponses:
         """The response without its end token: what a prefix may be cut from."""
         ids = self.completion_ids[prompt.prompt_id]
         return ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+
+
+@dataclass(frozen=True)
+class ResponseRow:
+    """A line of the cache."""
+
+    prompt_id: str
+    ids: tuple[int, ...]  # end token included
 
 
 def fingerprint(teacher: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:
@@ -88,7 +97,8 @@ def load_or_make_responses(
 def _read(path: Path) -> dict[str, tuple[int, ...]]:
     """The cached responses by prompt id; a last line that a crash cut in half is dropped from the file."""
     cut_torn_line(path)
-    rows = read_rows(path, torn_last_line="refuse", way_out="delete the line to have it made again", missing_ok=True)
+    mend = "delete the line to have it made again"
+    rows = checked_rows(path, ResponseRow, torn_last_line="refuse", way_out=mend)
     return {row["prompt_id"]: tuple(row["ids"]) for _, row in rows}
 
 

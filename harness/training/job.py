@@ -25,7 +25,7 @@ from harness.errors import UserError
 from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
 from harness.evaluation.journal import JOURNAL
 from harness.evaluation.model import EvaluatedModel
-from harness.files import LOCK, clear_folder, remove_folder
+from harness.files import LOCK, clear_folder, is_full, no_room, remove_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
 from harness.results.model_card import write_card
@@ -36,6 +36,7 @@ from harness.results.provenance import (
     reset_peak_memory,
 )
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
+from harness.results.seal import check_seal
 from harness.training import ranks
 from harness.training.distance import measure_missing
 from harness.training.train import train
@@ -48,13 +49,17 @@ def run_job(config: RunConfig) -> RunRecord:
     made.
     """
     folder = config.run_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=0):
             return _run_locked(config, folder)
     except Timeout:
         _agree_to_train(config, False)
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
+    except OSError as error:
+        if is_full(error):
+            raise no_room(folder) from error
+        raise
 
 
 def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
@@ -78,6 +83,8 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         record = _evaluate(config, folder, record, progress)
         record = _measure_distance(config, folder, record, progress)
     except Exception as error:  # a failed run is a row with a reason
+        if is_full(error, folder):
+            raise no_room(folder) from error
         if isinstance(error, UserError) and ranks.count() == 1 and not _has_begun(folder):
             remove_folder(folder, config.results_dir)
             raise
@@ -122,6 +129,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
+        check_seal(Path(name), "run again with fresh=true")
         with open_engine(config.engine, source, check_pair(config), folder) as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do

@@ -60,6 +60,12 @@ def from_main(value: T) -> T:
     return box[0]
 
 
+def wait_for_all() -> None:
+    """Returns when every rank has called it."""
+    if count() > 1:
+        dist.barrier()
+
+
 def gather_rows(values: Sequence[T], rows: Sequence[int]) -> list[T]:
     """Everybody's values, ordered by their global row; `rows` are those of this rank's values."""
     if count() == 1:

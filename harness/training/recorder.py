@@ -1,14 +1,15 @@
 """Writes metrics.jsonl and samples.jsonl while the Trainer runs, and decides from which checkpoint a killed run goes
 on.
 
-A checkpoint counts only with the marker `complete`, written last; rows of both files after its step are cut off. So a
-run killed at any point, also during a save, ends with the same weights and rows as one that was never killed.
+A checkpoint counts only if it is sealed and as it was then (harness.results.seal); rows of both files after its step
+are cut off. So a run killed at any point, also during a save, ends with the same weights and rows as one that was never
+killed, and so does one whose newest checkpoint was damaged.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ from harness.console.progress import RunProgress
 from harness.files import append_row, write_rows
 from harness.results.record import METRICS_FILE, read_metrics
 from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, read_samples, sample_row
-
-MARKER = "complete"
+from harness.results.seal import damage_of, has_digests, is_sealed, seal
+from harness.training import ranks
 
 
 @dataclass
@@ -41,7 +42,7 @@ class StepLog:
 
 
 class StepRecorder(TrainerCallback):
-    """A row per step, a marker per checkpoint, and the progress line."""
+    """A row per step, and the progress line."""
 
     def __init__(
         self,
@@ -80,26 +81,50 @@ class StepRecorder(TrainerCallback):
         self.progress.step(step, row)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called when a checkpoint is whole on disk."""
-        folder = Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
-        with (folder / MARKER).open("w") as marker:
-            os.fsync(marker.fileno())
+        """Called when the checkpoint is whole on disk and sealed."""
         self.progress.saved(state.global_step)
 
 
+class CheckpointSealer(TrainerCallback):
+    """Seals every checkpoint (harness.results.seal). Every rank has one: each writes files of its own into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.appended = [folder / METRICS_FILE, folder / SAMPLES_FILE]
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called when this rank's files are on disk."""
+        ranks.wait_for_all()
+        if ranks.index() == 0:
+            seal(Path(args.output_dir or "") / f"checkpoint-{state.global_step}", self.appended)
+
+
 def complete_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in the trainer's folder; half-written ones are deleted."""
-    complete: list[Path] = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / MARKER).exists():
-            complete.append(path)
-        else:
+    """The newest whole checkpoint in the trainer's folder. Half-written ones are deleted; so are damaged ones, which is
+    said, as it is where one cannot be checked.
+    """
+    for path in sorted(_checkpoints(folder), key=_step_of, reverse=True):
+        if not is_sealed(path):
             shutil.rmtree(path)
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+        elif problem := damage_of(path, folder.parent):
+            print(f"warning: {path} is damaged ({problem}) and was deleted; going on from before it.", file=sys.stderr)
+            shutil.rmtree(path)
+        else:
+            if not has_digests(path):
+                print(f"note: {path} was saved without digests: its content is not checked.", file=sys.stderr)
+            return path
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def cut_rows(folder: Path, checkpoint: Path | None) -> None:
     """Cuts off the rows in the run's folder that the checkpoint does not know of."""
-    step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    step = _step_of(checkpoint) if checkpoint else 0
     for name, rows in ((METRICS_FILE, read_metrics(folder)), (SAMPLES_FILE, read_samples(folder))):
         write_rows(folder / name, [row for row in rows if row["step"] <= step])

@@ -21,6 +21,7 @@ from harness.models.adapters import add_lora
 from harness.models.contexts import context_length
 from harness.models.loading import load_model
 from harness.results.record import CURVE
+from harness.results.seal import seal
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine, way_of
 from harness.rollout.own_cache import AGAIN, ATTENTION
@@ -32,7 +33,7 @@ from harness.training.guidance import TeacherResponses, check_responses, load_or
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
-from harness.training.recorder import StepLog, StepRecorder, complete_checkpoint, cut_rows
+from harness.training.recorder import CheckpointSealer, StepLog, StepRecorder, complete_checkpoint, cut_rows
 from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery
 
@@ -48,7 +49,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         machinery = make_machinery(config, models, student, teacher, progress=progress)
         log = StepLog(scored_every=config.evaluation.dev_every if config.evaluation.dev_task else None)
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
-        callbacks: list[TrainerCallback] = []
+        callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
             callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
@@ -171,17 +172,27 @@ def save_final(config: RunConfig, models: Models, trainer: DistillationTrainer, 
     temporary = folder / "checkpoint.tmp"
     if ranks.index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write_final(config, models, trainer, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if ranks.index() == 0:
+        os.replace(temporary, folder / "checkpoint")
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
+
+
+def _write_final(config: RunConfig, models: Models, trainer: DistillationTrainer, folder: Path) -> None:
     if trainer.is_fsdp_enabled:
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all ranks take part
         if ranks.index() == 0:
-            save_gathered(config, models, gathered, temporary)
+            save_gathered(config, models, gathered, folder)
     elif ranks.index() == 0:
         whole = models.student if models.adapters is None else models.adapters.merge_and_unload()
-        whole.save_pretrained(temporary)
+        whole.save_pretrained(folder)
     if ranks.index() == 0:
-        models.tokenizer.save_pretrained(temporary)
-        os.replace(temporary, folder / "checkpoint")
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
+        models.tokenizer.save_pretrained(folder)
+        seal(folder)
 
 
 def save_gathered(config: RunConfig, models: Models, gathered: dict[str, Tensor], folder: Path) -> None:

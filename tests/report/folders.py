@@ -87,7 +87,7 @@ def write_everything(
                 for repeat in range(evaluation.samples):
                     key = {"task": evaluation.task, "protocol_hash": evaluation.protocol_hash}
                     key |= {"item_id": f"item-{problem}", "repeat": repeat}
-                    items.append({**key, "correct": float(repeat < solved)})
+                    items.append({**key, "correct": float(repeat < solved), "tokens": 5, "stop_reason": "stop"})
                     texts.append({**key, **shown})
         if items:
             write_rows(path.parent / "items.jsonl", items)

@@ -98,6 +98,7 @@ def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> 
 
 def test_sampled_text_may_hold_any_line_separator(tmp_path: Path) -> None:
     """What `harness.files.read_rows` reads, the check before a run takes too."""
-    row = json.dumps({"task": "t", "text": "a\u2028b\x85c\x0bd"}, ensure_ascii=False)
+    key = {"task": "t", "protocol_hash": "p", "item_id": "1", "repeat": 0}
+    row = json.dumps({**key, "text": "a\u2028b\x85c\x0bd", "extracted": None}, ensure_ascii=False)
     (tmp_path / "texts.jsonl").write_text(row + "\n")
     check_leftovers(tmp_path)

@@ -29,8 +29,8 @@ KNOBS = {"changed_knobs": {"beta": 0.5}}
 def folder(tmp_path: Path) -> Path:
     write_runs(tmp_path, [*small_comparison(), run("tropd", 0, [4] * 8, **KNOBS)])
     for seed, values in enumerate(([8.0, 2.0, 4.0, 6.0], [1.0, 1.0, 3.0], [2.0, 5.0])):
-        rows = [{"step": step, "loss/total": value} for step, value in enumerate(values, start=1)]
-        write_metrics(tmp_path, "opd", seed, [{"step": 0, "other": 1.0}, *rows])
+        rows = [{"step": step, "loss/total": value} for step, value in enumerate(values, start=2)]
+        write_metrics(tmp_path, "opd", seed, [{"step": 1, "other": 1.0}, *rows])
     write_metrics(tmp_path, "tropd-0.5", 0, [{"step": 1, "loss/total": 7.0}])
     return tmp_path
 
@@ -111,9 +111,15 @@ def test_a_torn_last_line_is_left_out_and_a_broken_one_is_named(folder: Path) ->
     whole = measured(folder, "metric.opd.loss/total.mean")
     path = folder / "opd/seed1/metrics.jsonl"
     with path.open("a") as sink:
-        sink.write('{"step": 4, "loss/to')
+        sink.write('{"step": 5, "loss/to')
     assert measured(folder, "metric.opd.loss/total.mean") == whole
-    for rest, problem in (("\n", "not valid JSON"), ('tal": 1}\n{"loss/total": 1}\n', "not a row of metrics")):
+    for rest, problem in (
+        ("\n", "not valid JSON"),
+        ('tal": 1}\n{"loss/total": 1}\n', "a row of metrics has a step"),
+        ('tal": 1}\n{"step": 5}\n', "step 5 where step 6 should stand"),
+        ('tal": 1}\n{"step": 7}\n', "step 7 where step 6 should stand"),
+        ('tal": "1"}\n', "loss/total must be float, not '1'"),
+    ):
         path.write_text(path.read_text() + rest)
         with pytest.raises(UserError, match=rf"opd/seed1/metrics.jsonl, line \d: {problem}.*; delete the folder"):
             measured(folder, "metric.opd.loss/total.mean")

@@ -137,9 +137,13 @@ def test_every_status_is_read(path: Path, status: str) -> None:
         ({"schema_version": None}, "schema_version is None"),
         ({"status": "done"}, "status is 'done'"),
         ({"nosuch": 1}, "nosuch"),
-        ({"evaluations": None}, "NoneType"),
+        ({"evaluations": None}, "evaluations must be tuple"),
+        ({"evaluations": {}}, "evaluations must be tuple"),
+        ({"knobs": []}, "knobs must be dict"),
+        ({"seed": True}, "seed must be int, not True"),
+        ({"reason": 3}, "reason must be str, not 3"),
         ({"evaluations": [{"task": "t", "correct": [1]}]}, "missing"),
-        ({"evaluations": [{"task": "t"}]}, "'correct'"),
+        ({"evaluations": [{**STORED["evaluations"][0], "correct": [1, 0.5]}]}, "evaluations[0].correct[1] must be int"),
         ({"counters": {"nosuch": 1}}, "nosuch"),
     ],
 )
@@ -155,6 +159,13 @@ def test_a_file_that_is_no_record_is_named(path: Path, changes: dict[str, Any], 
 @pytest.mark.parametrize("text", ["", '{"method": "opd", ', "[]", "{}"])
 def test_text_that_is_no_object_is_named_too(path: Path, text: str) -> None:
     stored(path).write_text(text)
+    with pytest.raises(UserError, match=r"record\.json is not a valid run record"):
+        load_record(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b'{"method": "\xe9"}', b"[" * 100_000])
+def test_bytes_that_are_no_json_are_named_too(path: Path, content: bytes) -> None:
+    stored(path).write_bytes(content)
     with pytest.raises(UserError, match=r"record\.json is not a valid run record"):
         load_record(path)
 
