@@ -2,13 +2,18 @@
 
 Every row of the input becomes a row of the output, in the same order and with its fields kept; the verdict is added. A
 row that cannot be graded is reported with its line number, gets the field "error" instead, and the rest is graded. The
-output appears under its name when it is complete. Exit code: 0, or 2 if the input cannot be graded at all.
+output appears under its name when it is complete. Exit code: 0, 1 if a row has no verdict, or 2 if nothing can be
+graded at all. A benchmark's name stands for its kind of task: task=gsm8k is task=math.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__":  # an interrupt waits for `exit_code_of`, which answers it with one line
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 from harness.console.commands import asks_for_help, exit_code_of
 from harness.errors import UserError
@@ -22,9 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         if asks_for_help(given):
             print(_help())
-        else:
-            grade_rows(_options(given))
-        return 0
+            return 0
+        return int(grade_rows(_options(given)) > 0)
 
     return exit_code_of(command)
 

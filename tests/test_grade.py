@@ -84,7 +84,7 @@ def test_bad_rows_are_named_and_the_rest_is_graded(tmp_path, capsys):
         '{"response": "1", "answer": NaN}',
         {"response": ["x" * 1000] * 1000, "answer": "1"},
     )
-    assert grade("math", source, tmp_path / "out.jsonl") == 0
+    assert grade("math", source, tmp_path / "out.jsonl") == 1  # a script sees that rows have no verdict
     out = read(tmp_path / "out.jsonl")
     assert [row.get("correct") for row in out] == [True, None, None, None, None, True, None, None, None]
     assert out[1]["line"] == 2 and out[2] == {"line": 4, "error": "a row must be a JSON object, not list"}
@@ -143,6 +143,75 @@ def test_pipes_are_neither_read_in_part_nor_replaced(tmp_path, capsys):
     assert grade("math", source, pipe) == grade("math", pipe, tmp_path / "out.jsonl") == 2
     assert capsys.readouterr().err.count("is not a regular file") == 2
     assert pipe.is_fifo() and not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("place", ["link", "hanging", "/dev/stdout"])
+def test_a_link_is_not_replaced(tmp_path, capsys, place):
+    """The result is renamed onto its name: a link would be gone, and /dev/stdout with it for everybody."""
+    source, aim = write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"}), tmp_path / "aim.jsonl"
+    (tmp_path / "link").symlink_to(write(aim, {"kept": True}))
+    (tmp_path / "hanging").symlink_to(tmp_path / "nothing")
+    assert grade("math", source, tmp_path / place) == 2
+    assert "is a link (to " in capsys.readouterr().err
+    assert (tmp_path / place).is_symlink() and read(aim) == [{"kept": True}]
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "./sub/../in.jsonl", "twin.jsonl"])
+def test_the_input_is_not_overwritten(tmp_path, capsys, name):
+    source = write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
+    (tmp_path / "sub").mkdir()
+    os.link(source, tmp_path / "twin.jsonl")
+    assert grade("math", source, tmp_path / name) == 2
+    assert "is the input; give it another name" in capsys.readouterr().err
+    assert read(source) == [{"response": "1", "answer": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        # as the set has its answers
+        ("gsm8k", {"response": "She makes $18 every day.", "answer": "9 * 2 = <<9*2=18>>18\n#### 18"}),
+        ("gsm8k", {"response": r"\boxed{18}", "answer": 18}),
+        ("aime24", {"response": r"\boxed{25}", "answer": "025"}),
+        ("gpqa_diamond", {"response": "Answer: B", "answer": "B"}),
+        ("mmlu_redux_all", {"response": "Answer: B", "answer": "B"}),
+    ],
+)
+def test_a_benchmarks_name_stands_for_its_kind(tmp_path, task, row):
+    assert grade(task, write(tmp_path / "in.jsonl", row), tmp_path / "out.jsonl") == 0
+    assert read(tmp_path / "out.jsonl")[0]["correct"] is True
+
+
+def test_a_task_that_no_rows_are_graded_as_is_refused(tmp_path, capsys):
+    """Generated arithmetic has a grader of its own."""
+    source = write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
+    assert grade("arithmetic", source, tmp_path / "out.jsonl") == 2
+    assert "task='arithmetic' cannot be graded; known: gpqa, " in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+moment = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("harness.grade", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["harness.errors", "harness.evaluation", "tasks.row_graders.math"])
+def test_an_interrupt_is_one_line_and_exit_code_130(tmp_path, moment):
+    """Also one that comes while the command is still being imported, which is when `moment` is."""
+    source = write(tmp_path / "in.jsonl", {"response": "1", "answer": "1"})
+    options = ["task=math", f"input={source}", f"output={tmp_path / 'out.jsonl'}"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, moment, *options], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.startswith("interrupted") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_an_interrupted_grading_leaves_no_half_file(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import argparse
 import functools
 import os
 import select
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
 def _answer(command: Callable[[], int]) -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a door may keep it waiting while it imports
         if _started_by_path():
             raise UserError("start a command by its name, such as python -m harness.run; python -m harness lists all.")
         return command()

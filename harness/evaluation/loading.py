@@ -143,6 +143,17 @@ def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str,
     return {name: Path(str(manager.task_index[name].yaml_path)).parent.name for name in names}
 
 
+def process_results_of(name: str, tasks_dir: Path = TASKS_DIR) -> str | None:
+    """The function that grades a task, by its dotted name; None: there is no such task."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    manager = _manager(tasks_dir.resolve())
+    if name not in manager.all_subtasks:
+        return None
+    config = load_yaml(str(manager.task_index[name].yaml_path), resolve_func=False)
+    return str(_relative(config["process_results"], tasks_dir.resolve())).rpartition("/")[2]
+
+
 @contextlib.contextmanager
 def unobtrusive_lm_eval(level: int = logging.WARNING) -> Iterator[None]:
     """lm-eval logs at INFO, draws a bar while it builds prompts, and draws names of tasks from the global `random`.

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.console.progress import terminal_bar
 from harness.errors import UserError
+from harness.evaluation.loading import process_results_of
 from harness.files import lines_of, parse_row, row_text
 
 GRADERS = "tasks.row_graders"  # a package with a module for every task; its docstring says what one has
@@ -36,8 +37,10 @@ class Line:
     error: str | None  # why it could not be graded
 
 
-def grade_rows(options: Mapping[str, str]) -> None:
-    """Grades the file `input` into the file `output`; UserError where that cannot be done at all, or for no row."""
+def grade_rows(options: Mapping[str, str]) -> int:
+    """Grades the file `input` into the file `output` and returns the number of rows without a verdict; UserError where
+    that cannot be done at all, or for no row.
+    """
     module = grader_module(options["task"])
     known = {**module.OPTIONS}
     if unknown := [name for name in options if name not in OWN_OPTIONS and name not in known]:
@@ -45,15 +48,25 @@ def grade_rows(options: Mapping[str, str]) -> None:
         raise UserError(f"task={options['task']} has no option {unknown[0]!r}; it takes {takes}.")
     source, target = Path(options["input"]), Path(options["output"])
     total = _count_rows(source)
-    if not target.parent.is_dir():
-        raise UserError(f"output={target}: the folder {target.parent} does not exist.")
-    if target.exists() and not target.is_file():  # renaming onto a device such as /dev/null would destroy it
-        raise UserError(f"output={target} is not a regular file; give the name of one.")
+    _check_target(source, target)
     grade = module.make_grader({**known, **{name: options[name] for name in known if name in options}})
     bad = _grade_file(source, target, total, grade, workers=getattr(module, "WORKERS", 1))
     print(f"{total - bad} of {total} rows graded{f', {bad} could not be' if bad else ''}: {target}")
     if bad == total:
         raise UserError(f"no row of {source} can be graded as task={options['task']}; a row is {module.FIELDS}.")
+    return bad
+
+
+def _check_target(source: Path, target: Path) -> None:
+    """A UserError where renaming the finished file onto `output` would destroy something."""
+    if not target.parent.is_dir():
+        raise UserError(f"output={target}: the folder {target.parent} does not exist.")
+    if target.is_symlink():  # also /dev/stdout, which would be replaced for everybody
+        raise UserError(f"output={target} is a link (to {target.readlink()}); give the name of the file itself.")
+    if target.exists() and not target.is_file():  # a device, such as /dev/null
+        raise UserError(f"output={target} is not a regular file; give the name of one.")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"output={target} is the input; give it another name.")
 
 
 def _grade_file(source: Path, target: Path, total: int, grade: GradeRow, workers: int) -> int:
@@ -134,7 +147,17 @@ def task_names() -> list[str]:
 
 
 def grader_module(name: str) -> Any:
-    """The task's module of row graders; UserError names the tasks that have one."""
-    if name not in task_names():
-        raise UserError(f"task={name!r} cannot be graded; known: {', '.join(task_names())}.")
-    return importlib.import_module(f"{GRADERS}.{name}")
+    """The task's module of row graders; UserError names those that there are.
+
+    A benchmark has that of its kind: the one that says to grade as the benchmark's `process_results` does.
+    """
+    known = task_names()
+    if name in known:
+        return importlib.import_module(f"{GRADERS}.{name}")
+    process = process_results_of(name)
+    for module in (importlib.import_module(f"{GRADERS}.{other}") for other in known):
+        if process in module.GRADES_LIKE:
+            return module
+    raise UserError(
+        f"task={name!r} cannot be graded; known: {', '.join(known)}, and the benchmarks of these kinds, such as gsm8k."
+    )

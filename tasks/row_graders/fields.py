@@ -22,13 +22,13 @@ def text_of(row: Mapping[str, Any], field: str) -> str:
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
-    """The gold answer; data sets keep some as numbers."""
+    """The gold answer; data sets keep some as numbers, and GSM8K as the end of a solution: `… #### 18`."""
     value = row.get("answer", MISSING)
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError(f"the field 'answer' must be a finite number or a text, not {value}")
         return str(value)
-    return text_of(row, "answer")
+    return text_of(row, "answer").rpartition("####")[2].strip()
 
 
 def list_of(row: Mapping[str, Any], field: str) -> list[Any]:

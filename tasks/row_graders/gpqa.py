@@ -9,6 +9,7 @@ from tasks.choice_answer import accepted_letters, grade
 from tasks.official import choice_verdict
 from tasks.row_graders.fields import grader_of, text_of
 
+GRADES_LIKE = ("tasks.choice_results.process_results", "tasks.choice_results.process_permuted_results")
 FIELDS = '{"response", "answer": a letter} -> {"correct", "extracted", "reason"}'
 OPTIONS = {"grader": "strict"}  # or official: simple-evals' first "Answer: X"
 

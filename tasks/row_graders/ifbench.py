@@ -7,6 +7,7 @@ from tasks.ifbench.grader import grade
 from tasks.ifbench.resources import require_nltk_data
 from tasks.row_graders.fields import list_of, text_of
 
+GRADES_LIKE = ("tasks.ifbench.results.process_results",)
 FIELDS = '{"prompt", "response", "instruction_id_list", "kwargs"} -> {"strict": [..], "loose": [..]}'
 OPTIONS = {"data_dir": ""}  # a folder with nltk_data/ in it; empty: as the environment says
 

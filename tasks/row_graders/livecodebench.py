@@ -9,6 +9,7 @@ from harness.sandbox.packages import require_packages
 from harness.sandbox.sandbox import usable_cores
 from tasks.livecodebench_v6 import grading
 
+GRADES_LIKE = ("tasks.livecodebench_v6.task.process_results",)
 FIELDS = '{"code" or "response", "inputs", "outputs", "fn_name"} -> {"results": [..], "passed", ...}'
 OPTIONS = {"mode": "official"}  # or clean
 WORKERS = usable_cores()

@@ -7,6 +7,7 @@ from tasks.math_answer import grade
 from tasks.official import math_verdict
 from tasks.row_graders.fields import answer_of, grader_of, text_of
 
+GRADES_LIKE = ("tasks.math_results.process_math_results",)
 FIELDS = '{"response", "answer"} -> {"correct", "extracted", "reason"}'
 OPTIONS = {"grader": "strict"}  # or official: math-verify's defaults
 
