@@ -29,13 +29,17 @@ from harness.errors import UserError
 from harness.models.backbone import evaluating, hidden_states, probe_ids, rounding
 from harness.models.contexts import context_length
 from harness.models.head import head_of
-from harness.numerics.logprobs import logits_of, merge_, project
+from harness.numerics.logprobs import arithmetic_dtype, logits_of, project
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
+from harness.rollout.attention_cache import AttentionState, merge_caches
 from harness.rollout.own_cache import AGAIN, ATTENTION, EQUAL, RAGGED, OwnState, Way
 from harness.types import Rollout
 
 FORWARD_COST_TOKENS = 192  # what a forward pass costs before its first token; decides how prefills are grouped
 COMPACT_BELOW = 0.8  # finished rows leave the batch once fewer than this share is alive
+DRAW_BYTES = 2**23  # of logits that are drawn from at a time: what is made of them stays in memory that is used again
+BLOCK_IDS = 1024  # of a large vocabulary, summed together before one of them is drawn
+ALMOST_ONE = 1 - 2**-53  # the largest float64 below 1
 
 
 class HFEngine:
@@ -141,41 +145,10 @@ def _error(engine: HFEngine, way: Way) -> float:
 
 
 @dataclass
-class _AttentionState:
-    """Caches of keys and values, left-padded to one length."""
-
-    model: PreTrainedModel
-    cache: DynamicCache
-    attention: Tensor  # [B, L] long, 0 at left padding
-    positions: Tensor  # [B], of the next token
-    can_select = True
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps some rows only."""
-        self.cache.batch_select_indices(rows)
-        self.attention, self.positions = self.attention[rows], self.positions[rows]
-
-    def step(self, drawn: Tensor) -> Tensor:
-        """Appends a token [B] to every row; returns its state [B, H]."""
-        self.attention = torch.cat([self.attention, self.attention.new_ones(len(drawn), 1)], dim=1)
-        output = hidden_states(
-            self.model,
-            drawn[:, None],
-            attention_mask=self.attention,
-            position_ids=self.positions[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        room = context_length(self.model)
-        self.positions = (self.positions + 1).clamp_max(room - 1)  # finished rows may run over
-        return output.last_hidden_state[:, 0]
-
-
-@dataclass
 class _Prefilled:
     """The state after the prompts, and the distribution of every row's first new token."""
 
-    state: _AttentionState | OwnState
+    state: AttentionState | OwnState
     logits: Tensor  # [B, V]
     prefix_logprobs: list[list[float]]  # per row
 
@@ -211,6 +184,7 @@ class _Batch:
         stops = torch.zeros_like(logprobs) if self.sampling.record_stops else logprobs[:, :0]
         rows, logits, state = torch.arange(size, device=self.device), begun.logits, begun.state
         alive = torch.ones(size, dtype=torch.bool, device=self.device)
+        buffer: Tensor | None = None  # [B, V]
         for step in range(steps):
             drawn, drawn_logprobs = draw_tokens(logits, self.uniforms[rows, step], self.sampling)
             live_rows = rows[alive]
@@ -231,14 +205,10 @@ class _Batch:
                 keep = alive.nonzero()[:, 0]
                 state.select(keep)
                 rows, drawn, alive = rows[keep], drawn[keep], alive[keep]
-            logits = self._logits(state.step(drawn))
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        dtype = torch.promote_types(hidden.dtype, torch.float32)
-        bias = None if self.head.bias is None else self.head.bias.to(dtype)
-        logits = torch.nn.functional.linear(hidden.to(dtype), self.head.weight.to(dtype), bias)
-        merge_(self.head.transform.apply_(logits), self.head.end_ids)
-        return logits
+            hidden = state.step(drawn)
+            if buffer is None:  # one for all steps: fresh pages for every step's logits cost more than filling them
+                buffer = hidden.new_empty(size, len(self.head.weight), dtype=arithmetic_dtype(hidden))
+            logits = logits_of(hidden, self.head, out=buffer[: len(hidden)])
 
     def _rollout(self, row: int, written: list[int], logprobs: list[float], stops: list[float]) -> Rollout:
         request = self.requests[row]
@@ -269,11 +239,13 @@ class _Batch:
             cache, attention, hidden = self._prefill_group(members)
             prefix_logprobs += self._prefix_logprobs(members, hidden)
             padding = longest - attention.shape[1]
-            pieces.append((cache, torch.nn.functional.pad(attention, (padding, 0)), self._logits(hidden[:, -1])))
+            pieces.append(
+                (cache, torch.nn.functional.pad(attention, (padding, 0)), logits_of(hidden[:, -1], self.head))
+            )
         expand = torch.tensor(row_to_unique, device=self.device)
-        state = _AttentionState(
+        state = AttentionState(
             self.engine.model,
-            cache=_merge_caches([cache for cache, _, _ in pieces], longest, expand),
+            cache=merge_caches([cache for cache, _, _ in pieces], longest, expand),
             attention=torch.cat([attention for _, attention, _ in pieces])[expand],
             positions=self.positions.clone(),
         )
@@ -286,7 +258,9 @@ class _Batch:
         """
         members = [(request.prompt_ids, request.prefix_ids) for request in self.requests]
         state = OwnState(self.engine.model, [[*prompt, *prefix] for prompt, prefix in members], self.way)
-        return _Prefilled(state, self._logits(state.hidden[:, -1]), self._prefix_logprobs(members, state.hidden))
+        return _Prefilled(
+            state, logits_of(state.hidden[:, -1], self.head), self._prefix_logprobs(members, state.hidden)
+        )
 
     def _prefill_group(
         self, members: list[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -336,15 +310,40 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[T
     Args: logits [B, V] float32; uniforms [B] float64 in [0, 1).
     Returns: tokens [B]; their log-probs [B] under the model itself (temperature 1, untruncated), whatever the sampling.
     """
-    logprobs = logits.log_softmax(-1)
+    rows = max(1, DRAW_BYTES // (4 * logits.shape[-1]))
+    if len(logits) > rows:
+        pieces = [
+            draw_tokens(some, draws, sampling)
+            for some, draws in zip(logits.split(rows), uniforms.split(rows), strict=True)
+        ]
+        tokens, logprobs = (torch.cat(part) for part in zip(*pieces, strict=True))
+        return tokens, logprobs
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
     else:
         weights = truncate((logits / sampling.temperature).softmax(-1), sampling.top_p, sampling.top_k)
-        cumulative = weights.double().cumsum(-1)
-        threshold = uniforms[:, None] * cumulative[:, -1:]  # also renormalises what truncation left
-        tokens = (cumulative <= threshold).sum(-1).clamp_max(logits.shape[-1] - 1)
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+        tokens = invert(weights, uniforms)
+    return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+
+def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The id [B] at which the cumulative sum of weights [B, V] passes the share uniforms [B] of the whole sum.
+
+    In float64, since a long tail of rare tokens would not move a sum in float32. Weights need not sum to 1, and an id
+    of weight 0 is never found. Large vocabularies are summed block by block first: the block, then the id in it.
+    """
+    size = weights.shape[-1]
+    if size > 2 * BLOCK_IDS:
+        blocks = torch.nn.functional.pad(weights, (0, -size % BLOCK_IDS)).unflatten(-1, (-1, BLOCK_IDS))
+        sums = blocks.sum(-1, dtype=torch.float64)
+        block, up_to = invert(sums, uniforms)[:, None], sums.cumsum(-1)
+        own = sums.gather(-1, block)
+        share = (uniforms[:, None] * up_to[:, -1:] - up_to.gather(-1, block) + own) / own
+        inside = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK_IDS))[:, 0]
+        return block[:, 0] * BLOCK_IDS + invert(inside, share[:, 0].clamp(0, ALMOST_ONE))
+    cumulative = weights.double().cumsum(-1)
+    threshold = uniforms[:, None] * cumulative[:, -1:]  # also renormalises what truncation left
+    return (cumulative <= threshold).sum(-1).clamp_max(size - 1)
 
 
 def truncate(probabilities: Tensor, top_p: float, top_k: int) -> Tensor:
@@ -384,17 +383,3 @@ def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
         groups.insert(0, list(range(up_to[begin - 1] if begin else 0, up_to[end - 1])))
         end = begin
     return groups
-
-
-def _merge_caches(caches: list[DynamicCache], width: int, rows: Tensor) -> DynamicCache:
-    """One cache of `width` positions, left-padded with zeros, whose row i is row rows[i] of the concatenation."""
-    merged = DynamicCache()
-    for layer in range(len(caches[0].layers)):
-        for name in ("keys", "values"):
-            parts = [getattr(cache.layers[layer], name) for cache in caches]
-            parts = [torch.nn.functional.pad(part, (0, 0, width - part.shape[2], 0)) for part in parts]
-            if name == "keys":
-                keys = torch.cat(parts)[rows]
-            else:
-                merged.update(keys, torch.cat(parts)[rows], layer)
-    return merged
