@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
+from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROW_FILES = (ITEMS_FILE, TEXTS_FILE)
+WEIGHTS = "weights"  # in a record's provenance: identity of the checkpoint that its scores are of
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ def score(
 def evaluate_missing(
     record: RunRecord, evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], checkpoint: CheckpointScoring
 ) -> RunRecord:
-    """Scores a checkpoint on every task that its record lacks, and returns the record with them."""
+    """Scores a checkpoint on every task that its record lacks, and returns the record with them and with the weights
+    that it is of.
+    """
+    check_weights(record, checkpoint.identity, checkpoint.folder)
     have = {(entry.task, entry.protocol_hash) for entry in record.evaluations}
     missing = {name: task for name, task in tasks.items() if (name, task.protocol_hash) not in have}
     if not missing:
@@ -102,10 +107,22 @@ def evaluate_missing(
             record = dataclasses.replace(
                 record,
                 evaluations=(*record.evaluations, result.evaluation),
+                provenance={**record.provenance, WEIGHTS: identity},
                 counters=dataclasses.replace(record.counters, evaluation_s=seconds),
             )
             checkpoint.done(record)
     return record
+
+
+def check_weights(record: RunRecord, identity: str, folder: Path) -> None:
+    """UserError where the checkpoint that was scored has other content today: its scores would be of what is gone."""
+    known = record.provenance.get(WEIGHTS, identity)
+    if known != identity:
+        raise UserError(
+            f"{folder} was scored with another checkpoint ({known} instead of {identity}: weights, tokenizer, template "
+            "or end tokens); put it back, copy the new one elsewhere to score it by itself, or train the run again "
+            "with fresh=true."
+        )
 
 
 def check_rows(folder: Path) -> None:

@@ -127,10 +127,13 @@ def check_leftovers(folder: Path) -> None:
     """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that
     names it and its line.
     """
-    from harness.evaluation.checkpoint import check_rows
+    from harness.config.identity import model_identity
+    from harness.evaluation.checkpoint import check_rows, check_weights
 
     if (folder / "record.json").exists():
-        load_record(folder / "record.json")
+        record = load_record(folder / "record.json")
+        if (folder / "checkpoint").exists():
+            check_weights(record, model_identity(str(folder / "checkpoint"), None), folder)
     read_metrics(folder)
     read_samples(folder)
     check_rows(folder)
