@@ -56,14 +56,14 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     source, source_revision = _whole_model(name, revision)
     with _clear_errors("model", source):
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
-        model: Any
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             locate(source),
             revision=source_revision,
             dtype=kind,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the report names them
         )
+    model, report = loaded
     _check_complete(report, source, model)
     if (adapter := adapter_in(name)) is not None:
         with _clear_errors("adapters", name):
