@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config.decodings import DECODINGS, column_of
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
+from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
 from harness.evaluation.loading import LoadedTask, TaskOptions, load_variants, task_folders
@@ -35,6 +36,8 @@ from harness.sandbox import ALLOW_UNSANDBOXED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+WEIGHTS = "weights"  # in a record's provenance: identity of the checkpoint that its scores are of
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,12 @@ def score(
 def evaluate_missing(
     record: RunRecord, evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], checkpoint: CheckpointScoring
 ) -> RunRecord:
-    """Scores a checkpoint on every column that its record lacks, and returns the record with them.
+    """Scores a checkpoint on every column that its record lacks, and returns the record with them and with the weights
+    that it is of.
 
     A protocol that was scored before under another name of its decoding gets this one's, and is not scored again.
     """
+    check_weights(record, checkpoint.identity, checkpoint.folder)
     names = {(task.name, task.protocol_hash): task.decoding for task in tasks.values()}
     named = tuple(
         dataclasses.replace(e, decoding=names.get((e.task, e.protocol_hash), e.decoding)) for e in record.evaluations
@@ -120,10 +125,22 @@ def evaluate_missing(
             record = dataclasses.replace(
                 record,
                 evaluations=(*record.evaluations, result.evaluation),
+                provenance={**record.provenance, WEIGHTS: identity},
                 counters=dataclasses.replace(record.counters, evaluation_s=seconds),
             )
             checkpoint.done(record)
     return record
+
+
+def check_weights(record: RunRecord, identity: str, folder: Path) -> None:
+    """UserError where the checkpoint that was scored has other content today: its scores would be of what is gone."""
+    known = record.provenance.get(WEIGHTS, identity)
+    if known != identity:
+        raise UserError(
+            f"{folder} was scored with another checkpoint ({known} instead of {identity}: weights, tokenizer, template "
+            "or end tokens); put it back, copy the new one elsewhere to score it by itself, or train the run again "
+            "with fresh=true."
+        )
 
 
 def check_rows(folder: Path) -> None:

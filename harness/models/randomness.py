@@ -24,6 +24,8 @@ from harness.models.contexts import context_length_of
 RANDOM = re.compile("drop|jitter")
 # tried in both modes: PhiMoE's router samples between experts that are nearly equal, one token in a hundred
 TOKENS = 256
+# relative, of two gradients in any type: their sums may be taken in another order; a wrong one is off by tenths
+GRADIENT_SLACK = 0.05
 LARGE_RATE = 0.9  # is tried in eval mode, where a rate that means randomness alone does nothing
 
 
@@ -63,7 +65,7 @@ def _rates(model: PreTrainedModel) -> dict[str, list[Any]]:
 
 
 def check_training_mode(model: PreTrainedModel, name: str) -> None:
-    """Makes sure that training mode computes what eval mode computes.
+    """Makes sure that training mode computes what eval mode computes, states and gradient.
 
     Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no
     other use for the mode are kept in eval mode for good; where that is not enough, the model is refused.
@@ -91,9 +93,31 @@ def _modes_agree(model: PreTrainedModel) -> bool:
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(0)
         evaluated, *trained = [_states(model.train(mode)) for mode in (False, True, True)]
+        gradients = [_gradient(model.train(mode)) for mode in (False, True)]
     model.train(training)
     slack = rounding(model.dtype) / (8 if model.dtype.itemsize == 2 else 1)  # the same kernels ran
-    return all(near(states, evaluated, slack) for states in trained)
+    apart = (gradients[1] - gradients[0]).norm() / gradients[0].norm().clamp_min(1e-30)
+    return all(near(states, evaluated, slack) for states in trained) and bool(apart <= GRADIENT_SLACK)
+
+
+@torch.enable_grad()
+def _gradient(model: PreTrainedModel) -> Tensor:
+    """Of the states, weighted at random, with respect to what the tokens' embeddings give: through every layer, and
+    without the memory of the weights' gradients. [L, H]
+    """
+    leaves: list[Tensor] = []
+
+    def cut(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1].clone()  # which the model may change in place
+
+    handle = model.get_input_embeddings().register_forward_hook(cut)
+    try:
+        states = hidden_states(model, probe_ids(model), use_cache=False).last_hidden_state.float()
+    finally:
+        handle.remove()
+    weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
+    return torch.autograd.grad((states * weights).sum(), leaves[:1])[0][0].float()
 
 
 @torch.no_grad()

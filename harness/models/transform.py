@@ -42,7 +42,15 @@ def _find(model: PreTrainedModel, name: str) -> LogitsTransform:
         "hidden state, a scale and a tanh cap; this model class is not supported."
     )
     ids = probe_ids(model, 4)
-    natural = model(input_ids=ids, use_cache=False).logits[0]
+    try:
+        natural = model(input_ids=ids, use_cache=False).logits[0]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{name!r} ({type(model).__name__}) has a config.json by which it cannot be run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); correct it."
+        ) from error
     if not natural.isfinite().all():
         raise UserError(
             f"{name!r} ({type(model).__name__}) computes logits that are no finite numbers: its weights are broken, or "

@@ -32,23 +32,25 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     check_execution(runs)
     # by Setting: the student's tokenizer, and what it makes
     inputs: dict[str, tuple[PreTrainedTokenizerBase, list[Prompt]]] = {}
+    vocab_sizes: dict[str, int] = {}
     warnings: dict[str, None] = {}
     seen: set[str] = set()
     for run in runs:
         setting = run.setting
         if repr(setting) not in inputs:
-            check_pair(run)
+            vocab_sizes[repr(setting)] = check_pair(run)
             tokenizer = load_tokenizer(setting.student, setting.student_revision)
             inputs[repr(setting)] = (tokenizer, prompts_of(setting, tokenizer))
             warnings |= dict.fromkeys(_teacher_template(run, tokenizer))
-        warnings |= dict.fromkeys(doubts(run))
+        vocab_size = vocab_sizes[repr(setting)]
+        warnings |= dict.fromkeys(doubts(run, vocab_size))
         check_references(run, *inputs[repr(setting)])
         _check_contexts(run, inputs[repr(setting)][1])
         if not run.fresh:
             check_leftovers(run.run_folder())
         if run.method is not None and scores_by_vllm(run.engine):
             whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
-            check_logprobs(run.engine, setting.top_k, check_pair(run), whole)
+            check_logprobs(run.engine, setting.top_k, vocab_size, whole)
         key = repr((setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
@@ -133,10 +135,13 @@ def check_leftovers(folder: Path) -> None:
     """Reads what an earlier attempt left; a file that cannot be gone on with is a UserError that
     names it and its line.
     """
-    from harness.evaluation.checkpoint import check_rows
+    from harness.config.identity import model_identity
+    from harness.evaluation.checkpoint import check_rows, check_weights
 
     if (folder / "record.json").exists():
-        load_record(folder / "record.json")
+        record = load_record(folder / "record.json")
+        if (folder / "checkpoint").exists():
+            check_weights(record, model_identity(str(folder / "checkpoint"), None), folder)
     read_metrics(folder)
     read_samples(folder)
     check_rows(folder)

@@ -22,7 +22,13 @@ from harness.console.progress import RunProgress
 from harness.engines.checks import device_of
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
-from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
+from harness.evaluation.checkpoint import (
+    WEIGHTS,
+    CheckpointScoring,
+    evaluate_missing,
+    evaluated_source,
+    load_configured,
+)
 from harness.evaluation.journal import JOURNAL
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder, is_full, no_room, remove_folder
@@ -136,9 +142,10 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
                 model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
             yield model
 
+    identity = model_identity(name, revision)
     checkpoint = CheckpointScoring(
         folder=folder,
-        identity=model_identity(name, revision),
+        identity=identity,
         open_model=open_model,
         begins=lambda column: progress.phase(f"evaluating {column}"),
         done=lambda record: write_record(folder / "record.json", record),
@@ -146,7 +153,8 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
-    return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
+    provenance = {**evaluated.provenance, WEIGHTS: identity}
+    return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at, provenance=provenance)
 
 
 def _weights_of(config: RunConfig, folder: Path) -> tuple[str, str | None]:

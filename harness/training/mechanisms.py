@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.seeds import generator_of
-from harness.training.guidance import first_guided_step
-from harness.types import Writer
+from harness.training.guidance import ALMOST_ONE, first_guided_step
+from harness.types import Method, TokenBatch, TokenSignal, Writer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from harness.training.prompts import Prompt
+
+FINE = 64  # shares of a budget, and draws, that stand for all of them
 
 
 def check_guidance(run: RunConfig) -> None:
@@ -57,8 +63,8 @@ def writers_of(run: RunConfig) -> set[Writer]:
     return {run.method.writer(k / steps, generator_of("writer", seed, k).random()) for k in range(steps)}
 
 
-def doubts(run: RunConfig) -> Iterator[str]:
-    """What is allowed and hardly meant, in words."""
+def doubts(run: RunConfig, vocab_size: int) -> Iterator[str]:
+    """What is allowed and hardly meant, in words. `vocab_size` is of the shared vocabulary."""
     setting = run.setting
     if setting.warmup_steps >= setting.steps:
         reached = setting.learning_rate * (setting.steps - 1) / setting.warmup_steps
@@ -66,5 +72,64 @@ def doubts(run: RunConfig) -> Iterator[str]:
             f"setting.warmup_steps={setting.warmup_steps} is not less than setting.steps={setting.steps}: the learning "
             f"rate gets to {reached:g} of setting.learning_rate={setting.learning_rate:g}"
         )
-    if (setting.importance_cap or 0) >= 1 and run.engine.name == "hf":
-        yield "setting.importance_cap does nothing with engine=hf, which samples from the trainer's own weights"
+    if (setting.importance_cap or 0) >= 1 and run.engine.name == "hf" and setting.dtype != "bfloat16":
+        yield (
+            "setting.importance_cap does nothing with engine=hf, which samples from the trainer's own weights (but for "
+            "a hybrid model, whose cache is other code)"
+        )
+    models = setting.identities()
+    if models["student"] == models["teacher"]:
+        yield "student and teacher are one model: the reward is 0 on every token, and there is nothing to learn"
+    if run.method is not None:
+        yield from _idle_parts(run, run.method, vocab_size)
+
+
+def _idle_parts(run: RunConfig, method: Method, vocab_size: int) -> Iterator[str]:
+    """What the method is made of and no step of this run has."""
+    name, steps = run.method_name, run.setting.steps
+    fine = [k / FINE for k in range(FINE)]
+    own = [k / steps for k in {*range(0, steps, max(1, steps // FINE)), steps - 1}]
+    stages = [{method.request(progress) for progress in grid} for grid in (fine, own)]
+    if stages[0] - stages[1]:
+        yield f"method={name} has a stage that none of setting.steps={steps} gets to"
+    draws = torch.linspace(0, ALMOST_ONE, FINE).tolist()
+    missed = {method.writer(progress, draw) for progress in fine for draw in draws} - writers_of(run)
+    if missed:
+        who = " and the ".join(sorted(missed))
+        yield f"method={name} has completions by the {who}, and no step of this run draws one"
+    if _is_plain_reward(method, own, vocab_size) and not _is_plain_reward(type(method)(), own, vocab_size):
+        yield (
+            f"method={name} gives every token its log-ratio and nothing else, as OPD does: its knobs leave nothing of "
+            "its own"
+        )
+
+
+def _is_plain_reward(method: Method, grid: Sequence[float], vocab_size: int) -> bool:
+    """Whether the credit is log π_T − log π_S on every token, and nothing else, at each share of the budget: tried on
+    random log-probs from −12 nats up and entropies of all sizes that the vocabulary allows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape, support = (8, 64), min(8, vocab_size)
+
+    def drawn(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(*size, generator=generator, dtype=torch.float64)
+
+    ids = torch.arange(support).expand(*shape, support)
+    teacher, student = (
+        TokenSignal(
+            logprobs=drawn(-12, 0, *shape),
+            topk_ids=ids,
+            topk_logprobs=drawn(-6, 0, *shape, support).log_softmax(-1).sort(-1, descending=True).values,
+            entropy=drawn(0, math.log(vocab_size), *shape),
+        )
+        for _ in range(2)
+    )
+    written = torch.ones(shape, dtype=torch.bool)
+    batch = TokenBatch(torch.zeros(shape, dtype=torch.long), written, ~written, student.logprobs, drawn(0, 1, *shape))
+    reward = teacher.logprobs - student.logprobs
+    try:
+        with torch.no_grad():
+            credits = [method.credit(batch, teacher, student, progress) for progress in grid]
+    except Exception:  # a broken method says so at its first step
+        return False
+    return all(torch.allclose(credit.advantages, reward) and not credit.divergence_weights.any() for credit in credits)

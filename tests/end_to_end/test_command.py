@@ -23,6 +23,7 @@ from huggingface_hub import ModelCard
 from harness.config.methods import method_source
 from harness.console import parent
 from harness.console.commands import complain_once
+from harness.evaluate import main as evaluate
 from harness.files import ROOT
 from harness.results.record import load_record, write_record
 from harness.run import main
@@ -207,6 +208,22 @@ def test_a_disk_that_fills_up_leaves_the_run_to_be_taken_up(
     assert load_record(copied / "eopd" / "seed0" / "record.json").status == "started"
     run_here(*command)
     assert load_record(copied / "eopd" / "seed0" / "record.json").status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("generation_config.json", '{"eos_token_id": 3}'), ("chat_template.jinja", "{{ messages[0].content }}")],
+)
+def test_scores_are_of_the_checkpoint_that_is_there(name: str, content: str, copied: Path, run_here: Run) -> None:
+    """By either command; what is left is as it was."""
+    folder = copied / "opd" / "seed0"
+    before = (folder / "record.json").read_bytes()
+    (folder / "checkpoint" / name).write_text(content)
+    command = ["method=opd", "seed=0", "hydra.mode=RUN", f"results_dir={copied.parent}", *SMALL]
+    assert "was scored with another checkpoint" in run_here(*command, code=2)
+    given = [f"checkpoint={folder / 'checkpoint'}", "evaluation=tiny", "++evaluation.samples.arithmetic=1"]
+    assert evaluate([*given, f"results_dir={copied.parent}"]) == 2
+    assert (folder / "record.json").read_bytes() == before
 
 
 def test_a_run_that_never_ended_is_shown_and_taken_up(copied: Path, run_here: Run) -> None:

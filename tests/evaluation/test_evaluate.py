@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import Qwen3Config
 
 from harness.evaluate import main
 from harness.evaluation import standalone
@@ -86,6 +87,23 @@ def test_overwritten_weights_do_not_get_the_old_score(tmp_path, capsys):
     assert evaluate(tmp_path, "fresh=true", checkpoint=str(model)) == 0
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_whatever_a_score_depends_on_is_another_checkpoint(name, tmp_path, capsys):
+    model = shutil.copytree(STUDENT, tmp_path / "model")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 0
+    (model / name).write_text((model / name).read_text() + "\n")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 2
+    assert "is of another weights (sha256:" in capsys.readouterr().err
+
+
+def test_another_template_has_rows_of_its_own(tmp_path):
+    model = shutil.copytree(STUDENT, tmp_path / "model")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 0
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 0
+    assert len(list(tmp_path.glob("evaluated-*/model/seed0/record.json"))) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -142,13 +160,16 @@ def test_a_plan_names_every_published_score_and_loads_nothing(tmp_path, capsys):
 def test_a_model_that_cannot_be_had_is_a_row_with_its_reason(tmp_path, capsys):
     assert main(["experiment=validate_evaluators", f"results_dir={tmp_path}"]) == 1
     printed = capsys.readouterr().out
-    assert "0 of 8 scored" in printed and "Not scored: cannot load the tokenizer of 'Qwen/Qwen3-1.7B'" in printed
+    assert (
+        "0 of 8 scored" in printed and "Not scored: cannot load the model configuration of 'Qwen/Qwen3-1.7B'" in printed
+    )
 
 
 @pytest.mark.parametrize(("right", "within"), [(350, "yes"), (250, "no")])
 def test_replayed_answers_give_the_published_total(tmp_path, monkeypatch, capsys, right, within):
     """350 of 960 right is the 36.45 that TrOPD prints for Qwen3-1.7B: 36.458 cut off after two decimals."""
     make_tokenizer().save_pretrained(tmp_path / "model")
+    Qwen3Config().save_pretrained(tmp_path / "model")
     (tmp_path / "data" / "aime25").mkdir(parents=True)
     problems = [{"id": str(i), "problem": f"What is {i} + 0?", "answer": str(i)} for i in range(30)]
     (tmp_path / "data" / "aime25" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))

@@ -78,6 +78,43 @@ def test_what_stays_random_is_refused_as_a_student() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+class Doubled(torch.autograd.Function):
+    """The same state, twice the gradient."""
+
+    @staticmethod
+    def forward(_: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(_: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return 2 * gradients[0]
+
+
+class OtherGradient(nn.Module):
+    """Computes the same in both modes, and learns something else in training mode."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return Doubled.apply(states) if self.training else states
+
+
+class OtherGradientCheckpointed(OtherGradient):
+    """The same in a module that asks for training mode for another reason."""
+
+    gradient_checkpointing = False
+
+
+def test_another_gradient_in_training_mode_is_found() -> None:
+    """Held in eval mode where that can be done, else refused; no weight gets a gradient by the trial."""
+    model = qwen2()
+    model.model.layers[0].mlp = nn.Sequential(model.model.layers[0].mlp, OtherGradient())
+    check_training_mode(model, "other")
+    assert not model.train().model.layers[0].mlp[1].training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.model.layers[0].mlp[1] = OtherGradientCheckpointed()
+    with pytest.raises(UserError, match="training mode"):
+        check_training_mode(model, "other")
+
+
 def test_contexts_of_configurations() -> None:
     """Longrope's original length; what a configuration of a VLM says in its text part; nothing said."""
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [4.0] * 48}

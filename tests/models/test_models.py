@@ -15,6 +15,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    StableLmConfig,
+    StableLmForCausalLM,
 )
 
 from harness.errors import UserError
@@ -123,6 +125,14 @@ def test_a_scale_is_read_exactly(scale: float) -> None:
 def test_another_transformation_is_refused() -> None:
     with pytest.raises(UserError, match="in another way"):
         transform_of(gemma(Shifted, None))
+
+
+def test_a_configuration_that_cannot_be_run_is_one_sentence() -> None:
+    """StableLM turns a quarter of each head: of 12 widths, 3, which do not come in pairs."""
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = StableLmForCausalLM(StableLmConfig(vocab_size=64, num_key_value_heads=2, **sizes)).eval()
+    with pytest.raises(UserError, match=r"by which it cannot be run .*RuntimeError"):
+        transform_of(model)
 
 
 @pytest.mark.parametrize("shift", [0, -60, -140, -180])

@@ -10,11 +10,18 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from baselines.aopd import AOPD
+from baselines.entropy_opd import EntropyOPD
+from baselines.eopd import EOPD
 from baselines.gkd import GKD
+from baselines.mask_outlier import MaskOutlier
 from baselines.opd import OPD
+from baselines.reopold import REOPOLD
+from baselines.reopold_2stage import REOPOLDTwoStage
 from baselines.seqkd import SeqKD
 from baselines.sft import SFT
 from baselines.tropd import TrOPD
+from harness.config.methods import find_method, method_names
 from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.training.guidance import check_responses, prefix_metrics
@@ -111,9 +118,57 @@ def test_references_are_looked_for_where_they_are_trained_on(config: RunConfig) 
     check_references(of(config, OPD()), tokenizer, prompts)
 
 
+def said_of(run: RunConfig) -> list[str]:
+    """With the 64 tokens of the tiny pair."""
+    return list(doubts(run, 64))
+
+
 def test_doubts(config: RunConfig) -> None:
-    assert list(doubts(of(config, OPD(), warmup_steps=2))) == []
-    (said,) = doubts(of(config, OPD(), warmup_steps=4, learning_rate=2e-3))
+    assert said_of(of(config, OPD(), warmup_steps=2)) == []
+    (said,) = said_of(of(config, OPD(), warmup_steps=4, learning_rate=2e-3))
     assert "warmup_steps=4 is not less than setting.steps=3" in said and "gets to 0.001 of" in said  # 2e-3 · 2/4
-    (said,) = doubts(of(config, OPD(), importance_cap=2.0))
+    (said,) = said_of(of(config, OPD(), importance_cap=2.0))
     assert "importance_cap does nothing" in said
+    assert said_of(of(config, OPD(), importance_cap=2.0, dtype="bfloat16")) == []  # the scoring pass is another one
+    (said,) = said_of(of(config, OPD(), student=config.setting.teacher))
+    assert "the reward is 0 on every token" in said
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_methods_as_they_are_have_all_their_parts(config: RunConfig, name: str) -> None:
+    assert said_of(of(config, find_method(name)(), steps=40, warmup_steps=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "is_idle"),
+    [
+        (EOPD(alpha=0.0), True),
+        (EOPD(entropy_threshold=4.17), True),  # log 64 = 4.159: no entropy is larger
+        (EOPD(entropy_threshold=4.1), False),
+        (REOPOLD(floor=-50.0), True),
+        (REOPOLD(floor=-5.0), False),
+        (MaskOutlier(threshold=-50.0), True),
+        (EntropyOPD(share=1.0), True),
+        (EntropyOPD(share=0.9), False),
+        (AOPD(threshold=-1.0), True),
+        (TrOPD(beta=0.0), False),  # its outliers are left
+        (REOPOLDTwoStage(floor=-50.0, t_switch=1.0), True),
+    ],
+)
+def test_knobs_that_leave_the_plain_reward(config: RunConfig, method: Method, is_idle: bool) -> None:
+    said = [text for text in said_of(of(config, method)) if "its knobs leave nothing of its own" in text]
+    assert bool(said) == is_idle
+
+
+def test_stages_that_no_step_gets_to(config: RunConfig) -> None:
+    """The second one begins behind the middle: of two steps, at 0 and 1/2, neither is there; of three, the last is."""
+    (said,) = said_of(of(config, REOPOLDTwoStage(), steps=2, warmup_steps=1))
+    assert "has a stage that none of setting.steps=2 gets to" in said
+    assert said_of(of(config, REOPOLDTwoStage(), steps=3, warmup_steps=1)) == []
+
+
+def test_writers_that_no_step_draws(config: RunConfig) -> None:
+    """Three draws, each of which is the data set's with probability 2 %."""
+    (said,) = said_of(of(config, GKD(student_share=0.98), warmup_steps=1))
+    assert "has completions by the reference, and no step of this run draws one" in said
+    assert said_of(of(config, GKD(student_share=1.0), warmup_steps=1)) == []
