@@ -3,7 +3,8 @@ finished comparisons.
 
     - claim: Forward KL on the outliers is better than clipping them.
       source: TrOPD (arXiv 2606.01249), Table 1
-      a: fkl_outlier            # labels of two rows
+      family: outliers          # claims of one family are corrected together
+      a: fkl_outlier            # labels of two rows; a: "*" is every other method
       b: clip_outlier
       expected: higher          # what is claimed of a against b: higher | lower
       quantity: score           # the default; or a key of metrics.jsonl, its mean over the second half of the steps;
@@ -11,8 +12,8 @@ finished comparisons.
 
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates
 that both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's
-t over replicates. Each interval stands alone: nothing is corrected for the number of claims. A summary counts the
-verdicts.
+t over replicates. A difference is resolved, in either direction, where its p-value is at most 5 % after Holm's
+correction over all cells of all claims of its family; the intervals stand alone. A summary counts the verdicts.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def test_the_other_pairs_in_one_sentence() -> None:
     # "0 / 2 / 4": as claimed / opposite / neither
     cells = row_of("small_scale/findings.md", "TrOPD is better than OPD")
     above, below, neither = (sum(numbers) for numbers in zip(*(map(int, c.split("/")) for c in cells), strict=True))
-    words = f"TrOPD is resolved above OPD in {above} cells of {above + below + neither} and below it in {below}"
+    said_cells = f"{above} cell{'s' * (above != 1)} of {above + below + neither}"
+    words = f"TrOPD is resolved above OPD in {said_cells} and below it in {below}, with Holm's correction"
     assert words in " ".join(README.split())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,21 @@ from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.files import ROOT, locate
 from harness.regime_map import main
-from harness.results.cells import at_equal_cost, at_equal_steps, find_lead, load_cells, of_common_methods
+from harness.results.cells import (
+    MethodRuns,
+    at_equal_cost,
+    at_equal_steps,
+    differences_to_opd,
+    find_lead,
+    load_cells,
+    of_common_methods,
+)
 from harness.results.collect import load_records, publish_records
 from harness.results.leaderboard import build_leaderboard
 from harness.results.publish import publish as publish_comparison
 from harness.results.record import Counters
 from harness.results.regimes import render
+from harness.results.statistics import Difference
 from tests.results.synthetic import run, write_metrics, write_runs
 
 STUDENT, TEACHER = "harness/tiny/checkpoints/student_latent", "harness/tiny/checkpoints/teacher"
@@ -137,6 +147,26 @@ def test_the_summary_counts_the_cells_against_opd(tmp_path: Path) -> None:
     assert "| opd | – | 50.0 (student_latent, cosine 0.001) |" in lines
     one = load_cells([publish(tmp_path / "c", *(record(m, 0, 0) for m in ("opd", "up")))], "arithmetic")
     assert "Against opd" not in render(one, "arithmetic")  # one replicate decides nothing
+
+
+def test_the_table_against_opd_is_one_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """p = 0.03 in one cell is resolved; in each of two cells, Holm makes it 0.06 in both."""
+    cells = load_cells(
+        [
+            publish(
+                tmp_path / str(rate), *(record(m, k, g, rate=rate) for m, g in (("opd", 0), ("up", 1)) for k in (0, 1))
+            )
+            for rate in (1e-3, 3e-3)
+        ],
+        "arithmetic",
+    )
+
+    def borderline(table: dict[str, MethodRuns]) -> dict[str, Difference]:
+        return {"up": replace(differences_to_opd(table)["up"], p_value=0.03)}
+
+    monkeypatch.setattr("harness.results.regimes.differences_to_opd", borderline)
+    assert "| up | 0 / 0 / 2 (" in render(cells, "arithmetic")
+    assert "| up | 1 / 0 / 0 (" in render(dict([next(iter(cells.items()))]), "arithmetic")
 
 
 def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,12 @@
-"""Claims about methods, one by one, against finished comparisons: `python -m harness.findings`, whose help says how
-they are tested.
+"""Claims about methods, against finished comparisons: `python -m harness.findings`, whose help says how they are
+tested.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,11 +16,13 @@ from scipy import stats
 from harness.errors import UserError
 from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, matrix
 from harness.results.expectations import read_yaml
+from harness.results.leaderboard import ALPHA
 from harness.results.markdown import table
 from harness.results.render import NOTHING
-from harness.results.statistics import CONFIDENCE, paired_difference
+from harness.results.statistics import CONFIDENCE, holm, paired_difference
 
 SCORE = "score"
+EVERY_OTHER = "*"  # as `a`: every method of the cell but b
 Verdict = Literal["as claimed", "the opposite", "not resolved"]
 
 
@@ -30,7 +32,8 @@ class Claim:
 
     claim: str  # in words
     source: str  # who says so
-    a: str  # label of a row
+    family: str  # the claims that are corrected together, over all of their cells
+    a: str  # label of a row, or EVERY_OTHER
     b: str
     expected: Literal["higher", "lower"]  # of a against b
     quantity: str = SCORE  # or a key of metrics.jsonl
@@ -41,11 +44,12 @@ class Finding:
     """What was measured of a claim in one cell. Scores are in percent, metrics in their own unit."""
 
     cell: Cell
+    label: str  # of a: the claim's, or one of every other
     replicates: int
-    a: float  # means over the replicates that both have
-    b: float
+    means: tuple[float, float]  # of a and b over the replicates that both have
     difference: tuple[float, float, float]  # a - b, and the ends of its 95 % interval
-    verdict: Verdict
+    p_value: float  # two-sided; within `judge`'s answer, Holm's over the family
+    verdict: Verdict = "not resolved"
 
 
 def load_claims(path: Path) -> list[Claim]:
@@ -72,57 +76,67 @@ def _parse(entry: Any, where: str) -> Claim:
 
 
 def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Finding]:
-    """The claim in every cell where two or more replicates have both methods."""
+    """The claim in every cell where two or more replicates have both methods; not yet judged."""
     findings = []
     for cell, runs in sorted(cells.items()):
         by_label = {r.label: r for r in at_equal_steps(runs)}
-        if claim.a not in by_label or claim.b not in by_label:
-            continue
-        a, b = by_label[claim.a], by_label[claim.b]
-        shared = sorted(set(a.evaluations) & set(b.evaluations))
-        if len(shared) < 2:
-            continue
-        compare = _compare_scores if claim.quantity == SCORE else _compare_metric
-        mean_a, mean_b, difference = compare(claim.quantity, a, b, shared)
-        findings.append(
-            Finding(cell, len(shared), mean_a, mean_b, difference=difference, verdict=_verdict(claim, difference))
-        )
+        for label in sorted(by_label.keys() - {claim.b}) if claim.a == EVERY_OTHER else [claim.a]:
+            if label not in by_label or claim.b not in by_label:
+                continue
+            a, b = by_label[label], by_label[claim.b]
+            shared = sorted(set(a.evaluations) & set(b.evaluations))
+            if len(shared) > 1:
+                compare = _compare_scores if claim.quantity == SCORE else _compare_metric
+                means, difference, p_value = compare(claim.quantity, a, b, shared)
+                findings.append(Finding(cell, label, len(shared), means, difference, p_value))
     return findings
 
 
-def _compare_scores(
-    _: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
-) -> tuple[float, float, tuple[float, float, float]]:
+def judge(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[tuple[Claim, list[Finding]]]:
+    """All claims measured; within a family, over all cells of its claims, by Holm's adjusted p-values at 5 %."""
+    found = [(claim, measure(claim, cells)) for claim in claims]
+    adjusted: dict[str, list[float]] = {}
+    for family in {claim.family for claim in claims}:
+        adjusted[family] = holm([f.p_value for claim, findings in found if claim.family == family for f in findings])
+    left = {family: iter(p_values) for family, p_values in adjusted.items()}
+    return [(claim, [_judged(claim, f, next(left[claim.family])) for f in findings]) for claim, findings in found]
+
+
+def _judged(claim: Claim, finding: Finding, adjusted: float) -> Finding:
+    verdict: Verdict = "not resolved"
+    if adjusted <= ALPHA:
+        verdict = "as claimed" if (finding.difference[0] > 0) == (claim.expected == "higher") else "the opposite"
+    return replace(finding, p_value=adjusted, verdict=verdict)
+
+
+Compared = tuple[tuple[float, float], tuple[float, float, float], float]  # means, difference and ends, p-value
+
+
+def _compare_scores(_: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]) -> Compared:
     y_a, y_b = matrix(a, shared), matrix(b, shared)
     found = paired_difference(y_a, y_b)
     percent = (100 * found.estimate, 100 * found.low, 100 * found.high)
-    return 100 * float(y_a.mean()), 100 * float(y_b.mean()), percent
+    return (100 * float(y_a.mean()), 100 * float(y_b.mean())), percent, found.p_value
 
 
-def _compare_metric(
-    key: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]
-) -> tuple[float, float, tuple[float, float, float]]:
+def _compare_metric(key: str, a: MethodRuns, b: MethodRuns, shared: Sequence[Replicate]) -> Compared:
     for runs in (a, b):
         if any(key not in runs.training[replicate] for replicate in shared):
             raise UserError(f"{runs.label} has no metric {key!r}; publish its comparison again, or mend the claim.")
     values_a, values_b = (np.array([runs.training[replicate][key] for replicate in shared]) for runs in (a, b))
     paired = values_a - values_b
     mean, error = float(paired.mean()), float(paired.std(ddof=1)) / math.sqrt(len(shared))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(shared) - 1)) * error
-    return float(values_a.mean()), float(values_b.mean()), (mean, mean - half, mean + half)
-
-
-def _verdict(claim: Claim, difference: tuple[float, float, float]) -> Verdict:
-    _, low, high = difference
-    if low <= 0 <= high:
-        return "not resolved"
-    return "as claimed" if (low > 0) == (claim.expected == "higher") else "the opposite"
+    df = len(shared) - 1
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
+    return (float(values_a.mean()), float(values_b.mean())), (mean, mean - half, mean + half), p_value
 
 
 def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
-    """A summary, then a section for each claim with a row for each cell, as markdown."""
-    found = [(claim, measure(claim, cells)) for claim in claims]
-    return "\n\n".join([_summary(found), *(_section(claim, findings) for claim, findings in found)]) + "\n"
+    """A summary, the families, then a section for each claim with a row for each cell, as markdown."""
+    found = judge(claims, cells)
+    parts = [_summary(found), _families(found), *(_section(claim, findings) for claim, findings in found)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
@@ -131,33 +145,58 @@ def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
     rows = []
     for claim, findings in found:
         verdicts = [[f.verdict for f in findings if f.cell[0] == regime] for regime in regimes]
-        counts = [
-            " / ".join(str(v.count(verdict)) for verdict in get_args(Verdict)) if v else NOTHING for v in verdicts
-        ]
-        rows.append([claim.claim.rstrip("."), *counts])
-    total = [sum(f.verdict == verdict for _, findings in found for f in findings) for verdict in get_args(Verdict)]
-    said = ", ".join(f"{count} {verdict}" for count, verdict in zip(total, get_args(Verdict), strict=True))
+        rows.append([claim.claim.rstrip("."), *map(_counts, verdicts)])
+    total = _counts([f.verdict for _, findings in found for f in findings])
     note = (
-        "In how many cells (learning rates and schedules) of a regime a claim came out "
-        f"{' / '.join(get_args(Verdict))}; in all {said}."
+        f"In how many cells (learning rates and schedules) of a regime a claim came out {' / '.join(get_args(Verdict))}"
+        f"; in all {total}. A verdict is resolved where Holm's adjusted p-value over the claim's family is at most "
+        f"{ALPHA:.0%}, in either direction; the intervals stand alone."
     )
     return f"{note}\n\n{table(['claim', *regimes], rows, 'lr')}"
 
 
-def _section(claim: Claim, findings: Sequence[Finding]) -> str:
-    quantity = "score, %" if claim.quantity == SCORE else claim.quantity
-    header = ["regime", "schedule, rate", "replicates", claim.a, claim.b, "difference [95 %]", ""]
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    return " / ".join(str(verdicts.count(verdict)) for verdict in get_args(Verdict)) if verdicts else NOTHING
+
+
+def _families(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
+    """What was corrected together."""
     rows = []
-    for f in findings:
+    for family in dict.fromkeys(claim.family for claim, _ in found):
+        members = [findings for claim, findings in found if claim.family == family]
+        verdicts = [f.verdict for findings in members for f in findings]
+        rows.append([family, str(len(members)), str(len(verdicts)), _counts(verdicts)])
+    return table(["family", "claims", "tests", " / ".join(get_args(Verdict))], rows, "lr")
+
+
+def _section(claim: Claim, findings: Sequence[Finding]) -> str:
+    """A row for each cell; of a claim about every other method, the resolved ones alone."""
+    quantity = "score, %" if claim.quantity == SCORE else claim.quantity
+    every = claim.a == EVERY_OTHER
+    shown = [f for f in findings if not every or f.verdict != "not resolved"]
+    asked = "every other method" if every else f"`{claim.a}`"
+    lines = [f"{claim.source}. {quantity}: {asked} {claim.expected} than `{claim.b}`? Family: {claim.family}."]
+    if every and findings:
+        lines.append(f"{len(findings) - len(shown)} of {len(findings)} differences are not resolved. The others:")
+    header = [*(["a"] if every else []), "regime", "schedule, rate", "replicates", "a" if every else claim.a, claim.b]
+    header += ["difference [95 %]", "p (Holm)", ""]
+    rows = []
+    for f in shown:
         regime, schedule, rate = f.cell
         estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
-        means = [_number(mean, claim.quantity) for mean in (f.a, f.b)]
-        difference = f"{estimate} [{low}, {high}]"
-        rows.append([regime, f"{schedule} {rate:g}", str(f.replicates), *means, difference, f.verdict])
-    body = table(header, rows, "llrrrrl") if findings else "Not measured yet."
-    title = f"### {claim.claim.rstrip('.')}"
-    return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{body}"
+        means = [_number(mean, claim.quantity) for mean in f.means]
+        row = [regime, f"{schedule} {rate:g}", str(f.replicates), *means, f"{estimate} [{low}, {high}]"]
+        rows.append([*([f"`{f.label}`"] if every else []), *row, _p_value(f.p_value), f.verdict])
+    if rows:
+        lines.append(table(header, rows, ("l" if every else "") + "llrrrrrl"))
+    elif not findings:
+        lines.append("Not measured yet.")
+    return "\n\n".join([f"### {claim.claim.rstrip('.')}", *lines])
 
 
 def _number(value: float, quantity: str) -> str:
     return f"{value:.1f}" if quantity == SCORE else f"{value:.3g}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

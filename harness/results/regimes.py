@@ -18,15 +18,15 @@ from harness.results.cells import (
     find_lead,
     matrix,
 )
-from harness.results.leaderboard import BASELINE
+from harness.results.leaderboard import ALPHA, BASELINE
 from harness.results.markdown import table
 from harness.results.render import NOTHING, format_interval
-from harness.results.statistics import mean_interval
+from harness.results.statistics import holm, mean_interval
 
 AGAINST_OPD = (
     f"In how many cells of a regime a method is better than {BASELINE} / worse / not resolved at equal steps (paired "
-    "by replicate and problem, Holm-corrected over the methods of the cell, 5 %), with the smallest and the largest "
-    "difference in points; and its lowest score of all cells."
+    "by replicate and problem, Holm-corrected over all methods and cells of this table, 5 %), with the smallest and "
+    "the largest difference in points; and its lowest score of all cells."
 )
 
 
@@ -81,10 +81,12 @@ def _against_opd(cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """Methods x regimes: what AGAINST_OPD says. Empty where no cell has a method beside OPD on two replicates."""
     by_cell = {cell: {r.label: r for r in at_equal_steps(runs)} for cell, runs in sorted(cells.items())}
     regimes = sorted({cell[0] for cell in cells})
+    measured = [(cell[0], differences_to_opd(by_label)) for cell, by_label in by_cell.items()]
+    pairs = [(label, regime, d) for regime, differences in measured for label, d in differences.items()]
+    adjusted = holm([difference.p_value for _, _, difference in pairs])
     found: dict[tuple[str, str], list[tuple[float, bool]]] = {}  # method and regime -> difference, resolved? by cell
-    for cell, by_label in by_cell.items():
-        for label, difference in differences_to_opd(by_label).items():
-            found.setdefault((label, cell[0]), []).append(difference)
+    for (label, regime, difference), p in zip(pairs, adjusted, strict=True):
+        found.setdefault((label, regime), []).append((difference.estimate, p <= ALPHA))
     if not found:
         return ""
     header = ["method", *regimes, "lowest score"]
