@@ -47,6 +47,7 @@ class Counters:
     peak_memory_bytes: int = 0  # resident, of the process
     reference_tokens: int = 0  # the data set's own, used; older records have them among teacher_tokens
     student_scored_tokens: int = 0  # tokens that the student scored in a pass of its own, beside sampling and update
+    operations: float = 0.0  # of the training, estimated by harness.results.flops; 0: not known
 
 
 @dataclass(frozen=True)

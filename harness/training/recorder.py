@@ -69,10 +69,11 @@ class StepRecorder(TrainerCallback):
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
         row |= self.log.metrics
-        if step % self.every == 0 or step == state.max_steps:
+        last = step == state.max_steps or control.should_training_stop
+        if step % self.every == 0 or last:
             row |= self.development_scores(step)
         append_row(self.path, row)
-        if self.log.sample is not None and is_sampled(step, state.max_steps):
+        if self.log.sample is not None and (last or is_sampled(step, state.max_steps)):
             append_row(self.samples_path, sample_row(step, self.log.sample, self.decode))
         self.progress.step(step, row)
 
