@@ -5,13 +5,13 @@ arithmetic.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.models.sizes import model_size
 from harness.results.record import Counters, RunRecord
 
 PUBLISHED_FLOPS = "cost/flops"  # the key of RunRecord.training; published, since a table can outlive its models
-# runs cost the same up to this factor: a budget of operations is met within it (harness.training.budget), and samples of
-# different policies differ in length a little
+# Runs cost the same up to this factor: a budget of operations is met within it (harness.training.budget).
 EQUAL_COST = 1.02
 MODELS = ("student", "teacher")
 TOKENS = {  # field of Counters -> the metric that it sums up
@@ -30,12 +30,10 @@ def counters_of(rows: Sequence[Mapping[str, float]]) -> Counters:
     )
 
 
-def known_sizes(
-    student: str, student_revision: str | None, teacher: str, teacher_revision: str | None
-) -> tuple[int, int] | None:
-    """Parameters of student and teacher; None where one is not here and not known."""
-    sizes = [model_size(student, student_revision), model_size(teacher, teacher_revision)]
-    return (sizes[0].parameters, sizes[1].parameters) if sizes[0] is not None and sizes[1] is not None else None
+def known_sizes(setting: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Parameters of a setting's student and teacher; None where one is not here and not known."""
+    found = [model_size(setting[role], setting.get(f"{role}_revision")) for role in MODELS]
+    return (found[0].parameters, found[1].parameters) if found[0] is not None and found[1] is not None else None
 
 
 def training_flops(student_parameters: int, teacher_parameters: int, counters: Counters) -> float:
@@ -60,7 +58,7 @@ def run_flops(record: RunRecord) -> float | None:
         return recorded
     if not set(MODELS) <= record.setting.keys():
         return None
-    sizes = known_sizes(*(record.setting.get(key) for role in MODELS for key in (role, f"{role}_revision")))
+    sizes = known_sizes(record.setting)
     return None if sizes is None else training_flops(*sizes, record.counters)
 
 

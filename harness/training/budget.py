@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.config.settings import Setting
+from harness.errors import UserError
 from harness.results.flops import EQUAL_COST, counters_of, known_sizes, training_flops
 
 
@@ -20,14 +21,16 @@ class Budget:
     def __init__(self, setting: Setting, rows: Sequence[Mapping[str, float]] = ()) -> None:
         """`rows`: the metrics of the steps that were made before, of a run that goes on."""
         self.setting = setting
-        self.sizes = known_sizes(setting.student, setting.student_revision, setting.teacher, setting.teacher_revision)
+        self.sizes = known_sizes(vars(setting))
         self.spent = self.last = 0.0  # operations: of all steps, and of the last one
         for row in rows:
             self.add(row)
         self.most_steps = len(rows) if self.is_spent else setting.steps  # all that the run may have
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """A step with these metrics is paid for."""
+        """A step with these metrics is paid for. UserError for a budget of operations of models of unknown size."""
+        if self.sizes is None and self.setting.operations is not None:
+            raise UserError("setting.operations needs models whose sizes are known; give local folders.")
         if self.sizes is not None:
             self.last = training_flops(*self.sizes, counters_of([metrics]))
             self.spent += self.last
@@ -49,8 +52,8 @@ class Budget:
         """The share of the learning rate that update `step`, counted from 0, is made with.
 
         Warm-up rises linearly from 1/W at the first of W updates to 1 at the last; a rate of 0 at the first, as the
-        libraries have it, would be an update lost. The cosine then falls from 1 towards 0, which it would reach one step
-        after the last. Of a budget of operations it falls with the share that is spent.
+        libraries have it, would be an update lost. The cosine then falls from 1 towards 0, which it would reach one
+        step after the last. Of a budget of operations it falls with the share that is spent.
         """
         setting = self.setting
         if step < setting.warmup_steps:
@@ -70,8 +73,8 @@ class Budget:
         share = self.spent / operations
         if steps_done >= self.setting.steps and not self.is_spent:
             raise RuntimeError(
-                f"setting.steps={steps_done} updates spent {share:.0%} of setting.operations={operations:g}; allow more "
-                "steps"
+                f"setting.steps={steps_done} updates spent {share:.0%} of setting.operations={operations:g}; allow "
+                "more steps"
             )
         if not 1 / EQUAL_COST <= share <= EQUAL_COST:
             raise RuntimeError(

@@ -31,7 +31,7 @@ def budgeted(random_pair: Path, tmp_path: Path, method: Method, steps: float, **
 
 
 def test_the_clock_by_hand(random_pair: Path, tmp_path: Path) -> None:
-    """Ten and a quarter steps of equal cost: nine tenths are no end, ten steps are, since an eleventh overshoots more."""
+    """A budget of 10.25 equal steps ends after ten: an eleventh would be further from it."""
     setting = config_for(random_pair, tmp_path, OPD(), operations=10.25 * STEP, steps=20, lr_schedule="cosine").setting
     budget = Budget(setting, [COSTS] * 5)
     assert (
