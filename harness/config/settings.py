@@ -78,6 +78,9 @@ class Setting:
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
     lora_rank: int = 0
+    # of a run's training, estimated (harness.results.flops): the budget; `steps` are then the most updates that it may
+    # take. None: the steps are the budget
+    operations: float | None = None
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
@@ -104,6 +107,8 @@ class Setting:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
         if self.importance_cap is not None and self.importance_cap <= 0:
             raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
+        if self.operations is not None and self.operations <= 0:
+            raise UserError(f"setting.operations={self.operations}: must be positive, or null.")
         if self.lora_rank < 0:
             raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:

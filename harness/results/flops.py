@@ -4,11 +4,36 @@ arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from harness.models.sizes import model_size
 from harness.results.record import Counters, RunRecord
 
 PUBLISHED_FLOPS = "cost/flops"  # the key of RunRecord.training; published, since a table can outlive its models
+# Runs cost the same up to this factor: a budget of operations is met within it (harness.training.budget).
+EQUAL_COST = 1.02
 MODELS = ("student", "teacher")
+TOKENS = {  # field of Counters -> the metric that it sums up
+    "student_tokens": "tokens/student",
+    "teacher_tokens": "tokens/teacher",
+    "reference_tokens": "tokens/reference",
+    "scored_tokens": "tokens/scored",
+    "student_scored_tokens": "tokens/student_scored",
+}
+
+
+def counters_of(rows: Sequence[Mapping[str, float]]) -> Counters:
+    """What the steps of these metrics cost in tokens."""
+    return Counters(
+        steps=len(rows), **{name: int(sum(row.get(key, 0) for row in rows)) for name, key in TOKENS.items()}
+    )
+
+
+def known_sizes(setting: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Parameters of a setting's student and teacher; None where one is not here and not known."""
+    found = [model_size(setting[role], setting.get(f"{role}_revision")) for role in MODELS]
+    return (found[0].parameters, found[1].parameters) if found[0] is not None and found[1] is not None else None
 
 
 def training_flops(student_parameters: int, teacher_parameters: int, counters: Counters) -> float:
@@ -28,14 +53,15 @@ def training_flops(student_parameters: int, teacher_parameters: int, counters: C
 
 
 def run_flops(record: RunRecord) -> float | None:
-    """`training_flops` of a finished run: what its published record says, else by its models; None if they are not
-    here.
-    """
-    if PUBLISHED_FLOPS in record.training:
-        return record.training[PUBLISHED_FLOPS]
+    """`training_flops` of a finished run: what its record says, else by its models; None if they are not here."""
+    if (recorded := recorded_flops(record)) is not None:
+        return recorded
     if not set(MODELS) <= record.setting.keys():
         return None
-    student, teacher = (model_size(record.setting[role], record.setting.get(f"{role}_revision")) for role in MODELS)
-    if student is None or teacher is None:
-        return None
-    return training_flops(student.parameters, teacher.parameters, record.counters)
+    sizes = known_sizes(record.setting)
+    return None if sizes is None else training_flops(*sizes, record.counters)
+
+
+def recorded_flops(record: RunRecord) -> float | None:
+    """What the record itself says of it; None in those of runs that did not count."""
+    return record.training.get(PUBLISHED_FLOPS) or record.counters.operations or None

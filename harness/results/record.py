@@ -50,6 +50,7 @@ class Counters:
     reference_tokens: int = 0  # the data set's own, used; older records have them among teacher_tokens
     student_scored_tokens: int = 0  # tokens that the student scored in a pass of its own, beside sampling and update
     peak_gpu_memory_bytes: int = 0  # of the GPU that held most, of any rank; 0: no GPU
+    operations: float = 0.0  # of the training, estimated by harness.results.flops; 0: not known
 
 
 @dataclass(frozen=True)

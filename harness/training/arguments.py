@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,6 @@ from transformers import TrainingArguments
 from harness.config.settings import Execution, Setting
 from harness.rollout import Sampling
 from harness.training import ranks
-
-
-def rate_share(setting: Setting, step: int) -> float:
-    """The share of the learning rate that update `step`, counted from 0, is made with.
-
-    Warm-up rises linearly from 1/W at the first of W updates to 1 at the last; a rate of 0 at the first, as the
-    libraries have it, would be an update lost. The cosine then falls from 1 towards 0, which it would reach one step
-    after the last.
-    """
-    if step < setting.warmup_steps:
-        return (step + 1) / setting.warmup_steps
-    if setting.lr_schedule == "constant":
-        return 1.0
-    done = (step - setting.warmup_steps) / max(1, setting.steps - setting.warmup_steps)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.config.identity import model_identity
-from harness.config.settings import RunConfig
+from harness.config.settings import RunConfig, Setting
 from harness.console.progress import RunProgress
 from harness.engines.checks import device_of
 from harness.engines.opening import Source, open_engine
@@ -34,6 +34,7 @@ from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder, is_full, no_room, remove_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
+from harness.results.flops import counters_of
 from harness.results.model_card import write_card
 from harness.results.provenance import (
     collect_provenance,
@@ -44,6 +45,7 @@ from harness.results.provenance import (
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
 from harness.results.seal import check_seal
 from harness.training import ranks
+from harness.training.budget import Budget
 from harness.training.distance import measure_missing
 from harness.training.train import train
 
@@ -97,7 +99,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         (folder / "error.log").write_text(traceback.format_exc())
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
-    record = dataclasses.replace(record, counters=_counters(folder, record.counters))
+    record = dataclasses.replace(record, counters=_counters(config.setting, folder, record.counters))
     write_record(path, record)
     write_card(folder, record)
     progress.finish(record.status)
@@ -198,7 +200,7 @@ def _provenance(config: RunConfig) -> dict[str, Any]:
     return {**found, "gpus": found["gpus"] * max(config.launch.num_processes, ranks.count())}
 
 
-def _counters(folder: Path, before: Counters) -> Counters:
+def _counters(setting: Setting, folder: Path, before: Counters) -> Counters:
     """Sums over metrics.jsonl, so that a resumed run counts every step once."""
     rows = read_metrics(folder)
 
@@ -208,13 +210,9 @@ def _counters(folder: Path, before: Counters) -> Counters:
     peak, on_gpu = before.peak_memory_bytes, max(before.peak_gpu_memory_bytes, peak_gpu_memory_bytes())
     if before.steps != len(rows) or not peak:
         peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
-    return Counters(
-        steps=len(rows),
-        student_tokens=int(total("tokens/student")),
-        teacher_tokens=int(total("tokens/teacher")),
-        reference_tokens=int(total("tokens/reference")),
-        scored_tokens=int(total("tokens/scored")),
-        student_scored_tokens=int(total("tokens/student_scored")),
+    return dataclasses.replace(
+        counters_of(rows),
+        operations=Budget(setting, rows).spent,
         rollout_s=total("time/rollout_s"),
         scoring_s=total("time/scoring_s"),
         update_s=total("time/update_s"),

@@ -36,9 +36,9 @@ class StepLog:
     update_started: float = 0.0  # when the credit was ready, on the clock of time.perf_counter
     scored_every: int | None = None  # steps between two development scores; None: there are none
 
-    def is_scored(self, step: int, last: int) -> bool:
+    def is_scored(self, step: int, last: bool) -> bool:
         """Whether the weights after this step are scored on the development task."""
-        return self.scored_every is not None and (step % self.scored_every == 0 or step == last)
+        return self.scored_every is not None and (step % self.scored_every == 0 or last)
 
 
 class StepRecorder(TrainerCallback):
@@ -73,10 +73,11 @@ class StepRecorder(TrainerCallback):
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
         row |= self.log.metrics
-        if self.log.is_scored(step, state.max_steps):
+        last = step == state.max_steps or control.should_training_stop
+        if self.log.is_scored(step, last):
             row |= self.development_scores(step)
         append_row(self.path, row)
-        if self.log.sample is not None and is_sampled(step, state.max_steps):
+        if self.log.sample is not None and (last or is_sampled(step, state.max_steps)):
             append_row(self.samples_path, sample_row(step, self.log.sample, self.decode))
         self.progress.step(step, row)
 

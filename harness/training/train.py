@@ -20,7 +20,7 @@ from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.adapters import add_lora
 from harness.models.contexts import context_length
 from harness.models.loading import load_model
-from harness.results.record import CURVE
+from harness.results.record import CURVE, read_metrics
 from harness.results.seal import seal
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine, way_of
@@ -29,6 +29,7 @@ from harness.rollout.weights import CheckedWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.arguments import training_sampling
+from harness.training.budget import Budget
 from harness.training.guidance import TeacherResponses, check_responses, load_or_make_responses
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
@@ -53,8 +54,10 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
             callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
-        trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks=callbacks)
+        budget = Budget(config.setting, ranks.from_main(read_metrics(folder) if ranks.index() == 0 else []))
+        trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks=callbacks, budget=budget)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        budget.check_spent(trainer.state.global_step)
         save_final(config, models, trainer, folder)
 
 

@@ -10,7 +10,6 @@ a divergence weight, K support ids.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -37,8 +36,9 @@ from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScore
 from harness.scoring.pieces import EagerScoring
 from harness.seeds import as_float32, generator_of, seed_of
 from harness.training import ranks
-from harness.training.arguments import Positions, compute_in, rate_share, training_arguments, training_sampling
+from harness.training.arguments import Positions, compute_in, training_arguments, training_sampling
 from harness.training.batches import token_batch, unread
+from harness.training.budget import Budget
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
 from harness.training.metrics import mismatch_metrics, pass_metrics, ratio_metrics, step_metrics, stop_metrics
@@ -111,17 +111,24 @@ class DistillationTrainer(Trainer):
     loss_is_scaled_for_ga = True  # compute_loss returns shares of the step's loss: micro-batches add up
 
     def __init__(
-        self, machinery: Machinery, config: RunConfig, folder: Path, log: StepLog, callbacks: list[TrainerCallback]
+        self,
+        machinery: Machinery,
+        config: RunConfig,
+        folder: Path,
+        log: StepLog,
+        callbacks: list[TrainerCallback],
+        budget: Budget,
     ) -> None:
         assert config.method is not None  # untrained rows come here never
         self.machinery, self.method, self.setting, self.run_seed = machinery, config.method, config.setting, config.seed
-        self.step_log = log
+        self.step_log, self.budget = log, budget
         self.overlap = config.engine.overlap
         self.sampling = replace(training_sampling(self.setting, machinery.stop_ids), record_stops=True)
         bind_token_forward(machinery.student, machinery.vocab_size, self.sampling.end_ids)
-        positions = Positions(self.setting.steps * self.setting.prompts_per_step)
+        positions = Positions(budget.most_steps * self.setting.prompts_per_step)
         self.order = prompt_order(len(machinery.prompts), self.run_seed, len(positions))
         arguments = training_arguments(self.setting, config.engine, self.run_seed, folder)
+        arguments.max_steps = budget.most_steps
         optimizer = None  # the Trainer's own AdamW; sharded weights are float32 already (conf/accelerate/fsdp2.yaml)
         if needs_masters(machinery.student.parameters()):
             optimizer = (MasterAdamW, Trainer.get_optimizer_cls_and_kwargs(arguments)[1])
@@ -149,7 +156,7 @@ class DistillationTrainer(Trainer):
             return [], None
         started = time.perf_counter()
         slots = [position % self.setting.prompts_per_step for batch in micro_positions for position in batch]
-        progress = self.state.global_step / self.setting.steps
+        progress = self.budget.progress(self.state.global_step)
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped):
             written = self.write_completions(slots, progress)
             rolled_out = time.perf_counter()
@@ -236,6 +243,7 @@ class DistillationTrainer(Trainer):
         log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
         log.metrics |= mismatch_metrics(batch, student) | stop_metrics(everyone, batch, teacher)
         log.metrics |= pass_metrics(batch, written.writer, teacher, student)
+        self.budget.add(log.metrics)
         if (cap := self.setting.importance_cap) is not None and student is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
@@ -316,21 +324,22 @@ class DistillationTrainer(Trainer):
         return loss * ranks.count()  # gradients are averaged over the ranks, and every share is of the whole step
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """The Setting's learning rate, step by step (arguments.rate_share)."""
+        """The Setting's learning rate, step by step (Budget.rate_share)."""
         if self.lr_scheduler is None:
-            share = functools.partial(rate_share, self.setting)
             made = optimizer or self.optimizer
             assert made is not None  # create_optimizer comes first
-            self.lr_scheduler = LambdaLR(made, share)
+            self.lr_scheduler = LambdaLR(made, self.budget.rate_share)
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's own log; the step's metrics are complete now, and trackers (`report_to`) get them too."""
         if "grad_norm" in logs:
             self._finish_step()
+            self.control.should_training_stop |= self.budget.is_spent
             if self.args.report_to:
                 logs = {**self.step_log.metrics, **logs}
-        scored = "grad_norm" in logs and self.step_log.is_scored(self.state.global_step, self.state.max_steps)
+        step, last = self.state.global_step, self.control.should_training_stop
+        scored = "grad_norm" in logs and self.step_log.is_scored(step, last or step == self.state.max_steps)
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped, scored):  # rank 0 alone samples from them
             super().log(logs, start_time)
 

@@ -21,6 +21,7 @@ from harness.rollout.weights import LiveWeights
 from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.arguments import training_sampling
+from harness.training.budget import Budget
 from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import load_models
 from harness.training.prompts import prompts_of
@@ -52,7 +53,7 @@ def trainer_for(config, folder: Path) -> DistillationTrainer:
         vocab_size=models.vocab_size,
         weights=LiveWeights(engine),
     )
-    return DistillationTrainer(machinery, config, folder / "trainer", StepLog(), [])
+    return DistillationTrainer(machinery, config, folder / "trainer", StepLog(), [], budget=Budget(config.setting))
 
 
 def is_sharded(model: torch.nn.Module) -> bool:

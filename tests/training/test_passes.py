@@ -55,13 +55,14 @@ def test_text_of_the_teacher_is_not_scored(random_pair: Path, tmp_path: Path, mo
     before, _ = run(config_for(random_pair, tmp_path, ScoredSeqKD()), tmp_path / "scored")
     assert sorted(calls) == [64] * (STEPS + 1) + [96] * STEPS
     calls.clear()
-    after, rows = run(config_for(random_pair, tmp_path, SeqKD()), tmp_path / "unscored")
+    config = config_for(random_pair, tmp_path, SeqKD())
+    after, rows = run(config, tmp_path / "unscored")
     assert calls == [64]
     assert_same_weights(before, after)
     assert {row["tokens/scored"] for row in rows} == {row["tokens/student_scored"] for row in rows} == {0.0}
     absent = {"kl/reverse_k1", "mismatch/mean", "entropy/student", "stop/teacher_at_end", "stop/student_at_end"}
     assert not absent & rows[0].keys()
-    counters = _counters(tmp_path / "unscored", Counters())
+    counters = _counters(config.setting, tmp_path / "unscored", Counters())
     assert counters.scored_tokens == 0 < counters.teacher_tokens
 
 
