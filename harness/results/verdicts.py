@@ -82,18 +82,16 @@ def turns_sentence(board: Leaderboard, task: str) -> str:
         return "No two methods change their order between decodings."
     sure = [order for order in found if order.turn is not Turn.NEITHER]
     unsure = [order for order in found if order.turn is Turn.NEITHER]
-    parts = [_describe(order) for order in sure]
+    parts = [f"{_describe(order)}, {order.turn.value}" for order in sure]
     if unsure:
         names = [f"{order.a} and {order.b}" for order in unsure[:LISTED_TURNS]]
         more = f" and {len(unsure) - LISTED_TURNS} more pairs" if len(unsure) > LISTED_TURNS else ""
-        parts.append(f"{Turn.NEITHER.value}: {', '.join(names)}{more}")
-    return f"Where the order turns round between decodings: {'; '.join(parts)}."
+        parts.append(f"{', '.join(names)}{more}, {Turn.NEITHER.value}")
+    return f"The order turns round between decodings: {'; '.join(parts)}."
 
 
 def _describe(order: TurnedOrder) -> str:
-    return f"{order.a} above {order.b} under {_listed(order.above)}, below under {_listed(order.below)}: " + (
-        order.turn.value
-    )
+    return f"{order.a} above {order.b} under {_listed(order.above)}, below under {_listed(order.below)}"
 
 
 def _listed(side: Sequence[tuple[str, bool]]) -> str:
