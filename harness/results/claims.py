@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, matrix
 from harness.results.expectations import read_yaml
 from harness.results.markdown import table
+from harness.results.orders import OWN_NAME
 from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, paired_difference
 
@@ -125,6 +126,61 @@ def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) 
     return "\n\n".join([_summary(found), *(_section(claim, findings) for claim, findings in found)]) + "\n"
 
 
+def render_decodings(claims: Sequence[Claim], by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> str:
+    """`render`, the decodings of the task side by side; as it is for one."""
+    if len(by_decoding) == 1:
+        return render(claims, next(iter(by_decoding.values())))
+    found = {
+        decoding or OWN_NAME: [(claim, measure(claim, cells)) for claim in claims]
+        for decoding, cells in by_decoding.items()
+    }
+    parts = [_alike(found)]
+    for name, measured in found.items():
+        parts += [f"### Summary, {name}", _summary(measured)]
+    for claim, *findings in zip(claims, *([f for _, f in measured] for measured in found.values()), strict=True):
+        if claim.quantity == SCORE:
+            parts.append(_decoded_section(claim, dict(zip(found, findings, strict=True))))
+        else:  # a metric of the training, whatever its checkpoint is decoded by
+            parts.append(_section(claim, findings[0]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _alike(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> str:
+    """In how many cells a claim about scores comes out alike under every decoding."""
+    verdicts: dict[tuple[str, Cell], set[str]] = {}
+    for measured in found.values():
+        for claim, findings in measured:
+            for f in findings if claim.quantity == SCORE else ():
+                verdicts.setdefault((claim.claim, f.cell), set()).add(f.verdict)
+    counts = [sum(v == {verdict} for v in verdicts.values()) for verdict in get_args(Verdict)]
+    said = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, get_args(Verdict), strict=True))
+    turned = sum({"as claimed", "the opposite"} <= v for v in verdicts.values())
+    return (
+        f"Claims about scores under {', '.join(found)}, claim by claim and cell by cell ({len(verdicts)}): under every "
+        f"decoding alike {said}; the verdict turns round, resolved on both sides, in {turned}; in the other "
+        f"{len(verdicts) - sum(counts) - turned} it is resolved under some decodings alone."
+    )
+
+
+def _decoded_section(claim: Claim, findings: Mapping[str, Sequence[Finding]]) -> str:
+    """A claim about scores: a row for each cell, and for each decoding the difference and the verdict."""
+    rows: dict[Cell, list[str]] = {}
+    for place, found in enumerate(findings.values()):
+        for f in found:
+            estimate, low, high = (_number(value, SCORE) for value in f.difference)
+            row = rows.setdefault(f.cell, [*_cell_cells(f), *[NOTHING] * len(findings)])
+            row[place - len(findings)] = f"{estimate} [{low}, {high}], {f.verdict}"
+    header = ["regime", "schedule, rate", "replicates", *findings]
+    body = table(header, [rows[cell] for cell in sorted(rows)], "llr") if rows else "Not measured yet."
+    question = f"score, %, `{claim.a}` minus `{claim.b}`: `{claim.a}` {claim.expected} than `{claim.b}`?"
+    return f"### {claim.claim.rstrip('.')}\n\n{claim.source}. {question}\n\n{body}"
+
+
+def _cell_cells(finding: Finding) -> list[str]:
+    regime, schedule, rate = finding.cell
+    return [regime, f"{schedule} {rate:g}", str(finding.replicates)]
+
+
 def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
     """Claims x regimes: in how many cells it came out how."""
     regimes = sorted({f.cell[0] for _, findings in found for f in findings})
@@ -149,11 +205,10 @@ def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     header = ["regime", "schedule, rate", "replicates", claim.a, claim.b, "difference [95 %]", ""]
     rows = []
     for f in findings:
-        regime, schedule, rate = f.cell
         estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
         means = [_number(mean, claim.quantity) for mean in (f.a, f.b)]
         difference = f"{estimate} [{low}, {high}]"
-        rows.append([regime, f"{schedule} {rate:g}", str(f.replicates), *means, difference, f.verdict])
+        rows.append([*_cell_cells(f), *means, difference, f.verdict])
     body = table(header, rows, "llrrrrl") if findings else "Not measured yet."
     title = f"### {claim.claim.rstrip('.')}"
     return f"{title}\n\n{claim.source}. {quantity}: `{claim.a}` {claim.expected} than `{claim.b}`?\n\n{body}"

@@ -20,11 +20,12 @@ from harness.results.collect import load_records, select_evaluations
 from harness.results.columns import average_columns
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
+from harness.results.orders import Turn
 from harness.results.publish import publish, rebuild_leaderboard
 from harness.results.record import Evaluation, RunRecord
 from harness.results.render import build_sheets, render_markdown
 from harness.results.sides import hold_against, pair_up
-from harness.results.verdicts import Turn, turned_orders, turns_sentence, verdict_sentence
+from harness.results.verdicts import turned_orders, turns_sentence, verdict_sentence
 
 from .synthetic import evaluation, run, write_runs
 
