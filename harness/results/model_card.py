@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from harness.config.decodings import ORDER_BY
 from harness.files import locate, write_text
 from harness.results.columns import title_of
 from harness.results.markdown import table
@@ -137,11 +139,18 @@ def _again(record: RunRecord) -> str:
         ),  # words only
         f"'evaluation.tasks=[{','.join(decodings)}]'",
         *(shlex.quote(f"++evaluation.decodings.{task}=[{','.join(names)}]") for task, names in decodings.items()),
+        *_order(decodings.values()),
         f"seed={record.seed}",
         "hydra.mode=RUN",
     ]
     command = " \\\n    ".join(["python -m harness.run", *overrides])
     return f"## Again\n\n```bash\n{command}\n```"
+
+
+def _order(decodings: Iterable[Sequence[str]]) -> list[str]:
+    """Several decodings need one that tables are ordered by."""
+    others = [names[0] for names in decodings if len(names) > 1 and ORDER_BY not in names]
+    return [f"evaluation.order_by={name}" for name in others[:1]]
 
 
 def _override(key: str, value: Any) -> str:

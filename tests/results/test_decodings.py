@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.compare import main as compare
 from harness.errors import UserError
+from harness.findings import main as findings
+from harness.regime_map import main as regime_map
 from harness.results.collect import load_records, select_evaluations
 from harness.results.columns import average_columns
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
@@ -218,3 +221,59 @@ def test_sides_pair_what_has_one_protocol() -> None:
     both = [run("opd", 0, evaluations=(decoded("greedy", 1, protocol="h"), decoded("sampled", 3, protocol="p")))]
     with pytest.raises(UserError, match="opd on arithmetic@greedy was made under another protocol"):
         hold_against(new, both)
+
+
+def test_a_turn_between_two_sides_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """B minus A of one row: +100 greedily, -50 sampled, both resolved; +25 by the paper, not resolved."""
+    a = runs({"opd": TURNED["opd"]})
+    b = runs({"opd": TURNED["tropd"]})
+    assert compare([str(write_runs(tmp_path / name, side)) for name, side in (("a", a), ("b", b))]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "arithmetic, opd: the order turns round between decodings: B above A under greedy (resolved) and paper (not "
+        "resolved), below under sampled (resolved), resolved on both sides." in said
+    )
+    assert [said.count(number) for number in ("+100.0 [", "+25.0 [", "-50.0 [")] == [1, 1, 1]
+
+
+def cell_runs(path: Path, solved: Mapping[str, Solved]) -> Path:
+    """A folder of one cell of the regime map: two replicates with a student each."""
+    records = []
+    for seed in range(2):
+        setting = {"name": "r", "student": f"students/{seed}/student", "teacher": "t", "learning_rate": 1e-3}
+        setting |= {"lr_schedule": "cosine", "steps": 10}
+        for method, under in solved.items():
+            evaluations = tuple(decoded(name, count) for name, count in under.items())
+            records.append(run(method, seed, setting=setting, evaluations=evaluations))
+    return write_runs(path, records)
+
+
+def test_the_map_shows_decodings_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert regime_map([str(cell_runs(tmp_path / "runs", TURNED))]) == 0
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.startswith("| student | cosine |")).split(" | ")
+    assert row[4].startswith("tropd 100.0 ") and row[4].endswith(", wins")
+    assert row[5].startswith("tropd 75.0 ") and row[5].endswith("; or opd")
+    assert row[6].startswith("opd 50.0 ") and ", wins" in row[6]
+    assert "One method wins under every decoding in 0 of 1 cells, none under any in 0; in the other 1 " in text
+    assert "turns round 1 times: 1 resolved on both sides, 0 resolved on one side alone, 0 resolved on neither" in text
+    assert "- student, cosine 0.001: opd above tropd under sampled (resolved), below under greedy (resolved)" in text
+    assert text.index("### student, cosine, greedy") < text.index("### student, cosine, sampled")
+
+
+def test_a_run_without_a_decoding_has_no_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = {**TURNED, "opd": {"greedy": 0, "sampled": 2}}
+    assert regime_map([str(cell_runs(tmp_path / "runs", lacking))]) == 2
+    assert "opd seed 0 has 0 evaluations on arithmetic@paper" in capsys.readouterr().err
+
+
+def test_a_claim_has_a_verdict_under_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claims = tmp_path / "claims.yaml"
+    claims.write_text("- {claim: It helps., source: us, a: tropd, b: opd, expected: higher}\n")
+    assert findings([str(claims), str(cell_runs(tmp_path / "runs", TURNED))]) == 0
+    text = capsys.readouterr().out
+    assert "| regime | schedule, rate | replicates | greedy | paper | sampled |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| student | cosine 0.001 |")).split(" | ")
+    assert [cell.rstrip(" |").rpartition(", ")[2] for cell in row[3:]] == ["as claimed", "not resolved", "the opposite"]
+    assert [cell.split()[0] for cell in row[3:]] == ["100.0", "25.0", "-50.0"]
+    assert "the verdict turns round, resolved on both sides, in 1; in the other 0 " in text
