@@ -13,7 +13,8 @@ finished comparisons.
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates
 that both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's
 t over replicates. A difference is resolved, in either direction, where its p-value is at most 5 % after Holm's
-correction over all cells of all claims of its family; the intervals stand alone. A summary counts the verdicts.
+correction over all cells of all claims of its family; the intervals stand alone. A summary counts the verdicts. Several
+decodings of the task stand side by side, each corrected by itself.
 """
 
 from __future__ import annotations
@@ -38,12 +39,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the text to this file")
     options = parser.parse_args(arguments)
 
-    from harness.results.cells import load_cells
-    from harness.results.claims import load_claims, render
+    from harness.results.cells import load_decodings
+    from harness.results.claims import load_claims, render_decodings
 
-    return write_and_print(
-        render(load_claims(options.claims), load_cells(options.folders, options.task)), options.output
-    )
+    cells = load_decodings(options.folders, options.task)
+    return write_and_print(render_decodings(load_claims(options.claims), cells), options.output)
 
 
 if __name__ == "__main__":

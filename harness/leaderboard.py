@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.config.decodings import ORDER_BY
 from harness.console.commands import Parser, exit_code_of
 
 
@@ -33,7 +34,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="TASK=HASH",
-        help="the evaluation protocol to show, where a task was evaluated under several",
+        help="the protocol of a task or column (arithmetic, arithmetic@greedy) to show alone; may be repeated",
     )
     parser.add_argument(
         "--reference",
@@ -41,6 +42,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="TABLE",
         help="a published table of results/reference to show beside the comparison, in place of those of its setting",
+    )
+    parser.add_argument(
+        "--order-by",
+        default=ORDER_BY,
+        metavar="DECODING",
+        help=f"of a task's decodings the one that rows are ordered by (default: {ORDER_BY})",
     )
     return parser.parse_args(arguments)
 
@@ -58,10 +65,10 @@ def _run(options: argparse.Namespace) -> int:
 
     protocols = dict(options.protocol)
     chosen = "".join(f" --protocol {shlex.quote(f'{task}={name}')}" for task, name in protocols.items())
-    command = rebuild_command(options.folder, options.reference) + chosen
-    board = rebuild_leaderboard(options.folder, command, protocols, options.reference)
+    command = rebuild_command(options.folder, options.reference, options.order_by) + chosen
+    board = rebuild_leaderboard(options.folder, command, protocols, options.reference, order_by=options.order_by)
     if options.publish is not None:
-        publish(options.folder, options.publish, protocols, options.reference)
+        publish(options.folder, options.publish, protocols, options.reference, order_by=options.order_by)
     print_leaderboard(board)
     return 0
 

@@ -2,7 +2,8 @@
 learning rate.
 
 The learning rate belongs to the Setting, so such rows are of several comparisons, and no leaderboard holds them. Here
-each row says its rate, the rates are those that harness.tune chose, and the runs may differ in nothing else.
+each row says its rate, the rates are those that harness.tune chose, and the runs may differ in nothing else. There is
+a table for each decoding of the task.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--task", default="arithmetic", help="the benchmark (default: arithmetic)")
     options = parser.parse_args(arguments)
 
-    from harness.results.collect import load_records
+    from harness.results.collect import columns_of, load_records, with_names
+    from harness.results.columns import title_of
     from harness.results.own_rates import choose, load_tuning, render
 
     tuning = load_tuning(options.tuning)
@@ -36,7 +38,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     trained = [r for r in records if r.method not in UNTRAINED and r.status == "completed"]
     if not trained:
         raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
-    print(render(choose(trained, tuning, options.task), tuning, options.task), end="")
+    trained = with_names(trained)
+    for column in columns_of(trained, options.task):
+        print(render(choose(trained, tuning, column), tuning, title_of(column)), end="")
     return 0
 
 

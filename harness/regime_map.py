@@ -4,7 +4,7 @@ finished comparisons.
 A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a
 seed with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the
 methods that all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated
-operations (harness.results.flops).
+operations (harness.results.flops). Several decodings of the task stand side by side.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the map to this file")
     options = parser.parse_args(arguments)
 
-    from harness.results.cells import load_cells, of_common_methods
-    from harness.results.regimes import render
+    from harness.results.cells import load_decodings, of_common_methods
+    from harness.results.regimes import render_decodings
 
-    cells = of_common_methods(load_cells(options.folders, options.task))
-    return write_and_print(render(cells, options.task), options.output)
+    loaded = load_decodings(options.folders, options.task)
+    cells = {decoding: of_common_methods(found) for decoding, found in loaded.items()}
+    return write_and_print(render_decodings(cells, options.task), options.output)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.decodings import task_of
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
 from harness.console import parent
@@ -194,8 +195,10 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         scored = {
             evaluation.task for record in records for evaluation in record.evaluations if record.status == "completed"
         }
-        protocols = {task: value for task, value in protocols_of(run).items() if task in scored}
-        print_leaderboard(rebuild_leaderboard(folder, command, protocols, [run.reference] if run.reference else []))
+        protocols = {column: value for column, value in protocols_of(run).items() if task_of(column) in scored}
+        references = [run.reference] if run.reference else []
+        order_by = run.evaluation.order_by
+        print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)

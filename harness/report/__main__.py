@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.config.decodings import ORDER_BY
 from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
 from harness.files import write_text
@@ -37,7 +38,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="TASK=HASH",
-        help="the evaluation protocol to show, where a task was evaluated under several",
+        help="the protocol of a task or column (arithmetic, arithmetic@greedy) to show alone; may be repeated",
+    )
+    parser.add_argument(
+        "--order-by",
+        default=ORDER_BY,
+        metavar="DECODING",
+        help=f"of a task's decodings the one that rows are ordered by (default: {ORDER_BY})",
     )
     return parser.parse_args(arguments)
 
@@ -61,14 +68,17 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output or Path(values.get("output", options.folder / FILE_NAME))
     protocols = _pairs(options.protocol, "TASK=HASH")
     chosen = "".join(f" --protocol {shlex.quote(text)}" for text in options.protocol)
-    size = write_report(
-        options.folder, output, f"python -m harness.report {shlex.quote(str(options.folder))}{chosen}", protocols
-    )
+    if options.order_by != ORDER_BY:
+        chosen += f" --order-by {shlex.quote(options.order_by)}"
+    command = f"python -m harness.report {shlex.quote(str(options.folder))}{chosen}"
+    size = write_report(options.folder, output, command, protocols, order_by=options.order_by)
     print(f"{output} ({size / 1e6:.1f} MB)")
     return 0
 
 
-def write_report(folder: Path, output: Path, command: str, protocols: dict[str, str] | None = None) -> int:
+def write_report(
+    folder: Path, output: Path, command: str, protocols: dict[str, str] | None = None, order_by: str = ORDER_BY
+) -> int:
     """Writes the page of `folder` to `output`, whole or not at all; returns its size in bytes."""
     if output.is_dir():
         raise UserError(f"{output} is a folder; name a file, such as {output / FILE_NAME}.")
@@ -77,7 +87,7 @@ def write_report(folder: Path, output: Path, command: str, protocols: dict[str, 
     from harness.report.page import render_page
     from harness.report.source import load_source
 
-    page = render_page(load_source(folder, command, protocols), terminal_bar)
+    page = render_page(load_source(folder, command, protocols, order_by), terminal_bar)
     try:
         write_text(output, page)
     except OSError as error:

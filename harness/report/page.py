@@ -162,27 +162,35 @@ def _draw_group(
 
 
 def _score_group(source: Source, task: str, number: int, looks: Mapping[str, Look]) -> FigureGroup:
-    """A task's intervals, its decodings one after the other."""
-    panels: list[Panel] = []
-    for column in (column for column in source.evaluations if task_of(column) == task):
-        panels += _score_panels(source, column, f"{number}-{decoding_of(column)}".rstrip("-"), looks)
+    """A task's intervals: the scores under its decodings, then the differences."""
+    columns = [column for column in source.evaluations if task_of(column) == task]
+    keys = {column: f"{number}-{decoding_of(column)}".rstrip("-") for column in columns}
+    panels = [_score_panel(source, column, keys[column], looks) for column in columns]
+    panels += filter(None, (_difference_panel(source, column, keys[column], looks) for column in columns))
     return FigureGroup(task, tuple(panels), ())
 
 
-def _score_panels(source: Source, column: str, key: str, looks: Mapping[str, Look]) -> list[Panel]:
-    rows = [(row, score) for row in source.board.rows if (score := row.scores.get(column))]
-    scores = [Estimate(row.label, format_interval(score.interval), score.interval) for row, score in rows]
-    differences = [
+def _score_panel(source: Source, column: str, key: str, looks: Mapping[str, Look]) -> Panel:
+    scored = [(row, score) for row in source.board.rows if (score := row.scores.get(column))]
+    estimates = [Estimate(row.label, format_interval(score.interval), score.interval) for row, score in scored]
+    return draw_forest(f"score-{key}", _under("Score", column), "%, with the 95 % interval.", estimates, looks=looks)
+
+
+def _difference_panel(source: Source, column: str, key: str, looks: Mapping[str, Look]) -> Panel | None:
+    """None where no method has a difference to the baseline."""
+    estimates = [
         Estimate(row.label, format_difference(difference), difference)
-        for row, score in rows
-        if row.method not in UNTRAINED and (difference := score.difference) is not None
+        for row in source.board.rows
+        if row.method not in UNTRAINED
+        and (score := row.scores.get(column))
+        and (difference := score.difference) is not None
     ]
-    under = f", {decoding_of(column)}" if decoding_of(column) else ""
-    panels = [draw_forest(f"score-{key}", f"Score{under}", "%, with the 95 % interval.", scores, looks=looks)]
-    if differences:
-        title, note = f"Minus {BASELINE}{under}", "percentage points, paired, with the 95 % interval."
-        panels.append(draw_forest(f"difference-{key}", title, note, differences, looks=looks, zero=True))
-    return panels
+    title, note = _under(f"Minus {BASELINE}", column), "percentage points, paired, with the 95 % interval."
+    return draw_forest(f"difference-{key}", title, note, estimates, looks=looks, zero=True) if estimates else None
+
+
+def _under(title: str, column: str) -> str:
+    return ", ".join(filter(None, (title, decoding_of(column))))
 
 
 # ---- tables

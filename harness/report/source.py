@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.config.decodings import ORDER_BY
 from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import Evaluation, RunRecord, read_metrics
@@ -79,10 +80,10 @@ class Source:
         return [rows for run in completed or runs if run.folder is not None and (rows := read_metrics(run.folder))]
 
 
-def load_source(folder: Path, command: str, protocols: Protocols | None) -> Source:
+def load_source(folder: Path, command: str, protocols: Protocols | None, order_by: str = ORDER_BY) -> Source:
     """Reads the records of a comparison; raises UserError as the leaderboard does."""
     runs = find_runs(folder)
-    board = build_leaderboard([run.record for run in runs], command, protocols)
+    board = build_leaderboard([run.record for run in runs], command, protocols, order_by=order_by)
     return Source(folder, board, tuple(runs), protocols)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.decodings import decoding_of
 from harness.errors import UserError
-from harness.results.collect import check_comparable, load_records
+from harness.results.collect import check_comparable, columns_of, load_records, with_names
 from harness.results.flops import run_flops
 from harness.results.leaderboard import ALPHA, BASELINE
+from harness.results.orders import Order
 from harness.results.record import Evaluation, RunRecord
 from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from harness.types import UNTRAINED
@@ -49,24 +51,42 @@ class Lead:
     rivals: tuple[str, ...]  # difference to the leader not resolved (all pairs, Holm, 5 %); none: the leader wins
 
 
-def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns]]:
-    """All completed runs that were evaluated on the task, by cell. UserError for runs that must not
-    stand in one cell.
+Groups = Mapping[tuple[Cell, int], Sequence[RunRecord]]  # by cell and steps
+
+
+def load_cells(folders: Sequence[Path], column: str) -> dict[Cell, list[MethodRuns]]:
+    """All completed runs that were evaluated on the column, by cell. UserError for runs that must not stand in one
+    cell.
     """
-    records: dict[tuple[Cell, int], list[RunRecord]] = {}
-    for folder in folders:
-        for record in load_records(folder):
-            if record.method not in UNTRAINED and record.status == "completed":
-                records.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
+    return _cells(_completed_runs(folders), column)
+
+
+def load_decodings(folders: Sequence[Path], task: str) -> dict[str, dict[Cell, list[MethodRuns]]]:
+    """`load_cells` for each decoding of the task that a run has, side by side; every run must have them all."""
+    groups = _completed_runs(folders)
+    columns = columns_of([record for records in groups.values() for record in records], task)
+    return {decoding_of(column): _cells(groups, column) for column in columns}
+
+
+def _completed_runs(folders: Sequence[Path]) -> Groups:
+    loaded = with_names([record for folder in folders for record in load_records(folder)])
+    groups: dict[tuple[Cell, int], list[RunRecord]] = {}
+    for record in loaded:
+        if record.method not in UNTRAINED and record.status == "completed":
+            groups.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
+    if not groups:
+        raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
+    return groups
+
+
+def _cells(groups: Groups, column: str) -> dict[Cell, list[MethodRuns]]:
     cells: dict[Cell, list[MethodRuns]] = {}
-    for (cell, steps), found in sorted(records.items()):
+    for (cell, steps), found in sorted(groups.items()):
         check_comparable(found)
         by_label: dict[str, list[RunRecord]] = {}
         for record in found:
             by_label.setdefault(record.label, []).append(record)
-        cells.setdefault(cell, []).extend(runs_of(label, steps, group, task) for label, group in by_label.items())
-    if not cells:
-        raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
+        cells.setdefault(cell, []).extend(runs_of(label, steps, group, column) for label, group in by_label.items())
     return cells
 
 
@@ -87,16 +107,16 @@ def cell_of(record: RunRecord) -> Cell:
     return Path(setting["student"]).name, setting["lr_schedule"], float(setting["learning_rate"])
 
 
-def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> MethodRuns:
+def runs_of(label: str, steps: int, records: Sequence[RunRecord], column: str) -> MethodRuns:
     """The replicates of one method in a cell, from their records."""
     evaluations: dict[Replicate, Evaluation] = {}
     training: dict[Replicate, Mapping[str, float]] = {}
     for record in records:
         replicate = (record.setting["student"], record.seed)
-        scored = [evaluation for evaluation in record.evaluations if evaluation.task == task]
+        scored = [evaluation for evaluation in record.evaluations if evaluation.column == column]
         if len(scored) != 1:
             raise UserError(
-                f"{label} seed {record.seed} has {len(scored)} evaluations on {task}; publish one protocol."
+                f"{label} seed {record.seed} has {len(scored)} evaluations on {column}; publish one protocol for all."
             )
         if replicate in evaluations:
             raise UserError(f"{label} of student {replicate[0]} and seed {record.seed} is there twice; give it once.")
@@ -123,24 +143,31 @@ def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
     """The verdict among runs with different labels; a difference counts as resolved over two or
     more shared replicates.
     """
+    intervals = {runs.label: mean_interval(matrix(runs, sorted(runs.evaluations))) for runs in candidates}
+    leader = max(sorted(intervals), key=lambda label: intervals[label].estimate)
+    resolved = {(pair.a, pair.b) for pair in compare_all(candidates) if pair.resolved}
+    others = sorted(set(intervals) - {leader}, key=lambda label: -intervals[label].estimate)
+    rivals = tuple(x for x in others if (x, leader) not in resolved and (leader, x) not in resolved)
+    return Lead(intervals, leader, rivals)
+
+
+def compare_all(candidates: Sequence[MethodRuns]) -> list[Order]:
+    """Every pair that shares two or more replicates, resolved after Holm's correction over these pairs."""
     protocols = {e.protocol_hash for runs in candidates for e in runs.evaluations.values()}
     if len(protocols) > 1:
         raise UserError(
             f"runs were evaluated under different protocols, {' and '.join(sorted(protocols))}; evaluate them alike."
         )
-    intervals = {runs.label: mean_interval(matrix(runs, sorted(runs.evaluations))) for runs in candidates}
-    leader = max(sorted(intervals), key=lambda label: intervals[label].estimate)
-    pairs: list[tuple[str, str]] = []
-    p_values: list[float] = []
+    pairs: list[tuple[str, str, Difference]] = []
     for a, b in combinations(sorted(candidates, key=lambda runs: runs.label), 2):
         shared = sorted(set(a.evaluations) & set(b.evaluations))
         if len(shared) > 1:
-            pairs.append((a.label, b.label))
-            p_values.append(paired_difference(matrix(a, shared), matrix(b, shared)).p_value)
-    resolved = {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p <= ALPHA}
-    others = sorted(set(intervals) - {leader}, key=lambda label: -intervals[label].estimate)
-    rivals = tuple(x for x in others if (x, leader) not in resolved and (leader, x) not in resolved)
-    return Lead(intervals, leader, rivals)
+            pairs.append((a.label, b.label, paired_difference(matrix(a, shared), matrix(b, shared))))
+    adjusted = holm([difference.p_value for *_, difference in pairs])
+    return [
+        Order(a, b, difference.estimate, resolved=p <= ALPHA)
+        for (a, b, difference), p in zip(pairs, adjusted, strict=True)
+    ]
 
 
 def at_equal_steps(runs: Sequence[MethodRuns]) -> list[MethodRuns]:

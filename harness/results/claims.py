@@ -18,6 +18,7 @@ from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, m
 from harness.results.expectations import read_yaml
 from harness.results.leaderboard import ALPHA
 from harness.results.markdown import table
+from harness.results.orders import OWN_NAME
 from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, holm, paired_difference
 
@@ -139,6 +140,76 @@ def render(claims: Sequence[Claim], cells: Mapping[Cell, Sequence[MethodRuns]]) 
     return "\n\n".join(parts) + "\n"
 
 
+def render_decodings(claims: Sequence[Claim], by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> str:
+    """`render`, the decodings of the task side by side, each corrected by itself; as it is for one."""
+    if len(by_decoding) == 1:
+        return render(claims, next(iter(by_decoding.values())))
+    found = {decoding or OWN_NAME: judge(claims, cells) for decoding, cells in by_decoding.items()}
+    parts = [_alike(found)]
+    for name, judged in found.items():
+        parts += [f"### Summary, {name}", _summary(judged), _families(judged)]
+    for claim, *findings in zip(claims, *([f for _, f in judged] for judged in found.values()), strict=True):
+        if claim.quantity == SCORE:
+            parts.append(_decoded_section(claim, dict(zip(found, findings, strict=True))))
+        else:  # a metric of the training, whatever its checkpoint is decoded by
+            parts.append(_section(claim, findings[0]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _alike(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> str:
+    """In how many cells a claim about scores comes out alike under every decoding."""
+    verdicts: dict[tuple[str, str, Cell], set[str]] = {}
+    for judged in found.values():
+        for claim, findings in judged:
+            for f in findings if claim.quantity == SCORE else ():
+                verdicts.setdefault((claim.claim, f.label, f.cell), set()).add(f.verdict)
+    counts = [sum(v == {verdict} for v in verdicts.values()) for verdict in get_args(Verdict)]
+    said = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, get_args(Verdict), strict=True))
+    turned = sum({"as claimed", "the opposite"} <= v for v in verdicts.values())
+    return (
+        f"Claims about scores under {', '.join(found)}, claim by claim and cell by cell ({len(verdicts)}): under every "
+        f"decoding alike {said}; the verdict turns round, resolved on both sides, in {turned}; in the other "
+        f"{len(verdicts) - sum(counts) - turned} it is resolved under some decodings alone."
+    )
+
+
+def _decoded_section(claim: Claim, findings: Mapping[str, Sequence[Finding]]) -> str:
+    """A claim about scores: a row for each cell, and for each decoding the difference and the verdict; of a claim about
+    every other method, the rows alone that some decoding resolves.
+    """
+    every = claim.a == EVERY_OTHER
+    rows: dict[tuple[str, Cell], list[str]] = {}
+    resolved: set[tuple[str, Cell]] = set()
+    for place, found in enumerate(findings.values()):
+        for f in found:
+            estimate, low, high = (_number(value, SCORE) for value in f.difference)
+            row = rows.setdefault((f.label, f.cell), [*_names_of(f, every), *[NOTHING] * len(findings)])
+            row[place - len(findings)] = f"{estimate} [{low}, {high}], {f.verdict}"
+            resolved |= {(f.label, f.cell)} if f.verdict != "not resolved" else set()
+    shown = [rows[key] for key in sorted(rows) if key in resolved or not every]
+    header = [*(["a"] if every else []), "regime", "schedule, rate", "replicates", *findings]
+    lines = [_question(claim)]
+    if every and rows:
+        lines.append(f"{len(rows) - len(shown)} of {len(rows)} differences are resolved under no decoding. The others:")
+    if shown:
+        lines.append(table(header, shown, ("l" if every else "") + "llr"))
+    elif not rows:
+        lines.append("Not measured yet.")
+    return "\n\n".join([f"### {claim.claim.rstrip('.')}", *lines])
+
+
+def _names_of(finding: Finding, every: bool) -> list[str]:
+    """The cells that say of what a row is."""
+    regime, schedule, rate = finding.cell
+    return [*([f"`{finding.label}`"] if every else []), regime, f"{schedule} {rate:g}", str(finding.replicates)]
+
+
+def _question(claim: Claim) -> str:
+    quantity = "score, %" if claim.quantity == SCORE else claim.quantity
+    asked = "every other method" if claim.a == EVERY_OTHER else f"`{claim.a}`"
+    return f"{claim.source}. {quantity}: {asked} {claim.expected} than `{claim.b}`? Family: {claim.family}."
+
+
 def _summary(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
     """Claims x regimes: in how many cells it came out how."""
     regimes = sorted({f.cell[0] for _, findings in found for f in findings})
@@ -171,22 +242,19 @@ def _families(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
 
 def _section(claim: Claim, findings: Sequence[Finding]) -> str:
     """A row for each cell; of a claim about every other method, the resolved ones alone."""
-    quantity = "score, %" if claim.quantity == SCORE else claim.quantity
     every = claim.a == EVERY_OTHER
     shown = [f for f in findings if not every or f.verdict != "not resolved"]
-    asked = "every other method" if every else f"`{claim.a}`"
-    lines = [f"{claim.source}. {quantity}: {asked} {claim.expected} than `{claim.b}`? Family: {claim.family}."]
+    lines = [_question(claim)]
     if every and findings:
         lines.append(f"{len(findings) - len(shown)} of {len(findings)} differences are not resolved. The others:")
     header = [*(["a"] if every else []), "regime", "schedule, rate", "replicates", "a" if every else claim.a, claim.b]
     header += ["difference [95 %]", "p (Holm)", ""]
     rows = []
     for f in shown:
-        regime, schedule, rate = f.cell
         estimate, low, high = (_number(value, claim.quantity) for value in f.difference)
         means = [_number(mean, claim.quantity) for mean in f.means]
-        row = [regime, f"{schedule} {rate:g}", str(f.replicates), *means, f"{estimate} [{low}, {high}]"]
-        rows.append([*([f"`{f.label}`"] if every else []), *row, _p_value(f.p_value), f.verdict])
+        row = [*_names_of(f, every), *means, f"{estimate} [{low}, {high}]"]
+        rows.append([*row, _p_value(f.p_value), f.verdict])
     if rows:
         lines.append(table(header, rows, ("l" if every else "") + "llrrrrrl"))
     elif not findings:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.decodings import column_of, in_order, task_of
+from harness.config.decodings import OWN, column_of, in_order, task_of
 from harness.errors import UserError
 from harness.files import read_rows, write_rows
 from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, record_to_dict, way_out
@@ -162,6 +162,14 @@ def with_names(records: Sequence[RunRecord]) -> list[RunRecord]:
         )
         for record in records
     ]
+
+
+def columns_of(records: Iterable[RunRecord], task: str) -> list[str]:
+    """The columns of a task that records (of one name for each protocol, see with_names) have, side by side; the task's
+    own where there are none.
+    """
+    found = {e.decoding for record in records for e in record.evaluations if e.task == task}
+    return [column_of(task, decoding) for decoding in in_order(found or {OWN})]
 
 
 def select_evaluations(

@@ -192,8 +192,11 @@ def build_leaderboard(
     rows = [_with_ranks(row, comparisons, columns) for row in rows]
     provenance = [record.provenance for record in records if record.provenance]
     tasks = tuple(_describe_task(runs) for runs in selected.values())
-    first = ordering_columns(tasks, order_by)
     decodings = {task.decoding for task in tasks}
+    if order_by not in {ORDER_BY, *decodings}:
+        known = ", ".join(filter(None, in_order(decodings))) or "none"
+        raise UserError(f"The table cannot be ordered by {order_by!r}: no task was decoded so; known: {known}.")
+    first = _ordering_columns(tasks, order_by)
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
         training_hash=", ".join(_distinct(record.training_hash for record in records)),
@@ -213,12 +216,10 @@ def build_leaderboard(
     )
 
 
-def ordering_columns(tasks: Sequence[Task], order_by: str) -> list[str]:
+def _ordering_columns(tasks: Sequence[Task], order_by: str) -> list[str]:
     """Of every task the column that rows are ordered by."""
-    by_name: dict[str, set[str]] = {}
-    for task in tasks:
-        by_name.setdefault(task.name, set()).add(task.decoding)
-    return [column_of(name, ordering(found, order_by)) for name, found in by_name.items()]
+    found = {task.name: {other.decoding for other in tasks if other.name == task.name} for task in tasks}
+    return [column_of(name, ordering(decodings, order_by)) for name, decodings in found.items()]
 
 
 def _build_row(

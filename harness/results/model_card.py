@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from harness.config.decodings import ORDER_BY
 from harness.files import locate, write_text
+from harness.results.columns import title_of
 from harness.results.markdown import table
 from harness.results.record import Evaluation, RunRecord
 from harness.results.render import NOTHING, ONE_SEED, format_interval
@@ -69,7 +72,7 @@ def _eval_result(evaluation: Evaluation) -> EvalResult:
         dataset_type=evaluation.task,
         dataset_name=evaluation.task,
         metric_type="accuracy",
-        metric_name=f"avg@{evaluation.samples}, %",
+        metric_name=", ".join(filter(None, (f"avg@{evaluation.samples}", evaluation.decoding, "%"))),
         metric_value=round(100 * evaluation.score, 2),
     )
 
@@ -97,7 +100,9 @@ def _scores(record: RunRecord) -> str:
         voted = format_interval(mean_interval([e.majority])) if e.majority is not None and e.samples > 1 else NOTHING
         intervals = [text.rstrip(ONE_SEED) for text in (accuracy, passed, voted)]
         protocol = f"`{e.protocol_hash[:12]}`"
-        rows.append([e.task, f"{e.problems} × {e.samples}", *intervals, f"{100 * e.truncated_frac:.1f}", protocol])
+        rows.append(
+            [title_of(e.column), f"{e.problems} × {e.samples}", *intervals, f"{100 * e.truncated_frac:.1f}", protocol]
+        )
     note = "In %, with the 95 % interval over problems, for this checkpoint only."
     return f"## Scores\n\n{note}\n\n{table(header, rows, 'lrrrrrl')}"
 
@@ -120,7 +125,9 @@ def _settings(record: RunRecord) -> str:
 
 def _again(record: RunRecord) -> str:
     """Everything by value: a YAML of the same name may have changed since."""
-    tasks = ",".join(dict.fromkeys(evaluation.task for evaluation in record.evaluations))
+    decodings: dict[str, list[str]] = {}
+    for evaluation in record.evaluations:
+        decodings.setdefault(evaluation.task, []).extend(filter(None, [evaluation.decoding]))
     overrides = [
         f"method={record.method}",
         *(_override(f"method.{key}", value) for key, value in record.changed_knobs.items()),
@@ -130,12 +137,20 @@ def _again(record: RunRecord) -> str:
             for key, value in record.setting.items()
             if key not in ("notes", "recipe")
         ),  # words only
-        f"'evaluation.tasks=[{tasks}]'",
+        f"'evaluation.tasks=[{','.join(decodings)}]'",
+        *(shlex.quote(f"++evaluation.decodings.{task}=[{','.join(names)}]") for task, names in decodings.items()),
+        *_order(decodings.values()),
         f"seed={record.seed}",
         "hydra.mode=RUN",
     ]
     command = " \\\n    ".join(["python -m harness.run", *overrides])
     return f"## Again\n\n```bash\n{command}\n```"
+
+
+def _order(decodings: Iterable[Sequence[str]]) -> list[str]:
+    """Several decodings need one that tables are ordered by."""
+    others = [names[0] for names in decodings if len(names) > 1 and ORDER_BY not in names]
+    return [f"evaluation.order_by={name}" for name in others[:1]]
 
 
 def _override(key: str, value: Any) -> str:

@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import scipy
 
+from harness.config.decodings import ORDER_BY
 from harness.errors import UserError
 from harness.results.collect import (
     PUBLISHED,
@@ -40,12 +41,21 @@ CACHED_TABLES = 8  # the newest ones are kept
 
 
 def rebuild_leaderboard(
-    folder: Path, command: str, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
+    folder: Path,
+    command: str,
+    protocols: dict[str, str] | None = None,
+    references: Sequence[str] = (),
+    order_by: str = ORDER_BY,
 ) -> Leaderboard:
     """Builds the table of `folder` from its records and writes leaderboard.md, .json, .csv and .tex into it."""
     records = load_records(folder)
     board = build_cached(
-        folder.resolve().parent / CACHE, records, command, protocols, published=_published(records, references)
+        folder.resolve().parent / CACHE,
+        records,
+        command,
+        protocols,
+        published=_published(records, references),
+        order_by=order_by,
     )
     write_leaderboard(folder, board)
     return board
@@ -57,13 +67,14 @@ def build_cached(
     command: str,
     protocols: dict[str, str] | None,
     published: Sequence[ReferenceRow],
+    order_by: str = ORDER_BY,
 ) -> Leaderboard:
     """`build_leaderboard`, for a table of many pairs of methods kept by the content of its records and of the code."""
     methods = len({record.label for record in records})
     if methods * (methods - 1) / 2 < CACHE_FROM_PAIRS:
-        return build_leaderboard(records, command, protocols, published)
+        return build_leaderboard(records, command, protocols, published, order_by=order_by)
     memory = joblib.Memory(cache, verbose=0)
-    board = memory.cache(_build)(_code_digest(), records, command, protocols, published)
+    board = memory.cache(_build)(_code_digest(), records, command, protocols, published, order_by)
     memory.reduce_size(items_limit=CACHED_TABLES)
     return board
 
@@ -81,7 +92,11 @@ def _code_digest() -> str:
 
 
 def publish(
-    folder: Path, destination: Path, protocols: dict[str, str] | None = None, references: Sequence[str] = ()
+    folder: Path,
+    destination: Path,
+    protocols: dict[str, str] | None = None,
+    references: Sequence[str] = (),
+    order_by: str = ORDER_BY,
 ) -> Leaderboard:
     """Writes runs.jsonl and the table to `destination`, from which the same table can be rebuilt.
 
@@ -91,9 +106,9 @@ def publish(
     runs = {key_of(record): record for record in earlier}
     runs |= {key_of(run.record): _with_training(run) for run in find_runs(folder)}
     records = [runs[key] for key in sorted(runs)]
-    command = rebuild_command(destination, references)
-    board = build_leaderboard(records, command, protocols, _published(records, references))
-    kept = {task.name: task.protocol_hash for task in board.tasks}
+    command = rebuild_command(destination, references, order_by)
+    board = build_leaderboard(records, command, protocols, _published(records, references), order_by=order_by)
+    kept = {(task.name, task.protocol_hash) for task in board.tasks}
     try:
         publish_records(destination / PUBLISHED, [_keep_protocols(record, kept) for record in records])
     except OSError as error:
@@ -121,8 +136,8 @@ def _with_training(run: FoundRun) -> RunRecord:
     return dataclasses.replace(run.record, training={key: float(f"{value:.6g}") for key, value in training.items()})
 
 
-def _keep_protocols(record: RunRecord, kept: dict[str, str]) -> RunRecord:
-    evaluations = tuple(entry for entry in record.evaluations if kept.get(entry.task) == entry.protocol_hash)
+def _keep_protocols(record: RunRecord, kept: set[tuple[str, str]]) -> RunRecord:
+    evaluations = tuple(entry for entry in record.evaluations if (entry.task, entry.protocol_hash) in kept)
     return dataclasses.replace(record, evaluations=evaluations)
 
 
@@ -130,7 +145,8 @@ def _published(records: Sequence[RunRecord], references: Sequence[str]) -> tuple
     return published_rows(str(records[0].setting.get("name")), references)
 
 
-def rebuild_command(folder: Path, references: Sequence[str]) -> str:
+def rebuild_command(folder: Path, references: Sequence[str], order_by: str = ORDER_BY) -> str:
     """The command that makes a folder's table again, as the table names it."""
     chosen = [part for table in references for part in ("--reference", table)]
+    chosen += ["--order-by", order_by] if order_by != ORDER_BY else []
     return shlex.join(["python", "-m", "harness.leaderboard", str(folder), *chosen])

@@ -8,18 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from harness.config.decodings import column_of
 from harness.results.cells import (
     EQUAL_COST,
     Cell,
     MethodRuns,
     at_equal_cost,
     at_equal_steps,
+    compare_all,
     differences_to_opd,
     find_lead,
     matrix,
 )
+from harness.results.columns import title_of
 from harness.results.leaderboard import ALPHA, BASELINE
 from harness.results.markdown import table
+from harness.results.orders import OWN_NAME, Turn, TurnedOrder, find_turns
 from harness.results.render import NOTHING, format_interval
 from harness.results.statistics import holm, mean_interval
 
@@ -28,38 +32,97 @@ AGAINST_OPD = (
     "by replicate and problem, Holm-corrected over all methods and cells of this table, 5 %), with the smallest and "
     "the largest difference in points; and its lowest score of all cells."
 )
+LEADER = (
+    "The leader has the highest mean; it *wins* if its difference to every other method is resolved "
+    "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
+    "told from follow it. At equal cost a method takes part with its longest runs that cost at most "
+    f"{EQUAL_COST - 1:.0%} more than OPD's."
+)
+CELL_HEADER = ["regime", "schedule", "rate", "replicates"]
+Choose = Callable[[Sequence[MethodRuns]], list[MethodRuns]]
+AT_EQUAL_COST: Mapping[str, Choose] = {
+    "at OPD's student tokens": lambda runs: at_equal_cost(runs, lambda r: r.student_tokens),
+    "at OPD's operations": lambda runs: at_equal_cost(runs, lambda r: r.flops),
+}
 
 
 def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
     """The map and, for each regime and schedule, the scores behind it, as markdown."""
-    header = [
-        "regime",
-        "schedule",
-        "rate",
-        "replicates",
-        "leads at equal steps",
-        "at OPD's student tokens",
-        "at OPD's operations",
+    header = [*CELL_HEADER, "leads at equal steps", *AT_EQUAL_COST]
+    rows = [
+        [
+            *_cell_name(cell, runs),
+            *(_verdict_text(choose(runs)) for choose in (at_equal_steps, *AT_EQUAL_COST.values())),
+        ]
+        for cell, runs in sorted(cells.items())
     ]
-    rows = []
-    for cell, runs in sorted(cells.items()):
-        equal = at_equal_steps(runs)
-        groups = [equal, at_equal_cost(runs, lambda r: r.student_tokens), at_equal_cost(runs, lambda r: r.flops)]
-        counts = {len(r.evaluations) for r in equal}
-        replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        rows.append([cell[0], cell[1], f"{cell[2]:g}", replicates, *map(_verdict_text, groups)])
-    note = (
-        f"Task {task}. The leader has the highest mean; it *wins* if its difference to every other method is resolved "
-        "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
-        "told from follow it. At equal cost a method takes part with its longest runs that cost at most "
-        f"{EQUAL_COST - 1:.0%} more than OPD's."
-    )
-    parts = [note, table(header, rows)]
+    parts = [f"Task {task}. {LEADER}", table(header, rows)]
     if summary := _against_opd(cells):
         parts += [f"### Against {BASELINE}, over all cells", AGAINST_OPD, summary]
     for regime, schedule in sorted({cell[:2] for cell in cells}):
         parts += [f"### {regime}, {schedule}", _scores(cells, regime, schedule)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_decodings(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]], task: str) -> str:
+    """`render`, the decodings of the task side by side, and what holds under all of them; as it is for one."""
+    if len(by_decoding) == 1:
+        ((decoding, cells),) = by_decoding.items()
+        return render(cells, title_of(column_of(task, decoding)))
+    names = {decoding: decoding or OWN_NAME for decoding in by_decoding}
+    every = sorted({cell for cells in by_decoding.values() for cell in cells})
+    first = next(iter(by_decoding.values()))
+    parts = [f"Task {task} under {', '.join(names.values())}. {LEADER}"]
+    for title, choose in {"Leads at equal steps": at_equal_steps, **AT_EQUAL_COST}.items():
+        rows = [
+            [*_cell_name(cell, first[cell]), *(_verdict_text(choose(cells[cell])) for cells in by_decoding.values())]
+            for cell in every
+        ]
+        heading = title[0].upper() + title[1:]
+        parts += [f"### {heading}", table([*CELL_HEADER, *names.values()], rows)]
+    parts += ["### Between decodings", _between(by_decoding)]
+    for decoding, cells in by_decoding.items():
+        if summary := _against_opd(cells):
+            parts += [f"### Against {BASELINE}, over all cells, {names[decoding]}", AGAINST_OPD, summary]
+    for regime, schedule in sorted({cell[:2] for cell in every}):
+        for decoding, cells in by_decoding.items():
+            parts += [f"### {regime}, {schedule}, {names[decoding]}", _scores(cells, regime, schedule)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell_name(cell: Cell, runs: Sequence[MethodRuns]) -> list[str]:
+    """What stands under CELL_HEADER."""
+    counts = {len(r.evaluations) for r in at_equal_steps(runs)}
+    replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return [cell[0], cell[1], f"{cell[2]:g}", replicates]
+
+
+def _between(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> str:
+    """What holds under every decoding at equal steps, and the orders that turn round, in words."""
+    winners: list[set[str]] = []
+    turns: dict[Cell, list[TurnedOrder]] = {}
+    for cell in sorted(next(iter(by_decoding.values()))):
+        runs = {decoding: at_equal_steps(cells[cell]) for decoding, cells in by_decoding.items()}
+        leads = [find_lead(candidates) for candidates in runs.values()]
+        winners.append({lead.leader if len(lead.intervals) > 1 and not lead.rivals else NOTHING for lead in leads})
+        turns[cell] = find_turns({decoding: compare_all(candidates) for decoding, candidates in runs.items()})
+    same = sum(len(found) == 1 and found != {NOTHING} for found in winners)
+    none = sum(found == {NOTHING} for found in winners)
+    counts = {turn: sum(order.turn is turn for found in turns.values() for order in found) for turn in Turn}
+    lines = [
+        f"One method wins under every decoding in {same} of {len(winners)} cells, none under any in {none}; in the "
+        f"other {len(winners) - same - none} the verdict depends on the decoding. Over all pairs of methods and cells "
+        f"the order turns round {sum(counts.values())} times: "
+        + ", ".join(f"{count} {turn.value}" for turn, count in counts.items())
+        + ". Resolved: by all pairs of the cell and decoding, Holm-corrected, 5 %."
+    ]
+    lines += [
+        f"- {cell[0]}, {cell[1]} {cell[2]:g}: {order}"
+        for cell, found in turns.items()
+        for order in found
+        if order.turn is Turn.RESOLVED
+    ]
+    return "\n".join([lines[0], *([""] if len(lines) > 1 else []), *lines[1:]])
 
 
 def _verdict_text(candidates: Sequence[MethodRuns]) -> str:

@@ -27,10 +27,11 @@ from harness.results.leaderboard import (
     Task,
     leaderboard_to_dict,
 )
+from harness.results.orders import OWN_NAME
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
 from harness.results.terminal import open_console
-from harness.results.verdicts import OWN_NAME, describe_power, describe_powers, turns_sentence, verdict_sentence
+from harness.results.verdicts import describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
 NOTHING = "–"

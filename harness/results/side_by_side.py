@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.config.decodings import decoding_of, task_of
 from harness.errors import UserError
+from harness.results.columns import title_of
 from harness.results.distance import DistancePair, format_nats, pair_distances
+from harness.results.orders import Order, find_turns
 from harness.results.record import RunRecord
 from harness.results.render import ONE_SEED, format_chance, format_difference, format_interval
 from harness.results.sides import (
@@ -44,6 +47,8 @@ def compare(a: Path, b: Path, console: Console) -> int:
         return 0
     header = ("task", "row", "seeds", "A", "B", "B minus A", "B above A")
     _print_table(console, "Scores in %, 95 % intervals, on the same problems and seeds", header, map(_pair_row, pairs))
+    for line in _turns(pairs):
+        console.print(Text(line))
     console.print(Text(_explain(pairs), style="dim"))
     return 0
 
@@ -70,7 +75,7 @@ def _show(value: Any) -> str:
 def _pair_row(pair: Pair) -> tuple[str, ...]:
     difference = pair.difference
     return (
-        *(pair.task, pair.label, ", ".join(pair.seeds), format_interval(pair.a), format_interval(pair.b)),
+        *(title_of(pair.task), pair.label, ", ".join(pair.seeds), format_interval(pair.a), format_interval(pair.b)),
         *(format_difference(difference), format_chance(difference.improvement)),
     )
 
@@ -78,6 +83,23 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
 def _distance_row(pair: DistancePair) -> tuple[str, ...]:
     values = (format_nats(pair.a, ONE_SEED), format_nats(pair.b, ONE_SEED), format_nats(pair.difference, ONE_SEED, "+"))
     return pair.label, ", ".join(map(str, pair.seeds)), *values, format_chance(pair.difference.improvement)
+
+
+def _turns(pairs: Sequence[Pair]) -> list[str]:
+    """A line for each row whose difference has another sign under another decoding; resolved: an interval over two or
+    more seeds without 0.
+    """
+    rows: dict[tuple[str, str], dict[str, list[Order]]] = {}
+    for pair in pairs:
+        found = pair.difference
+        resolved = found.seeds > 1 and not found.low <= 0 <= found.high
+        order = Order("B", "A", found.estimate, resolved=resolved)
+        rows.setdefault((task_of(pair.task), pair.label), {})[decoding_of(pair.task)] = [order]
+    return [
+        f"{task}, {label}: the order turns round between decodings: {turned}, {turned.turn.value}."
+        for (task, label), under in rows.items()
+        for turned in find_turns(under)
+    ]
 
 
 def _explain(pairs: Sequence[Pair]) -> str:
@@ -92,7 +114,7 @@ def _explain(pairs: Sequence[Pair]) -> str:
 def _verdict_row(verdict: BaselineCheck) -> tuple[str, ...]:
     score = "–" if verdict.score is None else f"{100 * verdict.score:.1f}"
     mark = "ok" if verdict.ok else "FAILED"
-    return mark, verdict.task, verdict.label, score, format_interval(verdict.baseline), verdict.reason
+    return mark, title_of(verdict.task), verdict.label, score, format_interval(verdict.baseline), verdict.reason
 
 
 def _print_table(console: Console, title: str, header: Sequence[str], rows: Any) -> None:

@@ -1,46 +1,17 @@
-"""What a table says in words: who wins under each decoding, and where the order of two methods turns round.
-
-A difference is *resolved* over two or more seeds and after Holm's correction over all pairs of its column. An order
-turns round where one method is above the other under one decoding and below it under another. That is resolved if both
-differences are; each is tested at its column's level, so a resolved turn is false no more often than one of them.
+"""What a table says in words: who wins under each decoding, where the order of two methods turns round, and what it
+cannot see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from harness.config.decodings import OWN, column_of, decoding_of
-from harness.results.leaderboard import BASELINE, Comparison, Leaderboard, Row
+from harness.results.leaderboard import BASELINE, Leaderboard, Row
+from harness.results.orders import OWN_NAME, Order, Turn, TurnedOrder, find_turns
 from harness.types import UNTRAINED
 
-OWN_NAME = "own"  # of a task's own decoding beside named ones
 LISTED_TURNS = 6  # pairs that a line names whose turn is not resolved; more are counted
-
-
-class Turn(Enum):
-    """How sure it is that an order turns round."""
-
-    RESOLVED = "resolved on both sides"
-    ONE_SIDE = "resolved on one side alone"
-    NEITHER = "resolved on neither side"
-
-
-@dataclass(frozen=True)
-class TurnedOrder:
-    """Two methods whose order depends on the decoding."""
-
-    a: str
-    b: str
-    above: tuple[tuple[str, bool], ...]  # decodings under which a scores more than b, each with: is it resolved?
-    below: tuple[tuple[str, bool], ...]  # likewise, less
-
-    @property
-    def turn(self) -> Turn:
-        """How sure it is."""
-        sides = sum(any(resolved for _, resolved in side) for side in (self.above, self.below))
-        return (Turn.NEITHER, Turn.ONE_SIDE, Turn.RESOLVED)[sides]
 
 
 def decodings_under(board: Leaderboard, task: str) -> list[str]:
@@ -59,18 +30,16 @@ def verdict_sentence(board: Leaderboard, task: str) -> str:
 
 def turned_orders(board: Leaderboard, task: str) -> list[TurnedOrder]:
     """The pairs of methods whose order differs between two decodings of the task, the surest first."""
-    pairs: dict[tuple[str, str], list[tuple[str, Comparison]]] = {}
-    for decoding in decodings_under(board, task):
-        for pair in board.comparisons:
-            if pair.task == column_of(task, decoding):
-                pairs.setdefault((pair.a, pair.b), []).append((decoding, pair))
-    found = []
-    for (a, b), under in pairs.items():
-        above = tuple((name, pair.resolved) for name, pair in under if pair.difference.estimate > 0)
-        below = tuple((name, pair.resolved) for name, pair in under if pair.difference.estimate < 0)
-        if above and below:
-            found.append(TurnedOrder(a, b, above, below))
-    return sorted(found, key=lambda order: (list(Turn).index(order.turn), order.a, order.b))
+    return find_turns(
+        {
+            decoding: [
+                Order(pair.a, pair.b, pair.difference.estimate, resolved=pair.resolved)
+                for pair in board.comparisons
+                if pair.task == column_of(task, decoding)
+            ]
+            for decoding in decodings_under(board, task)
+        }
+    )
 
 
 def turns_sentence(board: Leaderboard, task: str) -> str:
@@ -82,22 +51,12 @@ def turns_sentence(board: Leaderboard, task: str) -> str:
         return "No two methods change their order between decodings."
     sure = [order for order in found if order.turn is not Turn.NEITHER]
     unsure = [order for order in found if order.turn is Turn.NEITHER]
-    parts = [_describe(order) for order in sure]
+    parts = [f"{order}, {order.turn.value}" for order in sure]
     if unsure:
         names = [f"{order.a} and {order.b}" for order in unsure[:LISTED_TURNS]]
         more = f" and {len(unsure) - LISTED_TURNS} more pairs" if len(unsure) > LISTED_TURNS else ""
-        parts.append(f"{Turn.NEITHER.value}: {', '.join(names)}{more}")
-    return f"Where the order turns round between decodings: {'; '.join(parts)}."
-
-
-def _describe(order: TurnedOrder) -> str:
-    return f"{order.a} above {order.b} under {_listed(order.above)}, below under {_listed(order.below)}: " + (
-        order.turn.value
-    )
-
-
-def _listed(side: Sequence[tuple[str, bool]]) -> str:
-    return " and ".join(f"{name or OWN_NAME} ({'resolved' if resolved else 'not resolved'})" for name, resolved in side)
+        parts.append(f"{', '.join(names)}{more}, {Turn.NEITHER.value}")
+    return f"The order turns round between decodings: {'; '.join(parts)}."
 
 
 def _verdict(board: Leaderboard, column: str) -> str:

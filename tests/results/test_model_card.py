@@ -70,20 +70,35 @@ def test_models_of_the_hub_are_named_in_the_metadata(config: RunConfig) -> None:
     assert (data.base_model, data.datasets) == ("Qwen/Qwen3-1.7B", ["open-r1/DAPO-Math-17k"])
 
 
+def _command_of(text: str) -> list[str]:
+    """The arguments of harness.run in a card."""
+    command = re.search(r"```bash\n(.*?)```", text, re.S)
+    assert command is not None
+    (*start,) = shlex.split(command[1].replace("\\\n", " "))
+    assert start[:3] == ["python", "-m", "harness.run"]
+    return start[3:]
+
+
 @pytest.mark.parametrize(
     "variables", [None, {"enable_thinking": False, "style": "a, 'b' = \u00fc", "tools": ["x", 1, None]}]
 )
 def test_its_command_is_the_run(config: RunConfig, variables: dict[str, Any] | None) -> None:
     config = dataclasses.replace(config, setting=dataclasses.replace(config.setting, chat_template_kwargs=variables))
-    text = build_card(record_of(config)).text
-    command = re.search(r"```bash\n(.*?)```", text, re.S)
-    assert command is not None
-    (*start,) = shlex.split(command[1].replace("\\\n", " "))
-    assert start[:3] == ["python", "-m", "harness.run"]
-    (again,) = planned_runs(start[3:])
+    (again,) = planned_runs(_command_of(build_card(record_of(config)).text))
     assert again.setting == config.setting and again.method == config.method and again.seed == config.seed
     assert again.run_folder() == config.run_folder()
     assert again.evaluation.tasks == ["arithmetic"]
+
+
+def test_its_command_has_the_decodings(config: RunConfig) -> None:
+    named = tuple(dataclasses.replace(SCORED, decoding=name) for name in ("greedy", "sampled"))
+    card = build_card(record_of(config, evaluations=named))
+    assert "| arithmetic, sampled | 4 × 4 |" in card.text
+    assert [result.metric_name for result in card.data.eval_results] == ["avg@4, greedy, %", "avg@4, sampled, %"]
+    (again,) = planned_runs(_command_of(card.text))
+    assert again.evaluation.decodings == {"arithmetic": ["greedy", "sampled"]}
+    (plain,) = planned_runs(_command_of(build_card(record_of(config)).text))
+    assert plain.evaluation.decodings_of("arithmetic") == []
 
 
 def test_rewritten_when_the_scores_change_and_only_then(config: RunConfig, tmp_path: Path) -> None:
