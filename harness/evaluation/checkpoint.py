@@ -22,7 +22,14 @@ from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
+from harness.evaluation.loading import (
+    PROMPT_ROOM,
+    LoadedTask,
+    TaskOptions,
+    answer_length,
+    load_tasks,
+    task_folders,
+)
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.files import read_rows, write_rows, write_text
 from harness.models.contexts import context_length_of
@@ -51,7 +58,9 @@ class CheckpointScoring:
 def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokenizerBase) -> EvaluatedModel:
     """A stored model behind an opened engine, whichever it is."""
     length = context_length_of(load_config(source.name, source.revision))
-    return EvaluatedModel(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
+    stops = stored_stop_ids(source.name, source.revision, tokenizer)
+    opened_for = length if opened.backend is None else opened.backend.max_length
+    return EvaluatedModel(opened.engine, tokenizer, length, stops, opened_for=opened_for)
 
 
 def check_options(evaluation: EvaluationConfig) -> None:
@@ -71,6 +80,13 @@ def load_configured(
             options = TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, name))
             loaded |= load_tasks([name], tokenizer, options)
     return loaded
+
+
+def longest_asked(evaluation: EvaluationConfig) -> int:
+    """What loading.longest_sequence gives for the configuration's tasks, from their files alone: no data is read."""
+    asked = {task: _task_options(evaluation, task)["generation"] or {} for task in evaluation.tasks}
+    lengths = [int(own.get("max_gen_toks") or answer_length(task)) for task, own in asked.items()]
+    return max(lengths) + PROMPT_ROOM if lengths else 0
 
 
 def score(

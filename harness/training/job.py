@@ -22,6 +22,7 @@ from harness.engines.checks import device_of
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import CheckpointScoring, evaluate_missing, evaluated_source, load_configured
+from harness.evaluation.loading import longest_sequence
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder
 from harness.models.loading import load_tokenizer
@@ -105,11 +106,12 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     }
     name, revision = untrained.get(config.method_name, (str(folder / "checkpoint"), None))
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    source = Source(name, revision, setting.dtype)
+    tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
+    source, longest = Source(name, revision, setting.dtype), longest_sequence(tasks.values())
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
-        with open_engine(config.engine, source, check_pair(config), folder) as opened:
+        with open_engine(config.engine, source, check_pair(config), folder, longest=longest) as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do
                 model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
@@ -122,7 +124,6 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
         begins=lambda task: progress.phase(f"evaluating {task}"),
         done=lambda record: write_record(folder / "record.json", record),
     )
-    tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
     return dataclasses.replace(evaluated, status="completed", reason="", finished_at=finished_at)
