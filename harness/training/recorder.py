@@ -17,11 +17,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.console.progress import RunProgress
+from harness.errors import UserError
 from harness.files import append_row, write_rows
 from harness.results.record import METRICS_FILE, read_metrics
 from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, read_samples, sample_row
 
 MARKER = "complete"
+SHARDED_WEIGHTS = "pytorch_model_fsdp.bin"  # accelerate's, in a checkpoint of a run under FSDP
 
 
 @dataclass
@@ -95,6 +97,17 @@ def complete_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def check_form(checkpoint: Path | None, sharded: bool) -> None:
+    """UserError where a checkpoint of cut weights is to be gone on with by whole ones, or the other way round."""
+    if checkpoint is None or (checkpoint / SHARDED_WEIGHTS).exists() == sharded:
+        return
+    there, here = ("cut over ranks by FSDP2", "whole") if not sharded else ("whole", "cut over ranks by FSDP2")
+    raise UserError(
+        f"{checkpoint} was saved with the weights {there} and cannot be gone on with while they are {here}; give the "
+        "launch.accelerate_config of before (any number of ranks), or fresh=true."
+    )
 
 
 def cut_rows(folder: Path, checkpoint: Path | None) -> None:

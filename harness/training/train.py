@@ -32,7 +32,7 @@ from harness.training.guidance import TeacherResponses, check_responses, load_or
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
-from harness.training.recorder import StepLog, StepRecorder, complete_checkpoint, cut_rows
+from harness.training.recorder import StepLog, StepRecorder, check_form, complete_checkpoint, cut_rows
 from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery
 
@@ -48,6 +48,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         machinery = make_machinery(config, models, student, teacher, progress=progress)
         log = StepLog(scored_every=config.evaluation.dev_every if config.evaluation.dev_task else None)
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
+        check_form(resume_from, ranks.shards())
         callbacks: list[TrainerCallback] = []
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
