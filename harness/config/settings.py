@@ -171,7 +171,7 @@ class VLLMOptions:
     teacher: bool  # the teacher is scored by vLLM too, in an engine of its own; false: by transformers
     weight_sync: str  # in_process | disk | transfer
     transfer_backend: str  # nccl | ipc, of weight_sync=transfer
-    kv_cache_gib: float  # of each engine
+    kv_cache_gib: float | None  # of each engine; None: from lengths, max_sequences and the card (engines.caches)
     max_sequences: int  # decoded side by side
     max_logprobs: int  # most that a position may be asked for
     eager: bool  # no torch.compile, no CUDA graphs
@@ -202,7 +202,9 @@ class Execution:
     report_to: list[str]  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
     gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept
     teacher_device: str | None  # where the teacher scores, by torch's name (cuda:1, cpu); None: device
-    rows_per_batch: int  # completions that transformers decodes side by side: the size of its cache
+    # completions that transformers decodes side by side: the size of its cache; None: what memory holds
+    # (engines.caches)
+    rows_per_batch: int | None
     overlap: bool  # completions are scored while others are still being written; the same numbers
     vllm: VLLMOptions | None = None  # of the engines vllm and server
     server: ServerOptions | None = None  # of the engine server

@@ -48,7 +48,7 @@ def check_engine_options(execution: Execution, dtype: str) -> None:
             "engine.teacher_device is of a teacher by transformers; give engine.vllm.teacher=false with it."
         )
     for key in ("kv_cache_gib", "max_sequences", "max_logprobs"):
-        if getattr(options, key) <= 0:
+        if (value := getattr(options, key)) is not None and value <= 0:
             raise UserError(f"engine.vllm.{key}={getattr(options, key)}: must be positive.")
     if execution.name == "vllm" and options.teacher:
         _check_two_engines(execution, options)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness.config.settings import Execution, VLLMOptions
+from harness.engines.caches import rows_per_batch, vllm_cache_bytes
 from harness.engines.checks import device_name, server_options, vllm_options
 from harness.errors import UserError
 from harness.files import locate
@@ -21,6 +24,7 @@ from harness.models.adapters import adapter_in
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, load_model
 from harness.models.precision import use_precision
+from harness.models.sizes import cached_numbers_of
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine
 from harness.rollout.weights import DiskWeights, InProcessWeights, LiveWeights, TransferWeights, WeightSync
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.rollout.vllm import Backend, EngineOptions
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,11 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_hf(
-    model: PreTrainedModel, vocab_size: int, rows_per_batch: int, end_ids: tuple[int, ...] = ()
-) -> Iterator[Opened]:
-    """Transformers in this process, on the model's live weights; the scorer takes `end_ids` as one token
-    (logprobs.Head).
+def open_hf(model: PreTrainedModel, vocab_size: int, rows: int, end_ids: tuple[int, ...] = ()) -> Iterator[Opened]:
+    """Transformers in this process, on the model's live weights, `rows` completions side by side; the scorer takes
+    `end_ids` as one token (logprobs.Head).
     """
-    engine = HFEngine(model, vocab_size, rows_per_batch=rows_per_batch)
+    engine = HFEngine(model, vocab_size, rows_per_batch=rows)
     yield Opened(engine, HFScorer(model, vocab_size, end_ids), LiveWeights(engine))
 
 
@@ -72,6 +72,7 @@ def open_engine(
     vocab_size: int,
     folder: Path,
     *,
+    longest: int,
     role: str = "student",
     model: PreTrainedModel | None = None,
 ) -> Iterator[Opened]:
@@ -80,6 +81,7 @@ def open_engine(
     Args:
         vocab_size: of the softmax: the shared vocabulary.
         folder: for a server's log and for weights that go by way of the disk.
+        longest: positions of a prompt and its completion, at most; it decides the size of caches.
         role: "student" or "teacher".
         model: the trainer's, whose weights the engine is to follow; with hf, it is used itself.
     """
@@ -87,7 +89,8 @@ def open_engine(
         if model is None:
             model = load_model(source.name, source.revision, source.dtype, device_name(execution))
             use_precision(str(model.dtype).removeprefix("torch."))
-        with open_hf(model, vocab_size, execution.rows_per_batch) as opened:
+        rows = rows_per_batch(execution, model, longest)
+        with open_hf(model, vocab_size, rows) as opened:
             yield opened
         return
     from harness.rollout.vllm import VLLMEngine, narrow
@@ -99,7 +102,8 @@ def open_engine(
             f"{source.name!r} holds adapters only, which engine={execution.name} does not load; give engine=hf."
         )
     with contextlib.ExitStack() as stack:
-        backend = stack.enter_context(_backend(execution, source, folder, role, follows=model is not None))
+        started = _engine_options(execution, source, longest, follows=model is not None)
+        backend = stack.enter_context(_backend(execution, started, folder, role))
         narrow(backend, vocab_size)
         engine = VLLMEngine(backend)
         weights = None
@@ -109,12 +113,11 @@ def open_engine(
 
 
 def _backend(
-    execution: Execution, source: Source, folder: Path, role: str, follows: bool
+    execution: Execution, started: EngineOptions, folder: Path, role: str
 ) -> contextlib.AbstractContextManager[Any]:
     from harness.rollout.server import ServerBackend, ServerProcess
     from harness.rollout.vllm import InProcessBackend
 
-    started = _engine_options(execution, source, follows)
     if execution.name == "vllm":
         return InProcessBackend(started, execution.threads)
     server = server_options(execution)
@@ -125,23 +128,25 @@ def _backend(
     return ServerBackend(process, url, server.start_limit_s, server.time_limit_s)
 
 
-def _engine_options(execution: Execution, source: Source, follows: bool) -> EngineOptions:
+def _engine_options(execution: Execution, source: Source, longest: int, follows: bool) -> EngineOptions:
     from harness.rollout.vllm import EngineOptions
 
     options = vllm_options(execution)
     on_cpu = device_name(execution) == "cpu"
     config = load_config(source.name, source.revision)
+    length = min(longest, context_length_of(config))
+    card = None if on_cpu else torch.cuda.mem_get_info()[1]
     dtype = source.dtype if source.dtype != "auto" else str(config.dtype or "float32").removeprefix("torch.")
     return EngineOptions(
         source=locate(source.name),
         revision=source.revision,
         dtype=dtype,
-        kv_cache_bytes=int(options.kv_cache_gib * GIB),
+        kv_cache_bytes=vllm_cache_bytes(options, cached_numbers_of(config), dtype, length, card_bytes=card),
         max_sequences=options.max_sequences,
         max_logprobs=options.max_logprobs,
         eager=options.eager,
         on_cpu=on_cpu,
-        max_length=context_length_of(config),
+        max_length=length,
         transfer_backend=options.transfer_backend if follows and options.weight_sync == "transfer" else None,
         sleeps=options.sleep and not on_cpu and execution.name == "vllm",
     )

@@ -25,7 +25,14 @@ from harness.engines.opening import Opened, Source
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import LoadedTask, TaskOptions, load_variants, task_folders
+from harness.evaluation.loading import (
+    PROMPT_ROOM,
+    LoadedTask,
+    TaskOptions,
+    answer_length,
+    load_variants,
+    task_folders,
+)
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.files import write_rows, write_text
 from harness.models.contexts import context_length_of
@@ -55,7 +62,9 @@ class CheckpointScoring:
 def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokenizerBase) -> EvaluatedModel:
     """A stored model behind an opened engine, whichever it is."""
     length = context_length_of(load_config(source.name, source.revision))
-    return EvaluatedModel(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
+    stops = stored_stop_ids(source.name, source.revision, tokenizer)
+    opened_for = length if opened.backend is None else opened.backend.max_length
+    return EvaluatedModel(opened.engine, tokenizer, length, stops, opened_for=opened_for)
 
 
 def check_options(evaluation: EvaluationConfig) -> None:
@@ -83,6 +92,13 @@ def load_development(evaluation: EvaluationConfig, tokenizer: PreTrainedTokenize
     """The development task, if there is one: under its own decoding alone, whatever the benchmarks are decoded by."""
     names = [evaluation.dev_task] if evaluation.dev_task else []
     return load_configured(dataclasses.replace(evaluation, decodings={}), names, tokenizer)
+
+
+def longest_asked(evaluation: EvaluationConfig) -> int:
+    """What loading.longest_sequence gives for the configuration's tasks, from their files alone: no data is read."""
+    asked = {task: _task_options(evaluation, task)[0].generation or {} for task in evaluation.tasks}
+    lengths = [int(own.get("max_gen_toks") or answer_length(task)) for task, own in asked.items()]
+    return max(lengths) + PROMPT_ROOM if lengths else 0
 
 
 def score(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from harness.config.decodings import chosen_by
 from harness.errors import UserError
-from harness.evaluation.loading import GENERATION_KEYS
+from harness.evaluation.loading import DEFAULT_MAX_GEN_TOKS, GENERATION_KEYS
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.template import clock
 from harness.rollout import Progress, RolloutRequest, Sampling
@@ -28,7 +28,6 @@ from harness.seeds import seed_of
 from harness.types import Rollout
 
 THINK_OPEN = "<think>"
-DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's, for tasks that do not say
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,13 @@ class EngineLM(LM):
             if prompt not in prompts:
                 prompts[prompt] = self._encode(prompt)
             sampling = self._sampling(generation_kwargs, item)
+            limit = min(sampling.max_new_tokens, self._room(len(prompts[prompt]), item))
+            if len(prompts[prompt]) + limit > self._model.opened_for:
+                raise UserError(
+                    f"The prompt of {item} has {len(prompts[prompt])} tokens and its answer up to {limit}: more than "
+                    f"the {self._model.opened_for} positions that the engine was opened for; evaluate this task with "
+                    "engine=hf."
+                )
             planned = _Planned(
                 position,
                 key,
@@ -133,7 +139,7 @@ class EngineLM(LM):
                     seed=seed_of("evaluation", self._drawing.run_seed, *key, drawn[key]),
                     sample_index=repeat_of(instance.doc, drawn[key]),
                 ),
-                limit=min(sampling.max_new_tokens, self._room(len(prompts[prompt]), item)),
+                limit=limit,
                 until=tuple(_as_list(generation_kwargs.get("until"))),
                 opens_thinking=prompt.rstrip().endswith(THINK_OPEN),
             )

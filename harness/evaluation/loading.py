@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ GENERATION_KEYS = {
 GRADER = "grader"  # metadata of a task whose answers both graders grade: the one whose verdicts count
 # metadata of a task that makes a document of every repeat of a problem, because their prompts differ: their number
 REPEAT_DOCUMENTS = "repeat_documents"
+DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's, for tasks that do not say
+PROMPT_ROOM = 8192  # positions that an engine is opened with beside those of the longest answer
 TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 
 
@@ -52,6 +54,11 @@ class LoadedTask:
     def name(self) -> str:
         """The task's."""
         return str(self.task.config.task)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens of an answer, at most."""
+        return _answer_length(self.task.config.generation_kwargs)
 
     @property
     def documents(self) -> list[int] | None:
@@ -133,6 +140,26 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
         limit=options.limit,
         decoding=options.decoding,
     )
+
+
+def longest_sequence(tasks: Iterable[LoadedTask]) -> int:
+    """Positions of a prompt and its answer in any of these tasks, at most: what an engine is opened for; 0 without a
+    task.
+    """
+    return max((task.max_new_tokens + PROMPT_ROOM for task in tasks), default=0)
+
+
+def answer_length(name: str, tasks_dir: Path = TASKS_DIR) -> int:
+    """Tokens of an answer in a task, at most, as its file says; reads no data."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    path = _manager(tasks_dir.resolve()).task_index[name].yaml_path
+    assert path is not None  # tasks come from files
+    return _answer_length(load_yaml(path, resolve_func=False).get("generation_kwargs"))
+
+
+def _answer_length(generation: Mapping[str, Any] | None) -> int:
+    return int((generation or {}).get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
 
 
 def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str, str]:

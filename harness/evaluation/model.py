@@ -20,6 +20,7 @@ class EvaluatedModel:
     tokenizer: PreTrainedTokenizerBase
     max_length: int  # positions of the model, prompt and completion together; a prompt is never shortened
     stop_ids: tuple[int, ...]  # end tokens
+    opened_for: int = 2**31  # positions that the engine takes, where that is fewer than the model's
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from harness.evaluation.checkpoint import (
     evaluated_source,
     load_configured,
 )
-from harness.evaluation.loading import LoadedTask
+from harness.evaluation.loading import LoadedTask, longest_sequence
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.backbone import check_decoder
@@ -192,7 +192,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
     checkpoint = CheckpointScoring(
         folder=folder,
         identity=model_identity(config.checkpoint, config.revision),
-        open_model=lambda: load_checkpoint(config, folder),
+        open_model=lambda: load_checkpoint(config, folder, longest_sequence(tasks.values())),
         done=done,
         quiet=False,
     )
@@ -208,13 +208,15 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
 
 
 @contextmanager
-def load_checkpoint(config: EvaluateConfig, folder: Path) -> Iterator[EvaluatedModel]:
-    """The checkpoint behind the engine of the configuration; a server's log goes to the folder."""
+def load_checkpoint(config: EvaluateConfig, folder: Path, longest: int) -> Iterator[EvaluatedModel]:
+    """The checkpoint behind the engine of the configuration, for sequences of `longest` positions; a server's log goes
+    to the folder.
+    """
     model_config = load_config(config.checkpoint, config.revision)
     check_head(_tokenizer(config), model_config, config.checkpoint)
     vocab_size = model_config.get_text_config().vocab_size
     source = Source(config.checkpoint, config.revision, config.dtype)
-    with open_engine(config.engine, source, vocab_size, folder) as opened:
+    with open_engine(config.engine, source, vocab_size, folder, longest=longest) as opened:
         yield evaluated_source(opened, source, _tokenizer(config))
 
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.files import locate
 from harness.models.backbone import check_decoder
+from harness.models.contexts import context_length_of
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of a number
 
@@ -71,6 +72,10 @@ KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# per row and token of the vocabulary, while one is drawn: float32 logits, log-softmax, softmax, float64 sums, a mask
+DECODE_BYTES = 29
+
+
 @dataclass(frozen=True)
 class ModelSize:
     """What an estimate needs to know of a model."""
@@ -82,6 +87,7 @@ class ModelSize:
     layers: int
     intermediate: int
     attention: int  # heads x head width
+    context: int = 2**31  # positions
 
 
 @functools.lru_cache
@@ -95,17 +101,46 @@ def model_size(name: str, revision: str | None = None) -> ModelSize | None:
     check_decoder(config, name)
     with torch.device("meta"):  # no memory, no weights
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    return size_of(config, parameters)
+
+
+def size_of(config: Any, parameters: int) -> ModelSize:
+    """From a model's configuration and the number of its parameters."""
     text = config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", 0)  # none in a state-space model
     return ModelSize(
         parameters=parameters,
-        cached_numbers=2 * text.num_hidden_layers * text.num_key_value_heads * head_dim,
+        cached_numbers=cached_numbers_of(config),
         vocab_size=text.vocab_size,
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
-        intermediate=text.intermediate_size,
-        attention=text.num_attention_heads * head_dim,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        attention=heads * _head_dim(text),
+        context=context_length_of(config),
     )
+
+
+def cached_numbers_of(config: Any) -> int:
+    """Numbers in the key-value cache per token, as if every layer kept all of them (sliding windows and states keep
+    fewer).
+    """
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 0)
+    return int(2 * text.num_hidden_layers * heads * _head_dim(text))
+
+
+def decoded_row_bytes(size: ModelSize, positions: int, dtype: str) -> int:
+    """What one row takes while it is decoded: its cache and, of one layer at a time, the copy as it grows; its logits.
+
+    Args: dtype: of the weights.
+    """
+    cache = BYTES[dtype] * size.cached_numbers * positions
+    return cache + cache // max(1, size.layers) + DECODE_BYTES * size.vocab_size
+
+
+def _head_dim(text: Any) -> int:
+    heads = getattr(text, "num_attention_heads", 0)
+    return getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
 
 
 def _config(name: str, revision: str | None) -> Any:

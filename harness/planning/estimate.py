@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.config.settings import RunConfig, Setting
+from harness.engines.caches import OPTIMISER_BYTES, ROWS, rows_that_fit, vllm_cache_bytes
+from harness.engines.checks import vllm_options
 from harness.errors import UserError
-from harness.models.sizes import BYTES, ModelSize, model_size
+from harness.evaluation.checkpoint import longest_asked
+from harness.models.sizes import BYTES, ModelSize, decoded_row_bytes, model_size
 from harness.planning.hardware import Hardware
-from harness.planning.memory import Peak, Work, predict
+from harness.planning.memory import BASE_BYTES, Peak, Work, predict
 from harness.training.ranks import distributed_type
 
 JSON_BYTES_PER_TOKEN = 7  # of a cached teacher response
@@ -25,6 +28,8 @@ CHANGES = {  # what to give when a phase does not fit
     "rollout": "a smaller engine.rows_per_batch, or engine=vllm",
     "scoring": "the teacher elsewhere: engine.teacher_device=…, or engine=server",
     "update": "a smaller engine.micro_batch_prompts, or engine.gradient_checkpointing=true",
+    "teacher text": "a smaller engine.rows_per_batch",
+    "evaluation": "a smaller engine.rows_per_batch, or evaluation.max_new_tokens",
     "optimiser": "launch.accelerate_config=conf/accelerate/fsdp2.yaml, cutting weights, gradients and moments",
 }
 
@@ -65,7 +70,7 @@ def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
     sequences = math.ceil(setting.prompts_per_step / ranks) * setting.samples_per_prompt
     return Work(
         sequences=sequences,
-        rows=min(sequences, run.engine.rows_per_batch),
+        rows=min(sequences, run.engine.rows_per_batch or ROWS),
         prompt=setting.max_prompt_tokens,
         completion=completion or setting.max_new_tokens * (2 if guided else 1),
         micro_sequences=run.engine.micro_batch_prompts * setting.samples_per_prompt,
@@ -80,12 +85,14 @@ def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None)
     """The plan of one run; UserError where a model's size is not known here."""
     student, teacher = sizes_of(run.setting)
     work = work_of(run, hardware.ranks, completion)
+    memory = memory_of(run, student, teacher, work, memory_gib=hardware.memory_gib)
+    work = replace(work, rows=rows_of(run, student, teacher, work, memory_gib=hardware.memory_gib)["rollout"])
     seconds = seconds_of(work, student, teacher, hardware)
     size = BYTES[run.setting.dtype]
     wide = max(4, size)
     return Plan(
         ranks=hardware.ranks,
-        memory=memory_of(run, student, teacher, work),
+        memory=memory,
         seconds=seconds,
         tokens=hardware.ranks * work.sequences * run.setting.max_new_tokens,
         # a checkpoint to go on from has AdamW's two moments and, of narrow weights, the masters
@@ -93,16 +100,70 @@ def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None)
     )
 
 
-def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work) -> Peak:
-    """The peak of one rank that has this work of the run."""
-    elsewhere = run.engine.teacher_device is not None or run.engine.name != "hf"
-    return predict(student, teacher, work, teacher_here=not elsewhere)
+def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work, memory_gib: float = math.inf) -> Peak:
+    """The peak of one rank that has this work of the run, on a device of so much memory."""
+    rows = rows_of(run, student, teacher, work, memory_gib=memory_gib)
+    peak = predict(student, teacher, replace(work, rows=rows["rollout"]), teacher_here=teacher_is_here(run))
+    if run.engine.name == "vllm":  # in this process, with weights and a cache of its own
+        caches = vllm_caches(run, student, teacher, memory_gib)
+        copies = student.parameters + teacher.parameters  # the teacher's by transformers, if not by vLLM
+        weights = peak.weights + sum(caches.values()) + BYTES[work.dtype] * copies
+        return replace(peak, weights=weights, phases={**peak.phases, "rollout": BASE_BYTES})
+    held = {"teacher text": peak.weights, "evaluation": BYTES[work.dtype] * student.parameters}
+    sizes = _decoded(run, student, teacher, work)
+    outside = {name: held[name] + rows[name] * sizes[name] + BASE_BYTES for name in held if name in sizes}
+    return replace(peak, outside=outside)
+
+
+def vllm_caches(run: RunConfig, student: ModelSize, teacher: ModelSize, memory_gib: float) -> dict[str, int]:
+    """Bytes of the cache of every engine of vLLM that the run opens while it trains."""
+    options, card = vllm_options(run.engine), None if memory_gib == math.inf else int(memory_gib * 2**30)
+    length = min(work_of(run, 1).length + 1, student.context)
+    sides = {"student": student, **({"teacher": teacher} if options.teacher else {})}
+    return {
+        side: vllm_cache_bytes(options, size.cached_numbers, run.setting.dtype, length, card_bytes=card)
+        for side, size in sides.items()
+    }
+
+
+def rows_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work, memory_gib: float) -> dict[str, int]:
+    """Rows that transformers decodes side by side, by phase: as asked for, or what memory holds (engines.caches)."""
+    sizes = _decoded(run, student, teacher, work)
+    asked = run.engine.rows_per_batch
+    if asked is None and memory_gib < math.inf:
+        weights = predict(student, teacher, work, teacher_here=teacher_is_here(run)).weights
+        later = {"rollout": OPTIMISER_BYTES * int(student.parameters * work.trainable) // work.shards}
+        free = {name: int(memory_gib * 2**30) - weights - later.get(name, 0) for name in sizes}
+        fitting = {name: rows_that_fit(sizes[name], free[name]) for name in sizes}
+    else:
+        fitting = dict.fromkeys(sizes, asked or ROWS)
+    return {**fitting, "rollout": min(work.sequences, fitting["rollout"])}
+
+
+def _decoded(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work) -> dict[str, int]:
+    """Bytes of one decoded row, by phase."""
+    setting, longest = run.setting, min(longest_asked(run.evaluation), student.context)
+    sizes = {"rollout": decoded_row_bytes(student, work.length, work.dtype)}
+    if run.engine.name != "hf":  # vLLM's caches have a size of their own
+        return sizes
+    if run.method is not None and run.method.needs_teacher_responses() and teacher_is_here(run):
+        length = setting.max_prompt_tokens + setting.max_new_tokens
+        sizes["teacher text"] = decoded_row_bytes(teacher, length, work.dtype)
+    if longest:
+        sizes["evaluation"] = decoded_row_bytes(student, longest, work.dtype)
+    return sizes
+
+
+def teacher_is_here(run: RunConfig) -> bool:
+    """Whether the teacher is on the student's device, in the process of the trainer."""
+    return run.engine.teacher_device is None and run.engine.name == "hf"
 
 
 def parts_of(memory: Peak) -> str:
     """What a peak is made of, in words and GiB."""
     phases = ", ".join(f"{phase} {gib(value)}" for phase, value in memory.phases.items())
-    return f"models {gib(memory.weights)}, AdamW {gib(memory.adamw)}, and the largest of {phases}"
+    outside = "".join(f"; {phase} {gib(value)} in all" for phase, value in memory.outside.items())
+    return f"models {gib(memory.weights)}, AdamW {gib(memory.adamw)}, and the largest of {phases}{outside}"
 
 
 def sizes_of(setting: Setting) -> tuple[ModelSize, ModelSize]:

@@ -18,6 +18,8 @@ from harness.planning.estimate import (
     make_plan,
     parts_of,
     sizes_of,
+    vllm_caches,
+    work_of,
 )
 from harness.planning.hardware import Hardware
 from harness.results.record import Counters, load_record
@@ -41,6 +43,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         f"x {setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
         f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
+        *_engine_lines(run, hardware),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
         f"{gib(made.disk)} GiB of disk while it trains, {gib(final)} after",
@@ -48,6 +51,16 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         f"{gib(trained * final + made.disk + responses)} GiB of disk (evaluation not counted)",
     ]
     return lines
+
+
+def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:
+    """What an engine of vLLM is opened with."""
+    if run.engine.name == "hf":
+        return []
+    sizes = sizes_of(run.setting)
+    caches = vllm_caches(run, *sizes, memory_gib=hardware.memory_gib)
+    said = ", ".join(f"{gib(value)} GiB for the {side}" for side, value in caches.items())
+    return [f"    vLLM's caches: {said}; sequences of at most {work_of(run, 1).length + 1:,} tokens"]
 
 
 def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:

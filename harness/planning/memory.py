@@ -13,9 +13,9 @@ three constants are fitted on measured CPU runs (tests/measure/plan_memory.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.models.sizes import BYTES, ModelSize
+from harness.models.sizes import BYTES, ModelSize, decoded_row_bytes
 from harness.numerics.logprobs import CHUNK_BYTES
 from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
 from harness.training.masters import BUCKET_NUMBERS
@@ -23,8 +23,6 @@ from harness.training.masters import BUCKET_NUMBERS
 # numbers kept for the backward pass per token and layer, in hidden widths (two norms, attention, residuals)
 ACTIVATIONS_HIDDEN = 12
 ACTIVATIONS_INTERMEDIATE = 4  # likewise, in intermediate widths (gate, up, their product, the activation)
-# per row and token of the vocabulary, while one is drawn: float32 logits, log-softmax, softmax, float64 sums, a mask
-DECODE_BYTES = 29
 FORWARD_WIDTHS = 2  # of a layer's activations, alive in a forward pass without gradient
 
 # Those with the smallest largest error on ten CPU runs, where the allocator keeps what was freed
@@ -61,21 +59,24 @@ class Peak:
     weights: int
     adamw: int  # two moments and, of narrow weights, the masters, all of them float32 at least
     phases: dict[str, int]
+    outside: dict[str, int] = field(default_factory=dict)  # all that is there before and after the training
 
     @property
     def binding(self) -> str:
-        """The phase with the peak."""
-        return max(self.phases, key=self.phases.__getitem__)
+        """The phase with the peak, in training or outside of it."""
+        training = {name: self.weights + self.adamw + own for name, own in self.phases.items()}
+        everything = {**training, **self.outside}
+        return max(everything, key=everything.__getitem__)
 
     @property
     def extra(self) -> int:
         """Above the loaded models."""
-        return self.adamw + self.phases[self.binding]
+        return self.adamw + max(self.phases.values())
 
     @property
     def total(self) -> int:
-        """With the models."""
-        return self.weights + self.extra
+        """With the models, at any time."""
+        return max(self.weights + self.extra, *self.outside.values(), 0)
 
 
 def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bool = True) -> Peak:
@@ -89,8 +90,7 @@ def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bo
     chunk = min(CHUNK_BYTES, position * work.micro_sequences * work.completion)
     gradients = int(WEIGHTS_FACTOR * (wide if sharded else size) * trained / work.shards)
     whole = size * student.parameters if sharded else 0  # gathered while it samples
-    cache = size * student.cached_numbers * work.rows * work.length
-    rollout = cache + cache // max(1, student.layers) + DECODE_BYTES * work.rows * student.vocab_size + whole
+    rollout = work.rows * decoded_row_bytes(student, work.length, work.dtype) + whole
     forward_tokens = min(TOKENS_PER_FORWARD, work.sequences * work.length)
     widths = _layer_numbers(teacher) * FORWARD_WIDTHS
     kept = min(KEPT_HIDDEN_BYTES, size * teacher.hidden * work.sequences * work.completion)

@@ -24,6 +24,9 @@ from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
 NOT_PUSHED = -1  # the policy version of an engine that holds the weights of its source, not the trainer's
+# Of the card, which vLLM wants to find free at its start. With a cache of a given size it decides nothing else; the
+# default of 0.92 is never free beside a trainer.
+STARTING_SHARE = 0.01
 EXTENSION = "harness.rollout.worker.WorkerExtension"
 
 
@@ -119,6 +122,8 @@ class EngineOptions:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(8192, self.max_length),
             }
+        else:
+            arguments["gpu_memory_utilization"] = STARTING_SHARE
         if self.transfer_backend:
             arguments["weight_transfer_config"] = {"backend": self.transfer_backend}
         return arguments

@@ -30,6 +30,7 @@ from harness.evaluation.checkpoint import (
     load_configured,
 )
 from harness.evaluation.journal import JOURNAL
+from harness.evaluation.loading import longest_sequence
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder, is_full, no_room, remove_folder
 from harness.models.loading import load_tokenizer
@@ -133,12 +134,13 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     setting = config.setting
     name, revision = _weights_of(config, folder)
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
-    source = Source(name, revision, setting.dtype)
+    tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
+    source, longest = Source(name, revision, setting.dtype), longest_sequence(tasks.values())
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
         check_seal(Path(name), "run again with fresh=true")
-        with open_engine(config.engine, source, check_pair(config), folder) as opened:
+        with open_engine(config.engine, source, check_pair(config), folder, longest=longest) as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do
                 model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
@@ -152,7 +154,6 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
         begins=lambda column: progress.phase(f"evaluating {column}"),
         done=lambda record: write_record(folder / "record.json", record),
     )
-    tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     evaluated = evaluate_missing(record, config.evaluation, tasks, checkpoint)
     finished_at = record.finished_at if record.status == "completed" and evaluated is record else utc_now()
     provenance = {**evaluated.provenance, WEIGHTS: identity}

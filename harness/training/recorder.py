@@ -18,11 +18,14 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.console.progress import RunProgress
+from harness.errors import UserError
 from harness.files import append_row, write_rows
 from harness.results.record import METRICS_FILE, read_metrics
 from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, read_samples, sample_row
 from harness.results.seal import damage_of, has_digests, is_sealed, seal
 from harness.training import ranks
+
+SHARDED_WEIGHTS = "pytorch_model_fsdp.bin"  # accelerate's, in a checkpoint of a run under FSDP
 
 
 @dataclass
@@ -122,6 +125,17 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def check_form(checkpoint: Path | None, sharded: bool) -> None:
+    """UserError where a checkpoint of cut weights is to be gone on with by whole ones, or the other way round."""
+    if checkpoint is None or (checkpoint / SHARDED_WEIGHTS).exists() == sharded:
+        return
+    there, here = ("cut over ranks by FSDP2", "whole") if not sharded else ("whole", "cut over ranks by FSDP2")
+    raise UserError(
+        f"{checkpoint} was saved with the weights {there} and cannot be gone on with while they are {here}; give the "
+        "launch.accelerate_config of before (any number of ranks), or fresh=true."
+    )
 
 
 def cut_rows(folder: Path, checkpoint: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from transformers import TrainerCallback
 
 from harness.config.settings import RunConfig
 from harness.console.progress import RunProgress
+from harness.engines.caches import OPTIMISER_BYTES, rows_per_batch
 from harness.engines.opening import Opened, Source, open_engine, open_hf
+from harness.evaluation import loading
 from harness.evaluation.checkpoint import load_development, score
 from harness.evaluation.model import Drawing, EvaluatedModel
 from harness.models.adapters import add_lora
@@ -34,7 +37,14 @@ from harness.training.guidance import TeacherResponses, check_responses, load_or
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
-from harness.training.recorder import CheckpointSealer, StepLog, StepRecorder, complete_checkpoint, cut_rows
+from harness.training.recorder import (
+    CheckpointSealer,
+    StepLog,
+    StepRecorder,
+    check_form,
+    complete_checkpoint,
+    cut_rows,
+)
 from harness.training.self_check import SelfCheck, check_served
 from harness.training.trainer import DistillationTrainer, Machinery
 
@@ -50,6 +60,7 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         machinery = make_machinery(config, models, student, teacher, progress=progress)
         log = StepLog(scored_every=config.evaluation.dev_every if config.evaluation.dev_task else None)
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
+        check_form(resume_from, ranks.shards())
         callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
@@ -64,16 +75,42 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
 def _opened_student(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
     setting = config.setting
     source = Source(setting.student, setting.student_revision, setting.dtype)
-    return open_engine(config.engine, source, models.vocab_size, folder, model=models.student)
+    longest = longest_sequence(config, models)
+    trained = sum(p.numel() for p in models.student.parameters() if p.requires_grad)
+    later = OPTIMISER_BYTES * trained // (ranks.count() if ranks.shards() else 1)
+    rows = rows_per_batch(config.engine, models.student, longest, later)
+    engine = dataclasses.replace(config.engine, rows_per_batch=rows)
+    return open_engine(engine, source, models.vocab_size, folder, longest=longest, model=models.student)
 
 
 def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
     if models.teacher is not None:
         end_ids = training_sampling(config.setting, models.stop_ids).end_ids
-        return open_hf(models.teacher, models.vocab_size, config.engine.rows_per_batch, end_ids)
+        longest = config.setting.max_prompt_tokens + config.setting.max_new_tokens
+        rows = rows_per_batch(config.engine, models.teacher, longest)
+        return open_hf(models.teacher, models.vocab_size, rows, end_ids)
     setting = config.setting
     source = Source(setting.teacher, setting.teacher_revision, setting.dtype)
-    return open_engine(config.engine, source, models.vocab_size, folder, role="teacher")
+    longest = longest_sequence(config, models)
+    return open_engine(config.engine, source, models.vocab_size, folder, longest=longest, role="teacher")
+
+
+def longest_sequence(config: RunConfig, models: Models) -> int:
+    """Positions of a prompt and its completion in this run, at most: what engines are opened for.
+
+    A teacher's prefix may be as long as what the student then writes; an engine that scores writes a token more.
+    """
+    setting, method, evaluation = config.setting, config.method, config.evaluation
+    assert method is not None
+    written = setting.max_new_tokens * (2 if method.needs_teacher_responses() else 1)
+    found = [setting.max_prompt_tokens + written]
+    if "reference" in writers_of(config):
+        prompts = prompts_of(setting, models.tokenizer)
+        found += [len(prompt.ids) + len(prompt.reference_ids or ()) for prompt in prompts]
+    if evaluation.dev_task:
+        tasks = load_development(evaluation, models.tokenizer)
+        found.append(loading.longest_sequence(tasks.values()))
+    return max(found) + 1
 
 
 def make_machinery(
@@ -157,7 +194,9 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
     """Scores the weights after a step on the development task; nothing without one."""
     evaluation = config.evaluation
     tasks = load_development(evaluation, models.tokenizer)
-    model = EvaluatedModel(machinery.engine, models.tokenizer, context_length(models.student), models.stop_ids)
+    context, room = context_length(models.student), longest_sequence(config, models)
+    opened_for = context if config.engine.name == "hf" else min(context, room)
+    model = EvaluatedModel(machinery.engine, models.tokenizer, context, models.stop_ids, opened_for=opened_for)
 
     def scores(step: int) -> dict[str, float]:
         if tasks:

@@ -38,7 +38,7 @@ def main(engine: str) -> None:
     source = Source(name, None, "float32")
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_engine(run.engine, source, VOCAB, Path(folder), model=model) as opened,
+        open_engine(run.engine, source, VOCAB, Path(folder), longest=128, model=model) as opened,
     ):
         assert opened.weights is not None  # a trainer's model was given
         opened.weights.push(0)

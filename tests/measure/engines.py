@@ -38,7 +38,9 @@ def opened(name: str, model: Any) -> Iterator[Any]:
     from harness.engines.opening import Source, open_engine
 
     (run,) = planned_runs(["hydra.mode=RUN", "method=opd", f"engine={'vllm' if name == 'vllm' else 'hf'}"])
-    with open_engine(run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, model=model) as found:
+    with open_engine(
+        run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, longest=128, model=model
+    ) as found:
         yield found
 
 
