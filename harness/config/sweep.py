@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.methods import register_methods
-from harness.config.settings import CONF_DIR, RunConfig, whole_number
+from harness.config.settings import CONF_DIR, RunConfig
+from harness.config.values import whole_number
 from harness.errors import UserError
 
 QUOTING = """'setting.student="a, b=c"'"""
