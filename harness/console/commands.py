@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from harness.errors import UserError
 from harness.files import is_full, no_room, write_text
+from harness.results.escape import one_line
 
 BAD_INPUT, INTERRUPTED = 2, 130
 HELP_FLAGS = {"-h", "--help"}
@@ -84,8 +85,8 @@ def _started_by_path() -> bool:
 
 
 def complain(error: UserError) -> None:
-    """The form of every such sentence."""
-    print(f"error: {error}", file=sys.stderr)
+    """The form of every such sentence: one line, whatever it quotes."""
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
 
 
 def _reader_is_gone() -> bool:

@@ -9,19 +9,19 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from harness.errors import UserError
 from harness.results.record import RunRecord
 from harness.results.render import format_chance, format_difference, format_interval
 from harness.results.sides import BaselineCheck, Pair, find_differences, hold_against, load_side, pair_up
+from harness.results.terminal import shown
 
 
 def compare(a: Path, b: Path, console: Console) -> int:
     """Prints the two sides; raises UserError where they share nothing to compare."""
     left, right = load_side(a), load_side(b)
     pairs = pair_up(left, right)
-    console.print(Text(f"A = {a}\nB = {b}\n"))
+    console.print(shown(f"A = {a}\nB = {b}\n"))
     _print_table(console, "What differs", ("", "A", "B"), _difference_rows(left, right))
     if not pairs:
         raise UserError(
@@ -29,7 +29,7 @@ def compare(a: Path, b: Path, console: Console) -> int:
         )
     header = ("task", "row", "seeds", "A", "B", "B minus A", "B above A")
     _print_table(console, "Scores in %, 95 % intervals, on the same problems and seeds", header, map(_pair_row, pairs))
-    console.print(Text(_explain(pairs), style="dim"))
+    console.print(shown(_explain(pairs), style="dim"))
     return 0
 
 
@@ -76,9 +76,9 @@ def _verdict_row(verdict: BaselineCheck) -> tuple[str, ...]:
 
 
 def _print_table(console: Console, title: str, header: Sequence[str], rows: Any) -> None:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=shown(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in header:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(shown(name), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style={"FAILED": "bold red", "ok": "green"}.get(cell, "")) for cell in row))
+        table.add_row(*(shown(cell, style={"FAILED": "bold red", "ok": "green"}.get(cell, "")) for cell in row))
     console.print(table)

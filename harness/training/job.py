@@ -25,6 +25,7 @@ from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder, is_full, no_room
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
+from harness.results.escape import one_line
 from harness.results.model_card import write_card
 from harness.results.provenance import collect_provenance, peak_memory_bytes, reset_peak_memory
 from harness.results.record import Counters, RunRecord, load_record, read_metrics, utc_now, write_record
@@ -71,7 +72,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         if is_full(error, folder):
             raise no_room(folder) from error
         (folder / "error.log").write_text(traceback.format_exc())
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))
     write_record(path, record)
