@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from harness.config.methods import find_methods
 from harness.console.commands import Parser, exit_code_of
 from harness.errors import UserError
+from harness.results.escape import Markdown
 from harness.results.markdown import table
 from harness.types import Method
 
@@ -77,7 +78,11 @@ def fidelity_table(methods: Mapping[str, type[Method]]) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown; an empty cell is a dash, and a file of a method becomes its row's name."""
-    return table(head, [[re.sub(r"baselines/(\w+)\.py", r"`\1`", text) or "–" for text in row] for row in rows]) + "\n"
+    return table(list(map(Markdown, head)), [[_cell(text) for text in row] for row in rows]) + "\n"
+
+
+def _cell(text: str) -> Markdown:
+    return Markdown(re.sub(r"baselines/(\w+)\.py", r"`\1`", text) or "–")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,14 +13,16 @@ A rate chosen at an end of the grid says that the grid is too narrow, and is mar
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.settings import RunConfig, whole_number
+from harness.config.settings import RunConfig
 from harness.config.sweep import planned_runs
+from harness.config.values import whole_number
 from harness.console.commands import asks_for_help, exit_code_of
 from harness.errors import UserError
 
@@ -55,8 +57,10 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UserError(f"train={own['train']!r}: must be true or false.")
     try:
         rates = tuple(sorted({float(text) for text in own["rates"].split(",")})) if "rates" in own else None
+        if rates is not None and not all(0 < rate < math.inf for rate in rates):
+            raise ValueError
     except ValueError:
-        raise UserError(f"rates={own['rates']!r}: must be numbers such as 1e-4,3e-4.") from None
+        raise UserError(f"rates={own['rates']!r}: must be positive numbers such as 1e-4,3e-4.") from None
     if rates is not None and not all(rate > 0 for rate in rates):
         raise UserError(f"rates={own['rates']!r}: must be positive.")
     return Options(

@@ -76,7 +76,7 @@ def test_the_published_summaries_are_what_their_trials_say(name: str, tmp_path: 
     ("argument", "message"),
     [
         ("seed=3", "seeds below 100 are for tables"),
-        ("rates=a,b", "must be numbers"),
+        ("rates=a,b", "must be positive numbers"),
         ("rates=0", "must be positive"),
         ("setting.learning_rate=1", "this command sets it"),
         ("evaluation.dev_task=null", "evaluation.dev_task is not set"),

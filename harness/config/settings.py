@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config.decodings import DECODING_KEYS, ORDER_BY, check_decodings
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
+from harness.config.values import check_numbers, folder_of, plain_name, whole_number
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CONF_DIR = ROOT / "conf"
+DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 Record = TypeVar("Record", bound="DataclassInstance")
 # What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of
 # another recipe are in no table together with these.
@@ -84,6 +87,7 @@ class Setting:
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
+        plain_name("setting.name", self.name)
         if self.temperature != 1 or self.top_p != 1:
             raise UserError(
                 f"setting.temperature={self.temperature} and setting.top_p={self.top_p}: training samples at 1 and 1, "
@@ -98,24 +102,6 @@ class Setting:
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
-        positive = (
-            "max_prompt_tokens max_new_tokens prompts_per_step samples_per_prompt top_k steps learning_rate "
-            "max_grad_norm"
-        )
-        for key in positive.split():
-            if getattr(self, key) <= 0:
-                raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
-        if self.importance_cap is not None and self.importance_cap <= 0:
-            raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
-        if self.operations is not None and self.operations <= 0:
-            raise UserError(f"setting.operations={self.operations}: must be positive, or null.")
-        if self.lora_rank < 0:
-            raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
-        if self.min_continuation < 1:
-            raise UserError(
-                f"setting.min_continuation={self.min_continuation}: must be at least 1, the student has to write "
-                "something."
-            )
         if self.min_continuation > self.max_new_tokens:
             raise UserError(
                 f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens="
@@ -208,6 +194,13 @@ class Execution:
     overlap: bool  # completions are scored while others are still being written; the same numbers
     vllm: VLLMOptions | None = None  # of the engines vllm and server
     server: ServerOptions | None = None  # of the engine server
+
+    def __post_init__(self) -> None:
+        for key, name in (("device", self.device), ("teacher_device", self.teacher_device)):
+            if name is not None and not (DEVICE.fullmatch(name) or (key, name) == ("device", "auto")):
+                raise UserError(
+                    f"engine.{key}={name!r}: must be {'auto, ' * (key == 'device')}cpu, cuda or cuda:<number>."
+                )
 
 
 @dataclass(frozen=True)
@@ -305,9 +298,9 @@ class RunConfig:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
         if unknown:
             raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
-        for key, kind in {"fresh": bool, "dry_run": bool, "results_dir": str}.items():
-            if not isinstance(raw[key], kind):
-                raise UserError(f"{key}={raw[key]!r}: expected {kind.__name__}.")
+        for key in ("fresh", "dry_run"):
+            if not isinstance(raw[key], bool):
+                raise UserError(f"{key}={raw[key]!r}: expected true or false.")
         name = raw["method"]["name"]
         knobs = {key: value for key, value in raw["method"].items() if key != "name"}
         checked = RunConfig(
@@ -317,7 +310,7 @@ class RunConfig:
             engine=strict(Execution, raw["engine"], "engine"),
             evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
             seed=whole_number("seed", raw["seed"]),
-            results_dir=Path(raw["results_dir"]),
+            results_dir=folder_of("results_dir", raw["results_dir"]),
             fresh=raw["fresh"],
             expect=raw["expect"] or [],
             reference=raw["reference"],
@@ -383,6 +376,7 @@ def strict(record: type[Record], values: Mapping[str, Any], where: str) -> Recor
             )
         built = OmegaConf.to_object(merged)
         assert isinstance(built, record)
+        check_numbers(built, where)
         return dataclasses.replace(built, **nested)
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
@@ -401,13 +395,3 @@ def _optional_records(record: type[DataclassInstance]) -> dict[str, type[Datacla
         for kind in options
         if isinstance(kind, type) and dataclasses.is_dataclass(kind)
     }
-
-
-def whole_number(key: str, value: Any) -> int:
-    """An integer from YAML or from the command line; UserError names the key."""
-    try:
-        if isinstance(value, bool) or int(value) != float(value):
-            raise ValueError
-        return int(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{key}={value!r}: expected a whole number.") from None

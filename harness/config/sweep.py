@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.methods import register_methods
 from harness.config.mistakes import UNKNOWN_KEY, check_form, keys_of, one_sentence, public
-from harness.config.settings import CONF_DIR, RunConfig, whole_number
+from harness.config.settings import CONF_DIR, RunConfig
+from harness.config.values import whole_number
 from harness.errors import UserError
 
 ASSIGNMENT = re.compile(r"[+~]{0,2}[\w.@/-]+=")

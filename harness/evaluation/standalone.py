@@ -16,8 +16,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.config.identity import model_identity
-from harness.config.settings import EvaluationConfig, Execution, strict, whole_number
-from harness.engines.checks import check_engine_options, device_name
+from harness.config.settings import EvaluationConfig, Execution, strict
+from harness.config.values import folder_of, plain_name, whole_number
+from harness.engines.checks import check_devices, check_engine_options, device_name
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import (
@@ -73,16 +74,13 @@ class EvaluateConfig:
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
         engine = strict(Execution, raw["engine"], "engine")
         check_engine_options(engine, raw["dtype"])
-        name = str(raw["name"] or Path(checkpoint).name)
-        if "/" in name or name in ("", ".", ".."):
-            raise UserError(f"name={name!r}: it names a folder too, and must be a plain name.")
         return EvaluateConfig(
             checkpoint=checkpoint,
             revision=raw["revision"],
-            name=name,
+            name=plain_name("name", Path(checkpoint).name if raw["name"] is None else str(raw["name"])),
             dtype=raw["dtype"],
             seed=None if raw["seed"] is None else whole_number("seed", raw["seed"]),
-            results_dir=Path(str(raw["results_dir"])),
+            results_dir=folder_of("results_dir", raw["results_dir"]),
             fresh=raw["fresh"],
             dry_run=raw["dry_run"],
             engine=engine,
@@ -101,6 +99,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     Returns: the folder of its rows, its record, and those of its evaluations that the configuration asked for.
     """
     check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
+    check_devices(config.engine)
     run = _own_run(config)
     folder = run or _folder_of(config)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.settings import whole_number
+from harness.config.values import whole_number
 from harness.errors import UserError
 from harness.training.rows import kind_of
 

@@ -17,8 +17,9 @@ from harness.report.curves import AXES, build_curves
 from harness.report.items import FLIP, build_items
 from harness.report.plots import Estimate, Metric, Panel, draw_curves, draw_forest
 from harness.report.source import Source, records_of
-from harness.report.theme import Look, assign_looks, visible
+from harness.report.theme import Look, assign_looks
 from harness.report.tokens import HEADER, KINDS, build_steps
+from harness.results.escape import visible
 from harness.results.leaderboard import BASELINE
 from harness.results.render import build_sheets, describe, footnotes, format_difference, format_interval
 from harness.types import UNTRAINED

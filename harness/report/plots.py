@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.report.curves import AXES, Curve
-from harness.report.theme import INK, MUTED, Look, new_figure, style_context, titled, to_svg, visible
+from harness.report.theme import INK, MUTED, Look, new_figure, style_context, titled, to_svg
+from harness.results.escape import visible
 from harness.results.statistics import Interval
 
 WIDTH = 380  # of every figure, in CSS pixels at its natural size

@@ -1,5 +1,4 @@
-"""Text that may be shown, the colours of the methods, and matplotlib figures as inline SVG that follows the page's
-theme.
+"""The colours of the methods, and matplotlib figures as inline SVG that follows the page's theme.
 
 A figure is drawn in placeholder colours, and each is replaced by a variable of style.css: one drawing serves the
 light, the dark and the printed page. Its text stays text, in the page's font.
@@ -22,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from harness.results.escape import visible
 from harness.types import UNTRAINED
 
 HUES = 6  # colours of methods in style.css: --hue-0 … --hue-5
@@ -67,23 +67,6 @@ _TITLED = "title:"  # begins the gid of an artist that has a title
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _FONT = re.compile(r"font-family: [^;]*;? ?")  # the page's own font serves
 _COLOUR = re.compile("#[0-9a-f]{6}")
-_UNSHOWN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-
-
-def visible(text: str) -> str:
-    """The text with control characters, invisible and direction-changing ones shown as symbols or code points.
-
-    Tab and line feed stay. A model may write anything; this keeps it readable and the page valid UTF-8.
-    """
-    return _UNSHOWN.sub(lambda match: _symbol(ord(match[0])), text)
-
-
-def _symbol(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's control pictures
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
 @dataclass(frozen=True)

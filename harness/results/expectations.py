@@ -30,7 +30,7 @@ from rich.text import Text
 from harness.errors import UserError
 from harness.results.collect import Protocols, find_runs, key_of, select_evaluations
 from harness.results.record import METRICS_FILE, RunRecord, read_metrics
-from harness.results.terminal import open_console
+from harness.results.terminal import open_console, shown
 
 SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: math.fsum(values) / len(values),
@@ -211,5 +211,5 @@ def print_measured(outcomes: Sequence[Measured], console: Console | None = None)
         table.add_column(name, justify="right" if name == "measured" else "left", overflow="fold")
     for outcome in outcomes:
         verdict = Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
-        table.add_row(verdict, Text(outcome.name), f"{outcome.measured:.4g}", Text(outcome.bound))
+        table.add_row(verdict, shown(outcome.name), f"{outcome.measured:.4g}", shown(outcome.bound))
     console.print(table)

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.config.decodings import decoding_of, task_of
 from harness.results.columns import average_columns
+from harness.results.escape import csv_cell, latex, one_line
 from harness.results.leaderboard import Leaderboard, Row, Score
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.types import UNTRAINED
@@ -32,12 +33,6 @@ CSV_COLUMNS = (
     *("student_tokens", "teacher_tokens", "scored_tokens", "rollout_s", "scoring_s", "update_s", "evaluation_s"),
     *("peak_memory_bytes", "gpu_hours", "source", "reason"),
 )
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\^{}",
-}
 
 
 def render_csv(board: Leaderboard) -> str:
@@ -109,7 +104,9 @@ def _score_cells(board: Leaderboard, row: Row, column: str, score: Score) -> dic
 
 
 def _cell(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def _join(seeds: tuple[int, ...]) -> str:
@@ -124,12 +121,12 @@ def render_latex(board: Leaderboard) -> str:
     of_order = [column for column in averages or names if decoding_of(column) == board.order_by]
     ranked = (of_order or columns or [""])[-1]
     lines = [
-        f"% {board.command}",
-        f"% Setting {board.setting}, training hash {board.training_hash}. Percent; brackets: 95 % interval; "
+        f"% {one_line(board.command)}",
+        f"% Setting {one_line(board.setting)}, training hash {board.training_hash}. Percent; brackets: 95 % interval; "
         f"rank: interval of ranks{f' under {board.order_by}' if board.decodings else ''}; bold: resolved winner.",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}r}}",
         r"\toprule",
-        _latex_row(["Method", *(_latex(name.replace("@", ", ")) for name in columns), "Rank"]),
+        _latex_row(["Method", *(latex(name.replace("@", ", ")) for name in columns), "Rank"]),
         r"\midrule",
     ]
     blocks = [
@@ -160,12 +157,12 @@ def _latex_scores(board: Leaderboard, row: Row, columns: list[str], ranked: str)
     if last is not None and last.ranks is not None and row.method not in UNTRAINED:
         best, worst = last.ranks
         ranks = str(best) if best == worst else f"{best}--{worst}"
-    return _latex_row([_latex(row.label), *cells, ranks])
+    return _latex_row([latex(row.label), *cells, ranks])
 
 
 def _latex_failure(label: str, seed: int, reason: str, columns: int) -> str:
     return _latex_row(
-        [f"{_latex(label)} (seed {seed})", rf"\multicolumn{{{columns + 1}}}{{l}}{{failed: {_latex(reason)}}}"]
+        [f"{latex(label)} (seed {seed})", rf"\multicolumn{{{columns + 1}}}{{l}}{{failed: {latex(reason)}}}"]
     )
 
 
@@ -174,12 +171,12 @@ def _latex_published(cells: tuple[ReferenceRow, ...], columns: list[str]) -> lis
     lines = []
     for table in dict.fromkeys(cell.table for cell in cells):
         mine = [cell for cell in cells if cell.table == table]
-        source = _latex(f"Published: {mine[0].source} ({table})")
+        source = latex(f"Published: {mine[0].source} ({table})")
         lines.append(rf"\multicolumn{{{len(columns) + 2}}}{{l}}{{\emph{{{source}}}}} \\")
         for label in dict.fromkeys(cell.label for cell in mine):
             values = {cell.benchmark: cell for cell in mine if cell.label == label}
             texts = [_latex_cell(values.get(name)) for name in columns]
-            lines.append(_latex_row([_latex(label), *texts, "--"]))
+            lines.append(_latex_row([latex(label), *texts, "--"]))
     return lines
 
 
@@ -193,7 +190,3 @@ def _latex_cell(cell: ReferenceRow | None) -> str:
 
 def _latex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)

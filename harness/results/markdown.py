@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+from harness.results.escape import Markdown, markdown
 
 RULES = {"l": "---", "r": "---:"}
 
@@ -11,18 +14,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l"
     """A table, without a line feed at its end.
 
     Args:
-        header, rows: cells; a vertical bar in one is escaped.
+        header, rows: cells; texts, which are escaped, or Markdown.
         align: a letter for each column, l or r; the last one stands for all columns after it.
     """
     letters = align + align[-1] * (len(header) - len(align))
-    ruler = [RULES[letter] for letter in letters[: len(header)]]
+    ruler = [Markdown(RULES[letter]) for letter in letters[: len(header)]]
     return "\n".join(map(_line, [header, ruler, *rows]))
 
 
-def escape(text: str) -> str:
-    """A text that is no end of a cell."""
-    return text.replace("|", "\\|")
-
-
 def _line(cells: Sequence[str]) -> str:
-    return "|" + "".join(f" {escape(cell)} |" if cell else " |" for cell in cells)
+    return "|" + "".join(f" {_cell(cell)} |" if cell else " |" for cell in cells)
+
+
+def _cell(cell: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\\|", cell) if isinstance(cell, Markdown) else markdown(cell)

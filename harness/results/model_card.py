@@ -19,12 +19,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from harness.config.decodings import ORDER_BY
 from harness.files import locate, write_text
 from harness.results.columns import title_of
+from harness.results.escape import code, markdown, one_line
 from harness.results.markdown import table
 from harness.results.record import Evaluation, RunRecord
 from harness.results.render import NOTHING, ONE_SEED, format_interval
 from harness.results.statistics import mean_interval, pass_at_k
 
 CARD = "README.md"
+_ACTIVE = re.compile(r"[\"$`\\!]")  # what a shell reads within double quotes
 _PLAIN = re.compile(r"[\w./:+-]+")  # values that Hydra and a shell take without quotes
 
 
@@ -45,15 +47,17 @@ def build_card(record: RunRecord) -> ModelCard:
     setting = record.setting
     hub = {key: str(setting[key]) for key in ("student", "prompts") if _is_hub_id(str(setting[key]))}
     data = ModelCardData(
-        model_name=_name(record),
+        model_name=one_line(_name(record)),
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["on-policy-distillation", record.method],
+        tags=["on-policy-distillation", one_line(record.method)],
         base_model=hub.get("student"),
         datasets=[hub["prompts"]] if "prompts" in hub else None,
         eval_results=[_eval_result(evaluation) for evaluation in record.evaluations] or None,
     )
-    body = "\n\n".join([f"# {_name(record)}", _summary(record), _scores(record), _settings(record), _again(record)])
+    body = "\n\n".join(
+        [f"# {markdown(_name(record))}", _summary(record), _scores(record), _settings(record), _again(record)]
+    )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
@@ -80,8 +84,8 @@ def _eval_result(evaluation: Evaluation) -> EvalResult:
 def _summary(record: RunRecord) -> str:
     setting = record.setting
     return (
-        f"`{setting['student']}`, distilled on its own samples from `{setting['teacher']}` by the method "
-        f"`{record.method}`: {record.counters.steps} steps of {setting['prompts_per_step']} prompts × "
+        f"{code(str(setting['student']))}, distilled on its own samples from {code(str(setting['teacher']))} by the "
+        f"method {code(record.method)}: {record.counters.steps} steps of {setting['prompts_per_step']} prompts × "
         f"{setting['samples_per_prompt']} samples, seed {record.seed}. One checkpoint of one seed: it says little "
         "about the method."
     )
@@ -99,7 +103,7 @@ def _scores(record: RunRecord) -> str:
         )
         voted = format_interval(mean_interval([e.majority])) if e.majority is not None and e.samples > 1 else NOTHING
         intervals = [text.rstrip(ONE_SEED) for text in (accuracy, passed, voted)]
-        protocol = f"`{e.protocol_hash[:12]}`"
+        protocol = code(e.protocol_hash[:12])
         rows.append(
             [title_of(e.column), f"{e.problems} × {e.samples}", *intervals, f"{100 * e.truncated_frac:.1f}", protocol]
         )
@@ -143,8 +147,9 @@ def _again(record: RunRecord) -> str:
         f"seed={record.seed}",
         "hydra.mode=RUN",
     ]
-    command = " \\\n    ".join(["python -m harness.run", *overrides])
-    return f"## Again\n\n```bash\n{command}\n```"
+    command = " \\\n    ".join(["python -m harness.run", *map(one_line, overrides)])
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return f"## Again\n\n{fence}bash\n{command}\n{fence}"
 
 
 def _order(decodings: Iterable[Sequence[str]]) -> list[str]:
@@ -159,7 +164,8 @@ def _override(key: str, value: Any) -> str:
     text = _plain(value)
     if _PLAIN.fullmatch(text):
         return f"{key}={text}"
-    return f"\"{key}='{text}'\""
+    quoted = f"{key}='{text}'"
+    return shlex.quote(quoted) if _ACTIVE.search(quoted) else f'"{quoted}"'
 
 
 def _element(value: Any) -> str:

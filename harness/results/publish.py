@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import scipy
 
 from harness.config.decodings import ORDER_BY
 from harness.errors import UserError
+from harness.files import write_text
 from harness.results.collect import (
     PUBLISHED,
     FoundRun,
@@ -30,6 +31,7 @@ from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import CURVE, METRICS_FILE, RunRecord, read_metrics
 from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import write_leaderboard
+from harness.results.schema import parse
 
 CACHE = ".cache/leaderboard"  # beside the comparison folder
 
@@ -73,15 +75,35 @@ def build_cached(
     methods = len({record.label for record in records})
     if methods * (methods - 1) / 2 < CACHE_FROM_PAIRS:
         return build_leaderboard(records, command, protocols, published, order_by=order_by)
-    memory = joblib.Memory(cache, verbose=0)
-    board = memory.cache(_build)(_code_digest(), records, command, protocols, published, order_by)
-    memory.reduce_size(items_limit=CACHED_TABLES)
+    content = [_code_digest(), [dataclasses.asdict(record) for record in records], command, protocols, order_by]
+    content.append([dataclasses.asdict(row) for row in published])
+    path = cache / f"{_digest(json.dumps(content, sort_keys=True))}.json"
+    board = _read_cached(path)
+    if board is None:
+        board = build_leaderboard(records, command, protocols, published, order_by=order_by)
+        text = json.dumps(dataclasses.asdict(board), default=_plain_number)
+        write_text(path, f"{_digest(text)}\n{text}\n")
+        for old in sorted(cache.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-CACHED_TABLES]:
+            old.unlink(missing_ok=True)
     return board
 
 
-def _build(code: str, *arguments: Any) -> Leaderboard:
-    """`code` is there to be part of what the cache is keyed by."""
-    return build_leaderboard(*arguments)
+def _read_cached(path: Path) -> Leaderboard | None:
+    """A kept table: JSON, which runs nothing, with its digest before it; None where there is none, or a damaged one."""
+    try:
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        return parse(Leaderboard, json.loads(text)) if digest == _digest(text.rstrip("\n")) else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain_number(value: Any) -> Any:
+    """numpy's whole numbers; its floats are Python's already."""
+    return value.item()
 
 
 def _code_digest() -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.config.decodings import DECODINGS
 from harness.errors import UserError
 from harness.files import write_json, write_text
-from harness.results import distance, markdown
+from harness.results import distance, escape, markdown
 from harness.results.columns import average_columns, title_of
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
@@ -30,7 +30,7 @@ from harness.results.leaderboard import (
 from harness.results.orders import OWN_NAME
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
-from harness.results.terminal import open_console
+from harness.results.terminal import open_console, shown
 from harness.results.verdicts import describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
@@ -92,8 +92,7 @@ def describe(board: Leaderboard) -> str:
     return (
         f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
         f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}. Scores in %, with the 95 % interval of the mean "
-        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only).{order} Made by "
-        f"`{board.command}`."
+        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only).{order}"
     )
 
 
@@ -347,13 +346,13 @@ def _join(seeds: Sequence[int]) -> str:
 
 def render_markdown(board: Leaderboard) -> str:
     """The content of leaderboard.md."""
-    parts = [describe(board)]
+    parts = [f"{escape.markdown(describe(board))} Made by {escape.code(board.command)}."]
     for sheet in build_sheets(board):
-        parts.append(f"### {markdown.escape(sheet.title)}")
+        parts.append(f"### {escape.markdown(sheet.title)}")
         parts.append(markdown.table(sheet.header, sheet.rows, "l" * sheet.names + "r"))
         if sheet.note:
-            parts.append(sheet.note)
-    return "\n\n".join([*parts, *footnotes(board)]) + "\n"
+            parts.append(escape.markdown(sheet.note))
+    return "\n\n".join([*parts, *map(escape.markdown, footnotes(board))]) + "\n"
 
 
 def write_leaderboard(folder: Path, board: Leaderboard) -> None:
@@ -372,16 +371,16 @@ def write_leaderboard(folder: Path, board: Leaderboard) -> None:
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """The tables in the terminal; without colours and 100 columns wide where the output is not one."""
     console = open_console(console)
-    console.print(Text(describe(board)))
+    console.print(shown(f"{describe(board)} Made by `{board.command}`."))
     for sheet in build_sheets(board):
         table = Table(
-            title=Text(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+            title=shown(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
         )
         for number, name in enumerate(sheet.header):
             left = number < sheet.names
             numbers = [row[number] for row in sheet.rows if not row[number].startswith("failed: ")]
             table.add_column(
-                Text(name),
+                shown(name),
                 justify="left" if left else "right",
                 overflow="fold",
                 style="bold" if not number else "",
@@ -391,10 +390,10 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
             table.add_row(*map(_terminal_cell, cells))
         console.print(table)
         if sheet.note:
-            console.print(Text(sheet.note))
+            console.print(shown(sheet.note))
     for line in footnotes(board):
-        console.print(Text(line, style="dim"))
+        console.print(shown(line, style="dim"))
 
 
 def _terminal_cell(cell: str) -> Text:
-    return Text(cell, style="red", justify="left") if cell.startswith("failed: ") else Text(cell)
+    return shown(cell, style="red", justify="left") if cell.startswith("failed: ") else shown(cell)

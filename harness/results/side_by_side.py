@@ -9,7 +9,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from harness.config.decodings import decoding_of, task_of
 from harness.errors import UserError
@@ -27,6 +26,7 @@ from harness.results.sides import (
     matched_labels,
     pair_up,
 )
+from harness.results.terminal import shown
 
 
 def compare(a: Path, b: Path, console: Console) -> int:
@@ -34,7 +34,7 @@ def compare(a: Path, b: Path, console: Console) -> int:
     left, right = load_side(a), load_side(b)
     pairs = pair_up(left, right)
     distances = pair_distances(left, right, matched_labels(left, right))
-    console.print(Text(f"A = {a}\nB = {b}\n"))
+    console.print(shown(f"A = {a}\nB = {b}\n"))
     _print_table(console, "What differs", ("", "A", "B"), _difference_rows(left, right))
     if distances:
         title = "Reverse KL to the teacher, nats per token, 95 % intervals, on the same prompts and seeds"
@@ -48,8 +48,8 @@ def compare(a: Path, b: Path, console: Console) -> int:
     header = ("task", "row", "seeds", "A", "B", "B minus A", "B above A")
     _print_table(console, "Scores in %, 95 % intervals, on the same problems and seeds", header, map(_pair_row, pairs))
     for line in _turns(pairs):
-        console.print(Text(line))
-    console.print(Text(_explain(pairs), style="dim"))
+        console.print(shown(line))
+    console.print(shown(_explain(pairs), style="dim"))
     return 0
 
 
@@ -118,9 +118,9 @@ def _verdict_row(verdict: BaselineCheck) -> tuple[str, ...]:
 
 
 def _print_table(console: Console, title: str, header: Sequence[str], rows: Any) -> None:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=shown(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in header:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(shown(name), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style={"FAILED": "bold red", "ok": "green"}.get(cell, "")) for cell in row))
+        table.add_row(*(shown(cell, style={"FAILED": "bold red", "ok": "green"}.get(cell, "")) for cell in row))
     console.print(table)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts; doubts are printed to stderr."""
-    from harness.engines.checks import check_logprobs, scores_by_vllm
+    from harness.engines.checks import check_devices, check_logprobs, scores_by_vllm
     from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair
     from harness.training.held_out import held_out_prompts
@@ -30,6 +30,8 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     from harness.training.prompts import prompts_of
 
     check_execution(runs)
+    for run in runs:
+        check_devices(run.engine)
     # by Setting: the student's tokenizer, and what it makes
     inputs: dict[str, tuple[PreTrainedTokenizerBase, list[Prompt]]] = {}
     vocab_sizes: dict[str, int] = {}
@@ -100,8 +102,10 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
 def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
     """A table has one engine; found now, not when the runs are done."""
     for path in sorted(run.comparison_folder().glob("*/seed*/record.json")):
+        if path.parent in redone:
+            continue
         engine = load_record(path).engine
-        if path.parent not in redone and engine != run.engine.name:
+        if engine != run.engine.name:
             raise UserError(
                 f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or "
                 "another results_dir."

@@ -35,6 +35,7 @@ from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, clear_folder, is_full, no_room, remove_folder
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_of
+from harness.results.escape import one_line
 from harness.results.flops import counters_of
 from harness.results.model_card import write_card
 from harness.results.provenance import (
@@ -98,7 +99,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
             remove_folder(folder, config.results_dir)
             raise
         (folder / "error.log").write_text(traceback.format_exc())
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(config.setting, folder, record.counters))
     write_record(path, record)

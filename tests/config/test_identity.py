@@ -115,8 +115,8 @@ def test_a_large_file_is_read_once_and_again_when_it_changes(tmp_path: Path, mon
     monkeypatch.setattr(identity, "LARGE", 4)
     monkeypatch.setattr(identity, "SETTLED_S", -1.0)
     reads = []
-    real = identity._read_digest
-    monkeypatch.setattr(identity, "_read_digest", lambda path: reads.append(path) or real(path))
+    real = identity.read_digest
+    monkeypatch.setattr(identity, "read_digest", lambda path: reads.append(path) or real(path))
     path = tmp_path / "weights.bin"
     path.write_bytes(b"12345678")
     first = file_digest(path)

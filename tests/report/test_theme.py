@@ -9,7 +9,8 @@ import pytest
 
 from harness.report.curves import build_curve
 from harness.report.plots import Estimate, Metric, draw_curves, draw_forest
-from harness.report.theme import HUES, assign_looks, visible
+from harness.report.theme import HUES, assign_looks
+from harness.results.escape import visible
 from harness.results.statistics import mean_interval
 
 

@@ -341,6 +341,22 @@ def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.Mo
     assert again == board_of_folder(folder) and again != first
 
 
+def test_a_kept_table_runs_nothing_and_is_not_believed_when_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies beside results that others send: JSON with a digest, no pickle."""
+    monkeypatch.setattr(publishing, "CACHE_FROM_PAIRS", 1)
+    folder = write_runs(tmp_path / "results" / "runs", small_comparison())
+    first = rebuild_leaderboard(folder, "made")
+    (path,) = (tmp_path / "results" / ".cache" / "leaderboard").iterdir()
+    assert path.suffix == ".json"
+    whole = path.read_text()
+    for damaged in (whole.replace('"engine": "hf"', '"engine": "xx"'), whole[:100], "", "cos\nsystem\n(S'false'\ntR."):
+        path.write_text(damaged)
+        assert rebuild_leaderboard(folder, "made") == first
+        assert path.read_text() == whole
+
+
 def board_of_folder(folder: Path) -> Leaderboard:
     return build_leaderboard(load_records(folder), "made")
 

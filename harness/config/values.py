@@ -1,0 +1,93 @@
+"""What a value of a configuration may be, whatever its key: the one rule for numbers, names, folders and seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+KNOBS = "method"  # the group whose numbers may be negative: only the method knows
+MAY_BE_ZERO = {"weight_decay", "warmup_steps", "adam_beta1", "adam_beta2", "lora_rank", "temperature"}
+BELOW_ONE = {"adam_beta1", "adam_beta2"}
+AT_MOST = {"top_p": 1, "threads": 4096, "num_processes": 4096}
+LARGEST = 2**31 - 1  # of a whole number
+SEEDS = 2**32  # numpy's and torch's generators take these many
+LONGEST_NAME = 100  # characters
+
+
+def check_numbers(record: Any, where: str) -> None:
+    """UserError names the first number in a record of the configuration that no run can use.
+
+    Every number is finite. Outside of the knobs it is positive too, or 0 where that means something.
+    """
+    for field in dataclasses.fields(record):
+        for key, value in _numbers(getattr(record, field.name), f"{where}.{field.name}"):
+            if problem := _problem(key.rpartition(".")[2], value, where == KNOBS):
+                raise UserError(f"{key}={value}: {problem}.")
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, int | float]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _numbers(entry, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _numbers(entry, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
+
+
+def _problem(name: str, value: int | float, is_knob: bool) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"must be at most {LARGEST}"
+    if is_knob:
+        return ""
+    if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+        return "must not be negative" if name in MAY_BE_ZERO else "must be positive"
+    if name in BELOW_ONE and value >= 1:
+        return "must be less than 1"
+    return f"must be at most {AT_MOST[name]}" if value > AT_MOST.get(name, value) else ""
+
+
+def whole_number(key: str, value: Any, below: int = SEEDS) -> int:
+    """A whole number from 0 on, from YAML or from the command line, such as a seed; UserError names the key."""
+    try:
+        if isinstance(value, bool) or int(value) != float(value):
+            raise ValueError
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{key}={value!r}: expected a whole number.") from None
+    if not 0 <= number < below:
+        raise UserError(f"{key}={number}: must be from 0 to {below - 1}.")
+    return number
+
+
+def plain_name(key: str, value: Any) -> str:
+    """A name that folders are named after too; UserError if it would lead elsewhere, or could not be printed."""
+    wrong = (
+        not isinstance(value, str)
+        or not value.strip()
+        or value.startswith(".")
+        or len(value) > LONGEST_NAME
+        or not value.isprintable()
+        or bool({"/", "\\"} & set(value))
+    )
+    if wrong:
+        raise UserError(
+            f"{key}={value!r:.120}: it names a folder too, and must be a plain name of at most {LONGEST_NAME} "
+            "printable characters, without / and not beginning with a dot."
+        )
+    return str(value)
+
+
+def folder_of(key: str, value: Any) -> Path:
+    """A folder for results; UserError if it is none."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise UserError(f"{key}={value!r:.120}: expected the path of a folder.")
+    return Path(value)
