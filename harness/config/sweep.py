@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.entries import spelled_out
 from harness.config.methods import register_methods
 from harness.config.settings import CONF_DIR, RunConfig, whole_number
 from harness.errors import UserError
@@ -27,8 +28,10 @@ BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with quotes around values that Hydra's grammar has no place for, as a path with `=` or `ü`."""
-    return [_quoted(argument) for argument in arguments]
+    """The arguments as Hydra takes them (harness.config.entries), with quotes around values that its grammar has no
+    place for, as a path with `=` or `ü`.
+    """
+    return [_quoted(argument) for argument in spelled_out(arguments)]
 
 
 def _quoted(argument: str) -> str:
@@ -114,10 +117,7 @@ def one_sentence(error: Exception, command: str) -> str:
     """What a Hydra message says, in one sentence: the unknown key, or the options that a group has."""
     text = str(error)
     if unknown := re.search(r"Could not override '([^']*)'", text):
-        return (
-            f"unknown key {unknown[1]!r}; `python -m {command} --help` shows the configuration "
-            "(a new entry of a mapping such as evaluation.samples is given with ++key=value)."
-        )
+        return f"unknown key {unknown[1]!r}; `python -m {command} --help` shows the configuration."
     if option := re.search(
         r"Could not find '([^']*)'.*?Available options in '([^']*)':\s*(.*?)\s*(?:\n\s*Config search|\Z)", text, re.S
     ):

@@ -22,12 +22,13 @@ from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import LoadedTask, TaskOptions, load_tasks, task_folders
+from harness.evaluation.loading import LoadedTask, load_tasks
 from harness.evaluation.model import Drawing, EvaluatedModel
+from harness.evaluation.options import check_options, options_of
 from harness.files import read_rows, write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
-from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord
+from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord, whole_task
 from harness.sandbox import ALLOW_UNSANDBOXED
 
 if TYPE_CHECKING:
@@ -54,22 +55,15 @@ def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokeni
     return EvaluatedModel(opened.engine, tokenizer, length, stored_stop_ids(source.name, source.revision, tokenizer))
 
 
-def check_options(evaluation: EvaluationConfig) -> None:
-    """A UserError for a task that does not exist or an option that is none; reads no data."""
-    task_folders(evaluation.tasks)
-    for task in evaluation.tasks:
-        TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, task))
-
-
 def load_configured(
     evaluation: EvaluationConfig, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, LoadedTask]:
     """The tasks as the configuration wants each of them. Reads their data, runs no model."""
+    check_options(evaluation)
     loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
         for name in dict.fromkeys(names):
-            options = TaskOptions(data_dir=evaluation.data_dir, **_task_options(evaluation, name))
-            loaded |= load_tasks([name], tokenizer, options)
+            loaded |= load_tasks([name], tokenizer, options_of(evaluation, name))
     return loaded
 
 
@@ -86,14 +80,14 @@ def evaluate_missing(
 ) -> RunRecord:
     """Scores a checkpoint on every task that its record lacks, and returns the record with them."""
     have = {(entry.task, entry.protocol_hash) for entry in record.evaluations}
-    missing = {name: task for name, task in tasks.items() if (name, task.protocol_hash) not in have}
+    missing = {name: task for name, task in tasks.items() if (task.label, task.protocol_hash) not in have}
     if not missing:
         return record
     folder, identity = checkpoint.folder, checkpoint.identity
     with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity) as journal:
         drawing = Drawing(record.seed, journal, checkpoint.quiet)
         for name, task in missing.items():
-            checkpoint.begins(name)
+            checkpoint.begins(task.label)
             started = time.perf_counter()
             (result,) = score(evaluation, {name: task}, model, drawing)
             _write_rows(folder, result)
@@ -116,17 +110,6 @@ def check_rows(folder: Path) -> None:
         for _ in _rows_of(folder / name):
             pass
     read_journal(folder / JOURNAL)
-
-
-def _task_options(evaluation: EvaluationConfig, task: str) -> dict[str, Any]:
-    generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
-    if task in evaluation.max_new_tokens:
-        generation["max_gen_toks"] = evaluation.max_new_tokens[task]
-    return {
-        "samples": evaluation.samples.get(task),
-        "generation": generation or None,
-        "grader": evaluation.grader,
-    }
 
 
 @contextlib.contextmanager
@@ -165,6 +148,7 @@ def _write_lm_eval(folder: Path, result: TaskResult, identity: str) -> None:
     """lm-eval's results of the task as lm-eval would write them, without samples: those are in the row files."""
     from lm_eval.utils import handle_non_serializable
 
-    name = f"results_{result.evaluation.task}-{result.evaluation.protocol_hash[:8]}.json"
+    task = whole_task(result.evaluation.task)  # a name without blanks; the protocol tells a part from the whole
+    name = f"results_{task}-{result.evaluation.protocol_hash[:8]}.json"
     content = json.dumps({**result.lm_eval, "model_name": identity}, indent=2, default=handle_non_serializable)
     write_text(folder / "lm_eval" / name, content + "\n")

@@ -108,7 +108,7 @@ def _join(seeds: tuple[int, ...]) -> str:
 
 def render_latex(board: Leaderboard) -> str:
     """The content of leaderboard.tex: a tabular for the package booktabs, to be \\input into a table."""
-    columns = [task.name for task in board.tasks] + ([AVERAGE] if len(board.tasks) > 1 else [])
+    columns = [task.name for task in board.tasks] + ([AVERAGE] if AVERAGE in board.winners else [])
     lines = [
         f"% {board.command}",
         f"% Setting {board.setting}, training hash {board.training_hash}. Percent; brackets: 95 % interval; "

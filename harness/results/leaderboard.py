@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, is_subset
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
     Difference,
@@ -184,15 +184,17 @@ def build_leaderboard(
 
 
 def build_columns(selected: Mapping[str, Mapping[RunKey, Evaluation]]) -> dict[str, Column]:
-    """The scores of every task, and of AVERAGE over the runs that have all tasks where there are several."""
+    """The scores of every task, and of AVERAGE over the runs that have all tasks where there are several.
+
+    A part of a task's problems has a column of its own and no share in the average.
+    """
     columns: dict[str, Column] = {}
     for task, runs in selected.items():
         columns[task] = _by_label({key: (success_rates(evaluation),) for key, evaluation in runs.items()})
-    if len(selected) > 1:
-        shared = set.intersection(*(set(runs) for runs in selected.values()))
-        columns[AVERAGE] = _by_label(
-            {key: tuple(success_rates(runs[key]) for runs in selected.values()) for key in sorted(shared)}
-        )
+    whole = [runs for task, runs in selected.items() if not is_subset(task)]
+    if len(whole) > 1:
+        shared = set.intersection(*map(set, whole))
+        columns[AVERAGE] = _by_label({key: tuple(success_rates(runs[key]) for runs in whole) for key in sorted(shared)})
     return columns
 
 

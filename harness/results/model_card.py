@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from harness.files import locate, write_text
 from harness.results.markdown import table
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, whole_task
 from harness.results.render import NOTHING, ONE_SEED, format_interval
 from harness.results.statistics import mean_interval, pass_at_k
 
@@ -120,7 +120,7 @@ def _settings(record: RunRecord) -> str:
 
 def _again(record: RunRecord) -> str:
     """Everything by value: a YAML of the same name may have changed since."""
-    tasks = ",".join(dict.fromkeys(evaluation.task for evaluation in record.evaluations))
+    tasks = ",".join(dict.fromkeys(whole_task(evaluation.task) for evaluation in record.evaluations))
     overrides = [
         f"method={record.method}",
         *(_override(f"method.{key}", value) for key, value in record.changed_knobs.items()),

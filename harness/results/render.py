@@ -122,7 +122,7 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
     """The summary of several tasks, a table per task, one of costs, and one per published table;
     failed runs are rows.
     """
-    sheets = [_summary_sheet(board)] if len(board.tasks) > 1 else []
+    sheets = [_summary_sheet(board)] if AVERAGE in board.winners else []
     for task in board.tasks:
         sheets += [_task_sheet(board, task), _samples_sheet(board, task)]
     sheets = sheets or [_failures_sheet(board)]

@@ -137,11 +137,11 @@ def check_leftovers(folder: Path) -> None:
 
 
 def protocols_of(run: RunConfig) -> dict[str, str]:
-    """The protocol hash of each of the run's tasks, the development task included."""
+    """The protocol hash of each of the run's tasks, by the name of its scores, the development task included."""
     from harness.evaluation.checkpoint import load_configured
     from harness.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(run.setting.student, run.setting.student_revision)
     development = [run.evaluation.dev_task] if run.evaluation.dev_task else []
     loaded = load_configured(run.evaluation, [*run.evaluation.tasks, *development], tokenizer)
-    return {name: task.protocol_hash for name, task in loaded.items()}
+    return {task.label: task.protocol_hash for task in loaded.values()}
