@@ -24,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from hydra import compose
 from omegaconf import OmegaConf
 
+from harness.config.entries import for_task
 from harness.config.mistakes import check_form
 from harness.config.settings import CONF_DIR
 from harness.config.sweep import composing, quoted
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from harness.evaluation.standalone import EvaluateConfig
     from harness.evaluation.validation import ValidationEntry
 
-KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run"}
+KEYS = {"checkpoint", "revision", "name", "dtype", "seed", "results_dir", "fresh", "dry_run", "limit"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,15 +85,17 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = None) -> None:
     """What would be done, from the configuration and the tasks' files: nothing is loaded or fetched."""
-    from harness.evaluation.checkpoint import check_options
+    from harness.evaluation.options import check_options
 
     evaluation = config.evaluation
     check_options(evaluation)
     print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {config.engine.name}")
     for task in evaluation.tasks:
-        parts = [f"{evaluation.samples[task]} samples a problem" if task in evaluation.samples else "its own samples"]
-        if task in evaluation.max_new_tokens:
-            parts.append(f"at most {evaluation.max_new_tokens[task]:,} tokens each")
+        samples, longest = for_task(evaluation.samples, task), for_task(evaluation.max_new_tokens, task)
+        parts = [*([f"the first {evaluation.limit} problems"] if evaluation.limit else [])]
+        parts.append(f"{samples} samples a problem" if samples else "its own samples")
+        if longest:
+            parts.append(f"at most {longest:,} tokens each")
         if sampling := {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}:
             parts.append(", ".join(f"{key} {value}" for key, value in sampling.items()))
         if decodings := evaluation.decodings_of(task):

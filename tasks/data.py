@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.files import read_rows
+from tasks.served import vary_seeds
 
 if TYPE_CHECKING:
     import datasets
@@ -50,9 +51,12 @@ def data_folder(data_dir: str | None) -> Path | None:
 
 
 def as_splits(**splits: Sequence[Mapping[str, Any]]) -> dict[str, datasets.Dataset]:
-    """What lm-eval takes as a data set: a Dataset for every split."""
+    """What lm-eval takes as a data set: a Dataset for every split. A server that is to be asked gets seeds that differ
+    (tasks.served).
+    """
     from datasets import Dataset
 
+    vary_seeds()
     return {split: Dataset.from_list([dict(row) for row in rows]) for split, rows in splits.items()}
 
 

@@ -60,7 +60,7 @@ def one_sentence(error: Exception, command: str, keys: Iterable[str] = ()) -> st
     if unknown:
         return (
             f"unknown key {unknown[1]!r}{_meant(unknown[1], keys)}; `python -m {command} --help` shows the "
-            "configuration (a new entry of a mapping such as evaluation.samples is given with ++key=value)."
+            "configuration."
         )
     if option := UNKNOWN_OPTION.search(text):
         group, known = option[2], public(option[3].split())

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.decodings import DECODING_KEYS, ORDER_BY, check_decodings
+from harness.config.entries import as_entries
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
 from harness.config.values import check_numbers, folder_of, plain_name, whole_number
@@ -229,7 +230,7 @@ class EvaluationConfig:
     """What a finished run is scored on."""
 
     tasks: list[str]
-    samples: dict[str, int]  # per problem, by task; a task that is not named keeps its own number
+    samples: dict[str, int]  # per problem, by task (`all`: every task); a task that is not named keeps its own number
     max_new_tokens: dict[str, int]  # per sample, by task; likewise
     sampling: dict[str, Any]  # by task (`all`: every task): {temperature, top_p, …} in place of the task's own
     cut_decimals: list[str]  # tasks whose published figures are cut off after two decimals, not rounded
@@ -256,6 +257,10 @@ class EvaluationConfig:
     def decodings_of(self, task: str) -> list[str]:
         """The named decodings of a task; none: its own."""
         return self.decodings.get(task, self.decodings.get("all", []))
+
+    limit: int | None = None  # the first problems of each of `tasks` only; such a score has a name of its own
+    # by task: what its loader is told in place of the task file's own, such as {start: 2025-02-01}
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,7 @@ class RunConfig:
             "reference",
             "dry_run",
             "launch",
+            "limit",
         }
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
@@ -308,7 +314,7 @@ class RunConfig:
             method_name=name,
             method=None,
             engine=strict(Execution, raw["engine"], "engine"),
-            evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
+            evaluation=strict(EvaluationConfig, as_entries(raw["evaluation"]), "evaluation"),
             seed=whole_number("seed", raw["seed"]),
             results_dir=folder_of("results_dir", raw["results_dir"]),
             fresh=raw["fresh"],

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.entries import spelled_out
 from harness.config.methods import register_methods
 from harness.config.mistakes import UNKNOWN_KEY, check_form, keys_of, one_sentence, public
 from harness.config.settings import CONF_DIR, RunConfig
@@ -27,8 +28,10 @@ BARE = re.compile(r"[^,\[\]{}()'\"$\\]+")  # a value that can only be one text
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with quotes around values that Hydra's grammar has no place for, as a path with `=` or `ü`."""
-    return [_quoted(argument) for argument in arguments]
+    """The arguments as Hydra takes them (harness.config.entries), with quotes around values that its grammar has no
+    place for, as a path with `=` or `ü`.
+    """
+    return [_quoted(argument) for argument in spelled_out(arguments)]
 
 
 def _quoted(argument: str) -> str:

@@ -19,25 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.decodings import DECODINGS, column_of
+from harness.config.decodings import column_of
 from harness.config.settings import EvaluationConfig
 from harness.engines.opening import Opened, Source
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
-from harness.evaluation.loading import (
-    PROMPT_ROOM,
-    LoadedTask,
-    TaskOptions,
-    answer_length,
-    load_variants,
-    task_folders,
-)
+from harness.evaluation.loading import PROMPT_ROOM, LoadedTask, answer_length, load_variants
 from harness.evaluation.model import Drawing, EvaluatedModel
+from harness.evaluation.options import check_options, options_of
 from harness.files import write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
-from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord
+from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord, whole_task
 from harness.results.schema import checked_rows
 from harness.sandbox import ALLOW_UNSANDBOXED
 
@@ -67,24 +61,18 @@ def evaluated_source(opened: Opened, source: Source, tokenizer: PreTrainedTokeni
     return EvaluatedModel(opened.engine, tokenizer, length, stops, opened_for=opened_for)
 
 
-def check_options(evaluation: EvaluationConfig) -> None:
-    """A UserError for a task that does not exist or an option that is none; reads no data."""
-    task_folders(evaluation.tasks)
-    for task in evaluation.tasks:
-        _task_options(evaluation, task)
-
-
 def load_configured(
     evaluation: EvaluationConfig, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, LoadedTask]:
     """The tasks as the configuration wants each of them, by column: under every decoding that it names. Reads the data
     of a task once, runs no model.
     """
+    check_options(evaluation)
     loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
         for name in dict.fromkeys(names):
-            for task in load_variants(name, tokenizer, _task_options(evaluation, name)):
-                loaded[column_of(name, task.decoding)] = task
+            for task in load_variants(name, tokenizer, options_of(evaluation, name)):
+                loaded[column_of(task.label, task.decoding)] = task
     return loaded
 
 
@@ -96,7 +84,7 @@ def load_development(evaluation: EvaluationConfig, tokenizer: PreTrainedTokenize
 
 def longest_asked(evaluation: EvaluationConfig) -> int:
     """What loading.longest_sequence gives for the configuration's tasks, from their files alone: no data is read."""
-    asked = {task: _task_options(evaluation, task)[0].generation or {} for task in evaluation.tasks}
+    asked = {task: options_of(evaluation, task)[0].generation or {} for task in evaluation.tasks}
     lengths = [int(own.get("max_gen_toks") or answer_length(task)) for task, own in asked.items()]
     return max(lengths) + PROMPT_ROOM if lengths else 0
 
@@ -118,14 +106,14 @@ def evaluate_missing(
     A protocol that was scored before under another name of its decoding gets this one's, and is not scored again.
     """
     check_weights(record, checkpoint.identity, checkpoint.folder)
-    names = {(task.name, task.protocol_hash): task.decoding for task in tasks.values()}
+    names = {(task.label, task.protocol_hash): task.decoding for task in tasks.values()}
     named = tuple(
         dataclasses.replace(e, decoding=names.get((e.task, e.protocol_hash), e.decoding)) for e in record.evaluations
     )
     if named != record.evaluations:
         record = dataclasses.replace(record, evaluations=named)
     have = {(entry.task, entry.protocol_hash) for entry in record.evaluations}
-    missing = {column: task for column, task in tasks.items() if (task.name, task.protocol_hash) not in have}
+    missing = {column: task for column, task in tasks.items() if (task.label, task.protocol_hash) not in have}
     if not missing:
         return record
     folder, identity = checkpoint.folder, checkpoint.identity
@@ -169,23 +157,6 @@ def check_rows(folder: Path) -> None:
     read_journal(folder / JOURNAL)
 
 
-def _task_options(evaluation: EvaluationConfig, task: str) -> list[TaskOptions]:
-    """What the configuration changes of a task, for each of its decodings."""
-    generation = {**evaluation.sampling.get("all", {}), **evaluation.sampling.get(task, {})}
-    if task in evaluation.max_new_tokens:
-        generation["max_gen_toks"] = evaluation.max_new_tokens[task]
-    own = TaskOptions(
-        samples=evaluation.samples.get(task),
-        data_dir=evaluation.data_dir,
-        generation=generation or None,
-        grader=evaluation.grader,
-    )
-    return [
-        dataclasses.replace(own, decoding=name, samples=DECODINGS[name].samples or own.samples)
-        for name in evaluation.decodings_of(task)
-    ] or [own]
-
-
 @contextlib.contextmanager
 def _unsandboxed(evaluation: EvaluationConfig) -> Iterator[None]:
     """`evaluation.allow_unsandboxed_code=true` is the same as the environment variable, for as long as it is asked."""
@@ -223,6 +194,7 @@ def _write_lm_eval(folder: Path, result: TaskResult, identity: str) -> None:
     """lm-eval's results of the task as lm-eval would write them, without samples: those are in the row files."""
     from lm_eval.utils import handle_non_serializable
 
-    name = f"results_{result.evaluation.task}-{result.evaluation.protocol_hash[:8]}.json"
+    task = whole_task(result.evaluation.task)  # a name without blanks; the protocol tells a part from the whole
+    name = f"results_{task}-{result.evaluation.protocol_hash[:8]}.json"
     content = json.dumps({**result.lm_eval, "model_name": identity}, indent=2, default=handle_non_serializable)
     write_text(folder / "lm_eval" / name, content + "\n")

@@ -89,7 +89,7 @@ def _task_result(
         for index, (sample, correct, text, extracted) in enumerate(drawn):
             items.append(
                 ItemRow(
-                    task=name,
+                    task=loaded.label,
                     protocol_hash=loaded.protocol_hash,
                     item_id=item_id(row["doc"], row["doc_id"]),
                     repeat=repeat_of(row["doc"], index),
@@ -108,7 +108,7 @@ def _task_result(
         metrics["pass_at_k"] = _pass_at_k(items, loaded.samples)
         metrics |= {"maj_at_k": sum(majority) / len(majority)} if majority else {}
     own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
-    return TaskResult(_evaluation(name, loaded, items, metrics, majority=majority), items, texts, own)
+    return TaskResult(_evaluation(loaded, items, metrics, majority=majority), items, texts, own)
 
 
 def _pass_at_k(items: Sequence[ItemRow], k: int) -> float:
@@ -142,13 +142,13 @@ def _key(row: ItemRow) -> dict[str, Any]:
 
 
 def _evaluation(
-    name: str, loaded: LoadedTask, items: Sequence[ItemRow], metrics: Mapping[str, float], majority: Sequence[int]
+    loaded: LoadedTask, items: Sequence[ItemRow], metrics: Mapping[str, float], majority: Sequence[int]
 ) -> Evaluation:
     """The row of a task; items are in the order of the documents, the repeats of a document side by side."""
     k = loaded.samples
     correct = tuple(int(sum(row.correct for row in items[i : i + k])) for i in range(0, len(items), k))
     return Evaluation(
-        task=name,
+        task=loaded.label,
         protocol_hash=loaded.protocol_hash,
         problems=len(correct),
         samples=k,

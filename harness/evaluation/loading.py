@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import random
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.decodings import DECODINGS, OWN
 from harness.errors import UserError
+from harness.results.record import subset_name
 from tasks.sample_metrics import GRADERS
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ GRADER = "grader"  # metadata of a task whose answers both graders grade: the on
 REPEAT_DOCUMENTS = "repeat_documents"
 DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's, for tasks that do not say
 PROMPT_ROOM = 8192  # positions that an engine is opened with beside those of the longest answer
+_ANY_OTHER = inspect.Parameter.VAR_KEYWORD
 TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 
 
@@ -42,6 +45,7 @@ TASKS_DIR = Path(__file__).resolve().parents[2] / "tasks"
 class LoadedTask:
     """A task that is ready to run under one decoding, and the hash of its protocol."""
 
+    name: str
     task: ConfigurableTask
     protocol_hash: str
     samples: int  # per problem
@@ -51,14 +55,18 @@ class LoadedTask:
     decoding: str = OWN  # of DECODINGS, or the task's own
 
     @property
-    def name(self) -> str:
-        """The task's."""
-        return str(self.task.config.task)
-
-    @property
     def max_new_tokens(self) -> int:
         """Tokens of an answer, at most."""
         return _answer_length(self.task.config.generation_kwargs)
+
+    @property
+    def label(self) -> str:
+        """The name of its scores: a part of the problems is never taken for all of them."""
+        documents = self.documents
+        if documents is None or len(documents) == len(self.task.eval_docs):
+            return self.name
+        per_problem = self.documents_per_problem
+        return subset_name(self.name, len(documents) // per_problem, len(self.task.eval_docs) // per_problem)
 
     @property
     def documents(self) -> list[int] | None:
@@ -78,6 +86,7 @@ class TaskOptions:
     generation: Mapping[str, Any] | None = None  # replaces entries of generation_kwargs
     decoding: str = OWN  # of DECODINGS: replaces their temperature, top-p and top-k
     grader: str = GRADERS[0]  # of tasks that have both; replaces metadata `grader`
+    metadata: Mapping[str, Any] | None = None  # replaces what the task's loader is told
     tasks_dir: Path = TASKS_DIR
 
     def __post_init__(self) -> None:
@@ -116,6 +125,7 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     path = manager.task_index[name].yaml_path
     assert path is not None  # tasks come from files
     config = _changed(load_yaml(path), options)
+    _check_metadata(name, config["custom_dataset"], options)
     metadata = config.get("metadata", {})
     documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
     config["metadata"] = {**metadata, "data_dir": options.data_dir}
@@ -132,9 +142,10 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     }
     samples = documents if REPEAT_DOCUMENTS in metadata else int(config.get("repeats", 1))
     return LoadedTask(
+        name,
         task,
-        _digest(protocol),
-        samples,
+        protocol_hash=_digest(protocol),
+        samples=samples,
         documents_per_problem=documents,
         private=bool(metadata.get("keep_texts_private", False)),
         limit=options.limit,
@@ -160,6 +171,22 @@ def answer_length(name: str, tasks_dir: Path = TASKS_DIR) -> int:
 
 def _answer_length(generation: Mapping[str, Any] | None) -> int:
     return int((generation or {}).get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
+
+
+def _check_metadata(name: str, loader: Callable[..., Any], options: TaskOptions) -> None:
+    """A UserError for something that the task's loader does not ask for."""
+    asked = [key for key, parameter in inspect.signature(loader).parameters.items() if parameter.kind != _ANY_OTHER]
+    known = [key for key in asked if key not in ("data_dir", REPEAT_DOCUMENTS)]
+    for key in options.metadata or {}:
+        if key not in known:
+            raise UserError(
+                f"evaluation.metadata.{name}.{key}: the task has no such key; it has {', '.join(known) or 'none'}."
+            )
+
+
+def known_tasks(tasks_dir: Path = TASKS_DIR) -> list[str]:
+    """The names of all tasks."""
+    return list(_manager(tasks_dir.resolve()).all_subtasks)
 
 
 def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str, str]:
@@ -218,6 +245,8 @@ def _changed(config: dict[str, Any], options: TaskOptions) -> dict[str, Any]:
     """
     if options.generation:
         config = {**config, "generation_kwargs": {**config.get("generation_kwargs", {}), **options.generation}}
+    if options.metadata:
+        config = {**config, "metadata": {**config.get("metadata", {}), **options.metadata}}
     if options.decoding:
         generation = DECODINGS[options.decoding].applied(config.get("generation_kwargs", {}))
         config = {**config, "generation_kwargs": generation}

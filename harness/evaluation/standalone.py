@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from harness.config.entries import as_entries
 from harness.config.identity import model_identity
 from harness.config.settings import EvaluationConfig, Execution, strict
 from harness.config.values import folder_of, plain_name, whole_number
@@ -84,7 +85,7 @@ class EvaluateConfig:
             fresh=raw["fresh"],
             dry_run=raw["dry_run"],
             engine=engine,
-            evaluation=strict(EvaluationConfig, raw["evaluation"], "evaluation"),
+            evaluation=strict(EvaluationConfig, as_entries(raw["evaluation"]), "evaluation"),
         )
 
     @property
@@ -117,7 +118,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
     except Timeout:
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
     found = {(entry.task, entry.protocol_hash): entry for entry in record.evaluations}
-    return folder, record, [found[task.name, task.protocol_hash] for task in tasks.values()]
+    return folder, record, [found[task.label, task.protocol_hash] for task in tasks.values()]
 
 
 def _own_run(config: EvaluateConfig) -> Path | None:

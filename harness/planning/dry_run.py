@@ -8,9 +8,11 @@ import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.config.entries import for_task
 from harness.config.identity import is_pinned
 from harness.config.settings import RunConfig
 from harness.evaluation.loading import task_folders
+from harness.evaluation.options import check_options
 from harness.files import locate
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_line
@@ -42,6 +44,7 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
     """The plan of one comparison."""
     first, setting = runs[0], runs[0].setting
     tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
+    check_options(first.evaluation)
     folders = task_folders(tasks)
     missing = [key for key, identity in setting.identities().items() if not is_pinned(identity)]
     lines = [
@@ -148,7 +151,8 @@ def drawn(run: RunConfig, task: str) -> str:
     says it.
     """
     evaluation = run.evaluation
-    samples = f" x{evaluation.samples[task]}" if task in evaluation.samples else ""
+    number = for_task(evaluation.samples, task)
+    samples = f" x{number}" if number else ""
     decodings = evaluation.decodings_of(task) if task in evaluation.tasks else []
     return samples + (f" under {' and '.join(decodings)}" if decodings else "")
 

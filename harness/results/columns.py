@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.config.decodings import OWN, column_of, decoding_of, in_order, task_of
 from harness.results.collect import RunKey
-from harness.results.record import Evaluation
+from harness.results.record import Evaluation, is_subset
 from harness.results.reference import AVERAGE
 from harness.results.variance import Array
 
@@ -31,10 +31,11 @@ def average_columns(columns: Sequence[str]) -> dict[str, list[str]]:
     """The averages where there are several tasks, and the columns that each is over.
 
     Under a named decoding: of every task the column of that name, or the only one that it has; no average where a task
-    has several others. Without a named decoding there is one, of the tasks' own.
+    has several others. Without a named decoding there is one, of the tasks' own. A part of a task's problems has no
+    share in any.
     """
     by_task: dict[str, dict[str, str]] = {}
-    for column in columns:
+    for column in (name for name in columns if not is_subset(task_of(name))):
         by_task.setdefault(task_of(column), {})[decoding_of(column)] = column
     averages: dict[str, list[str]] = {}
     names = {decoding for found in by_task.values() for decoding in found}

@@ -21,7 +21,7 @@ from harness.files import locate, write_text
 from harness.results.columns import title_of
 from harness.results.escape import code, markdown, one_line
 from harness.results.markdown import table
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, whole_task
 from harness.results.render import NOTHING, ONE_SEED, format_interval
 from harness.results.statistics import mean_interval, pass_at_k
 
@@ -131,7 +131,7 @@ def _again(record: RunRecord) -> str:
     """Everything by value: a YAML of the same name may have changed since."""
     decodings: dict[str, list[str]] = {}
     for evaluation in record.evaluations:
-        decodings.setdefault(evaluation.task, []).extend(filter(None, [evaluation.decoding]))
+        decodings.setdefault(whole_task(evaluation.task), []).extend(filter(None, [evaluation.decoding]))
     overrides = [
         f"method={record.method}",
         *(_override(f"method.{key}", value) for key, value in record.changed_knobs.items()),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ Status = Literal["started", "completed", "failed"]
 METRICS_FILE = "metrics.jsonl"
 ITEMS_FILE, TEXTS_FILE = "items.jsonl", "texts.jsonl"
 DISTANCE_FILE = "distance.jsonl"
+_SUBSET = re.compile(r" \(\d+ of \d+\)$")
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 
 
@@ -124,6 +126,21 @@ class RunRecord:
         """The row's name in a table: the method, and its changed knobs."""
         changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed_knobs.items()))
         return f"{self.method} ({changed})" if changed else self.method
+
+
+def subset_name(task: str, problems: int, of: int) -> str:
+    """The name of scores on the first problems of a task: no table takes them for those of the whole."""
+    return f"{task} ({problems} of {of})"
+
+
+def whole_task(name: str) -> str:
+    """The task of a name that `subset_name` may have made."""
+    return _SUBSET.sub("", name)
+
+
+def is_subset(name: str) -> bool:
+    """Whether scores of this name are on a part of their task's problems."""
+    return _SUBSET.search(name) is not None
 
 
 def write_record(path: Path, record: RunRecord) -> None:

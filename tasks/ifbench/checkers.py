@@ -62,7 +62,7 @@ def checkers() -> dict[str, type[Checker]]:
     return library
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """NLTK's words; punctuation that stands alone is none."""
     import nltk
 
@@ -105,7 +105,7 @@ def _keyword_position(checker: Any, value: str) -> bool:
     sentences, n, m = nltk.sent_tokenize(value), int(checker._n), int(checker._m)
     if len(sentences) < n:
         return False
-    words = _words(sentences[n - 1])
+    words = words_of(sentences[n - 1])
     return len(words) >= m and words[m - 1].lower() == checker._keyword.lower()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.ifbench.checkers import Checker, checkers
+from tasks.ifbench.fixed import fixed_checkers
 from tasks.math_extraction import THINK_CLOSE, after_thinking
 
 
@@ -22,22 +23,32 @@ class Verdicts:
     loose: tuple[bool, ...]
 
 
+CHECKERS = {"official": checkers, "fixed": fixed_checkers}  # the sets of checkers that there are
+
+
 def grade(
-    prompt: str, response: str, instruction_ids: Sequence[str], kwargs: Sequence[Mapping[str, Any] | None]
+    prompt: str,
+    response: str,
+    instruction_ids: Sequence[str],
+    kwargs: Sequence[Mapping[str, Any] | None],
+    which: str = "official",
 ) -> Verdicts:
     """Both verdicts of every constraint. Thinking is taken off; thinking that was never finished follows none.
 
-    Raises ValueError for a constraint that does not exist or lacks a parameter.
+    `which` is a key of CHECKERS. Raises ValueError for a constraint that does not exist or lacks a parameter.
     """
     if len(instruction_ids) != len(kwargs):
         raise ValueError(f"{len(instruction_ids)} constraints but {len(kwargs)} kwargs")
     text = answer_text(response)
-    built = [_checker(name, given, prompt) for name, given in zip(instruction_ids, kwargs, strict=True)]
-    variants = loose_variants(text)
-    return Verdicts(
-        tuple(_follows(checker, text) for checker in built),
-        tuple(any(_follows(checker, variant) for variant in variants) for checker in built),
+    known = CHECKERS[which]()
+    built = [_checker(known, name, given, prompt) for name, given in zip(instruction_ids, kwargs, strict=True)]
+    others = loose_variants(text)[1:]
+    strict = tuple(_follows(checker, text) for checker in built)
+    # what is followed strictly is followed loosely, whatever a checker remembers of the text before
+    loose = (
+        kept or any(_follows(checker, other) for other in others) for checker, kept in zip(built, strict, strict=True)
     )
+    return Verdicts(strict, tuple(loose))
 
 
 def answer_text(response: str) -> str:
@@ -55,8 +66,7 @@ def loose_variants(text: str) -> list[str]:
     return cut + [variant.replace("*", "") for variant in cut]
 
 
-def _checker(name: str, given: Mapping[str, Any] | None, prompt: str) -> Checker:
-    known = checkers()
+def _checker(known: Mapping[str, type[Checker]], name: str, given: Mapping[str, Any] | None, prompt: str) -> Checker:
     if name not in known:
         raise ValueError(f"unknown constraint {name!r}")
     checker = known[name](name)

@@ -10,7 +10,14 @@ from tasks.ifbench.grader import answer_text, grade
 from tasks.sample_metrics import sample_metrics
 
 
-def process_results(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) -> dict[str, Any]:
+def process_fixed_results(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The same by checkers of which four are mended (tasks.ifbench.fixed)."""
+    return process_results(doc, results, which="fixed")
+
+
+def process_results(
+    doc: Mapping[str, Any], results: Sequence[Sequence[str]], which: str = "official"
+) -> dict[str, Any]:
     """Grades the k responses to one prompt. A sample counts as correct when the prompt is followed loosely.
 
     The authors of IFBench report prompt-level loose accuracy; the other three stand beside it.
@@ -18,7 +25,7 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Sequence[str]]) ->
     constraints = json.loads(doc["constraints"])
     names = [entry["id"] for entry in constraints]
     kwargs = [entry["kwargs"] for entry in constraints]
-    verdicts = [grade(doc["prompt"], response, names, kwargs) for response in results[0]]
+    verdicts = [grade(doc["prompt"], response, names, kwargs, which=which) for response in results[0]]
     extracted = [answer_text(response).strip()[:80] or None for response in results[0]]
     return {
         **sample_metrics([all(verdict.loose) for verdict in verdicts], extracted),

@@ -1,4 +1,4 @@
-"""The problems of LiveCodeBench's v6 increment (175 of them), from a local folder or from the Hub.
+"""The problems of a LiveCodeBench release, or those of a window of contest dates, from a local folder or from the Hub.
 
 The tests of a problem may be megabytes and are secret in the sense that nobody should print them, so documents carry a
 digest of them instead; the tests themselves are read when a program is graded.
@@ -15,6 +15,7 @@ import pickle
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +24,10 @@ from harness.files import Line, lines_of, parse_row
 from tasks.data import DATA_VARIABLE, check_ids, data_file, data_folder
 from tasks.livecodebench_v6.grading import Cases
 
-HUB_ID, HUB_FILE = "livecodebench/code_generation_lite", "test6.jsonl"
-HUB_REVISION = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
-LOCAL_FILE = f"livecodebench_v6/{HUB_FILE}"
+HUB_ID, HUB_REVISION = "livecodebench/code_generation_lite", "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
+LOCAL_FOLDER = "livecodebench_v6"
+_FILES = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")  # an increment each
+RELEASES = {"v6": _FILES[5:], "v1_v6": _FILES}
 _COLUMNS = ("question_id", "question_content", "starter_code", "public_test_cases", "private_test_cases", "metadata")
 _MAX_TESTS_BYTES = 1 << 30  # unpacked tests of one problem; the largest are some hundred megabytes
 
@@ -42,15 +44,58 @@ class _Place:
 _places: dict[str, _Place] = {}  # by the digest of the tests: whoever holds a document finds the same tests
 
 
-def load_problems(data_dir: str | None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Window:
+    """Contest dates, both included, as the official runner's --start_date and --end_date have them; None: open."""
+
+    start: date | None = None
+    end: date | None = None
+
+    @staticmethod
+    def of(start: Any, end: Any) -> Window:
+        """From YAML or a command line; UserError for what is no date."""
+        window = Window(_date("start", start), _date("end", end))
+        if window.start and window.end and window.start > window.end:
+            raise UserError(f"livecodebench: start={start} is after end={end}.")
+        return window
+
+    def has(self, problem: Mapping[str, Any]) -> bool:
+        """Whether the problem's contest was in it; UserError for a problem without a date, if that matters."""
+        if self == Window():
+            return True
+        try:
+            held = date.fromisoformat(problem["date"])
+        except ValueError:
+            raise UserError(
+                f"livecodebench: problem {problem['id']!r} has the contest date {problem['date']!r}, which is none; "
+                "give neither start nor end."
+            ) from None
+        return (self.start or held) <= held <= (self.end or held)
+
+
+def _date(name: str, value: Any) -> date | None:
+    try:
+        return None if value is None else date.fromisoformat(str(value))
+    except ValueError:
+        raise UserError(f"livecodebench: {name}={value!r} is not a date such as 2025-02-01.") from None
+
+
+def load_problems(data_dir: str | None, release: str = "v6", window: Window | None = None) -> list[dict[str, Any]]:
     """A row {"id", "question", "starter_code", "fn_name", "difficulty", "date", "tests"} for every problem."""
+    if release not in RELEASES:
+        raise UserError(f"livecodebench: release must be one of {', '.join(RELEASES)}, not {release!r}.")
     folder = data_folder(data_dir)
-    path = data_file(folder, LOCAL_FILE) if folder is not None else _from_hub()
-    problems = [_problem(path, line) for line in lines_of(path)]
+    names = RELEASES[release]
+    paths = [data_file(folder, f"{LOCAL_FOLDER}/{name}") if folder is not None else _from_hub(name) for name in names]
+    problems = [_problem(path, line) for path in paths for line in lines_of(path)]
     if not problems:
-        raise UserError(f"{path} holds no problems.")
-    check_ids((problem["id"] for problem in problems), str(path))
-    return problems
+        raise UserError(f"{paths[0]} holds no problems.")
+    check_ids((problem["id"] for problem in problems), str(paths[-1]))
+    chosen = [problem for problem in problems if window is None or window.has(problem)]
+    if not chosen:
+        days = sorted(problem["date"] for problem in problems)
+        raise UserError(f"livecodebench: no contest is in that window; those of {release} are {days[0]} to {days[-1]}.")
+    return chosen
 
 
 def load_tests(problem: Mapping[str, Any]) -> Cases:
@@ -134,15 +179,15 @@ def _problem(path: Path, line: Line) -> dict[str, Any]:
     }
 
 
-def _from_hub() -> Path:
+def _from_hub(name: str) -> Path:
     """The file itself: the data set's loading script is refused by current versions of `datasets`."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(HUB_ID, HUB_FILE, repo_type="dataset", revision=HUB_REVISION))
+        return Path(hf_hub_download(HUB_ID, name, repo_type="dataset", revision=HUB_REVISION))
     except (OSError, ValueError) as error:  # no network, no access, or not in the cache
         raise UserError(
-            f"The data of task livecodebench_v6 cannot be loaded from the Hub ({HUB_ID}, {HUB_FILE}: "
+            f"The data of LiveCodeBench cannot be loaded from the Hub ({HUB_ID}, {name}: "
             f"{' '.join(str(error).split())[:200]}); give evaluation.data_dir (or ${DATA_VARIABLE}), a folder that "
-            f"contains {LOCAL_FILE}."
+            f"contains {LOCAL_FOLDER}/{name}."
         ) from error

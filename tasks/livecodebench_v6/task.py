@@ -11,7 +11,7 @@ from harness.sandbox import Sandbox
 from harness.sandbox.packages import require_packages
 from tasks.data import as_splits
 from tasks.livecodebench_v6.grading import MODES, TIMEOUT_S, Grade, grade_response
-from tasks.livecodebench_v6.problems import load_problems, load_tests
+from tasks.livecodebench_v6.problems import Window, load_problems, load_tests
 from tasks.livecodebench_v6.prompts import STYLES, prompt
 from tasks.sample_metrics import sample_metrics
 
@@ -24,10 +24,14 @@ def load(
     mode: str = "official",
     prompt_style: str = "generic",
     timeout_s: int = TIMEOUT_S,
+    release: str = "v6",
+    start: Any = None,
+    end: Any = None,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """The problems; lm-eval passes the task's metadata as keyword arguments, which so become part of the documents.
 
+    `release`, and `start` and `end` (contest dates, both included) choose the problems, which are in the protocol hash.
     Refuses here, before a model spends hours, where the responses could not be graded afterwards.
     """
     Sandbox.detect()
@@ -36,7 +40,7 @@ def load(
         if value not in known:
             raise UserError(f"livecodebench_v6: {name} must be one of {', '.join(known)}, not {value!r}.")
     rows = []
-    for problem in load_problems(data_dir):
+    for problem in load_problems(data_dir, release, Window.of(start, end)):
         system, user = prompt(problem["question"], problem["starter_code"], prompt_style)
         how = {"mode": mode, "timeout_s": timeout_s, "packages": packages}  # part of the protocol hash
         rows.append({**problem, "system": system, "prompt": user, **how})

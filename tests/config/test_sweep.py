@@ -18,6 +18,23 @@ def test_a_path_is_taken_as_it_is(path: str) -> None:
     assert quoted(quoted(given)) == quoted(given)
 
 
+def test_an_entry_may_be_new_and_a_number_takes_the_mappings_place() -> None:
+    given = ["evaluation.samples=1", "evaluation.max_new_tokens.gsm8k=96", "evaluation.sampling.all.top_p=1"]
+    spelled = [
+        *("~evaluation.samples", "++evaluation.samples.all=1"),
+        *("++evaluation.max_new_tokens.gsm8k=96", "++evaluation.sampling.all.top_p=1"),
+    ]
+    assert quoted(given) == quoted(spelled) == spelled
+    (run,) = planned_runs([*given, "evaluation.samples.gsm8k=4", "method=student", "hydra.mode=RUN"])
+    assert run.evaluation.samples == {"all": 1, "gsm8k": 4}
+    assert run.evaluation.max_new_tokens == {"aime24": 512, "gsm8k": 96}
+
+
+def test_a_number_in_a_yaml_is_that_of_every_task() -> None:
+    (run,) = planned_runs(["+evaluation={samples: 2}", "method=student", "hydra.mode=RUN"])
+    assert run.evaluation.samples == {"all": 2}
+
+
 def test_what_hydra_understands_stays() -> None:
     given = ["method=a,b", "seed=[0", "setting.x=1e-5", "method=glob(*)", "a='x=y'", "--help", "++a.b={c:1}", "a=${b}"]
     assert quoted(given) == given

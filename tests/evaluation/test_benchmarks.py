@@ -25,7 +25,14 @@ def documents(task: str, tokenizer):
 @needs_data
 @pytest.mark.parametrize(
     ("task", "problems", "samples"),
-    [("aime24", 30, 32), ("aime25", 30, 32), ("amc23", 40, 32), ("math500", 500, 4), ("gsm8k", 1319, 1)],
+    [
+        ("aime24", 30, 32),
+        ("aime25", 30, 32),
+        ("aime26", 30, 32),
+        ("amc23", 40, 32),
+        ("math500", 500, 4),
+        ("gsm8k", 1319, 1),
+    ],
 )
 def test_all_correct_responses_give_100_on_each_math_set(tokenizer, task, problems, samples):
     """The gold answers, written as a model would: AIME without leading zeros. 30 x 32 = 960 and 40 x 32 = 1280."""
@@ -79,8 +86,26 @@ def test_a_protocol_names_tasks_that_exist(path):
     known = {task.stem for task in TASKS_DIR.glob("*/*.yaml")}
     assert set(protocol["tasks"]) <= known
     for field in ("samples", "max_new_tokens"):
-        assert set(protocol[field]) <= known
+        assert set(protocol[field]) <= known | {"all"}
         assert all(isinstance(value, int) and value > 0 for value in protocol[field].values())
+
+
+@needs_data
+def test_aime_2026_is_the_contest_of_that_year(tokenizer):
+    """Its first answer is 277; ids are numbers whatever the copy calls them."""
+    rows = documents("aime26", tokenizer)
+    assert (rows[0]["id"], rows[0]["answer"], rows[-1]["id"]) == ("0", "277", "29")
+    assert all(0 <= int(row["answer"]) <= 999 for row in rows)
+
+
+def test_hmmt_in_the_layout_of_matharena(tokenizer, tmp_path):
+    """Answers are formulas; a value that is written in another way counts."""
+    (tmp_path / "hmmt25").mkdir()
+    row = {"problem_idx": 1, "problem": "?", "answer": r"\frac{1}{2}", "problem_type": ["Algebra"]}
+    (tmp_path / "hmmt25" / "test.jsonl").write_text(json.dumps(row) + "\n")
+    engine = ScriptedEngine(lambda request: r"\boxed{0.5}", tokenizer)
+    (result,) = scored(engine, tokenizer, ["hmmt25"], run_seed=0, max_length=65536, data_dir=str(tmp_path), samples=2)
+    assert (result.items[0].item_id, result.evaluation.correct) == ("1", (2,))
 
 
 def test_the_protocol_of_the_paper():

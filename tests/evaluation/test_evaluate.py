@@ -119,7 +119,30 @@ def test_another_template_has_rows_of_its_own(tmp_path):
         ([f"checkpoint={STUDENT}", "name=a/b"], "name='a/b': it names a folder too"),
         ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
         (["checkpoint=x", "dry_run=true", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
-        (["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"], "evaluation.samples must be at least 1"),
+        (
+            ["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"],
+            "evaluation.samples.aime24=0: must be at least 1",
+        ),
+        (["checkpoint=x", "dry_run=true", "evaluation.samples=0"], "evaluation.samples.all=0: must be at least 1"),
+        (["checkpoint=x", "dry_run=true", "limit=0"], "limit=0: must be at least 1"),
+        (["checkpoint=x", "evaluation.max_new_tokns=5"], "unknown key 'evaluation.max_new_tokns'"),
+        (
+            ["checkpoint=x", "dry_run=true", "evaluation.samples.gsm8=1"],
+            "evaluation.samples.gsm8: there is no such task",
+        ),
+        (["checkpoint=x", "dry_run=true", "evaluation.max_new_tokens.gsm8k=-5"], "evaluation.max_new_tokens.gsm8k=-5"),
+        (
+            ["checkpoint=x", "dry_run=true", "evaluation.sampling.all.temprature=1"],
+            "evaluation.sampling.all.temprature: ",
+        ),
+        (
+            ["checkpoint=x", "dry_run=true", "evaluation.sampling.gsm8k.top_p=hot"],
+            "gsm8k.top_p='hot': must be a number",
+        ),
+        (
+            [f"checkpoint={STUDENT}", *SMALL, "evaluation.metadata.aime24.start=1"],
+            "metadata.aime24.start: the task has no",
+        ),
         (["checkpoint=x", "evaluation=null"], "are chosen by a name"),
         (["experiment=ci_regression"], "unknown key 'setting'"),
         (["experiment=validate_evaluators", "validate=[1]"], "validate[0] is 1: it must be a mapping of "),
@@ -130,6 +153,40 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_number_is_that_of_every_task_and_an_entry_may_be_new(tmp_path, capsys):
+    """The protocol `quick` names neither GSM8K nor MATH-500, and gives AIME 4,096 tokens."""
+    given = ["evaluation=quick", "evaluation.tasks=[gsm8k,math500,aime24]", "evaluation.samples=1"]
+    assert (
+        main([*given, "evaluation.samples.math500=3", "evaluation.max_new_tokens=96", "checkpoint=x", "dry_run=true"])
+        == 0
+    )
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "gsm8k: 1 samples a problem; at most 96 tokens each",
+        "math500: 3 samples a problem; at most 96 tokens each",
+        "aime24: 1 samples a problem; at most 96 tokens each",
+    ]
+
+
+def test_a_limit_is_a_subset_with_a_name_and_a_hash_of_its_own(tmp_path, capsys):
+    """Its samples are those of the whole evaluation, which goes on from them; no table takes it for the whole."""
+    assert evaluate(tmp_path, "limit=3") == 0
+    assert "aime24 (3 of 4)" in capsys.readouterr().out
+    (folder,) = tmp_path.glob("evaluated-*/student/seed0")
+    assert evaluate(tmp_path) == 0
+    part, whole = load_record(folder / "record.json").evaluations
+    assert (part.task, part.problems, whole.task, whole.problems) == ("aime24 (3 of 4)", 3, "aime24", 4)
+    assert part.protocol_hash != whole.protocol_hash and part.correct == whole.correct[:3]
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 8
+    items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in items] == ["aime24 (3 of 4)"] * 6 + ["aime24"] * 8
+    assert evaluate(tmp_path, "limit=4") == evaluate(tmp_path, "limit=3") == 0  # all problems are the whole
+    assert load_record(folder / "record.json").evaluations == (part, whole)
+    capsys.readouterr()
+    assert leaderboard([str(folder.parent.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert "aime24 (3 of 4)" in printed and "average" not in printed
 
 
 def test_the_unsafe_switch_is_a_key_of_the_evaluation(tmp_path, monkeypatch):

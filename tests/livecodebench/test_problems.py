@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import zlib
+from datetime import date
 
 import pytest
 
 from harness.errors import UserError
-from tasks.livecodebench_v6.problems import decode_private, load_problems, load_tests, unpickle_text
+from tasks.livecodebench_v6.problems import Window, decode_private, load_problems, load_tests, unpickle_text
 
 from .conftest import DATA
 
@@ -40,6 +42,57 @@ def test_the_layout_of_the_set_loads(data_dir: str):
     assert load_tests(problems[3]).fn_name == "add"
     shown = json.dumps(problems)
     assert "private" not in shown and tests.inputs[1] not in shown
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "held"),
+    [
+        (None, None, ["syn_a", "syn_b", "syn_c", "syn_1", "syn_2", "syn_3"]),
+        ("2025-02-15", "2025-03-22", ["syn_b", "syn_c", "syn_2"]),  # both days are in it
+        (date(2025, 3, 22), None, ["syn_c", "syn_3"]),  # as YAML reads a date
+        (None, "2025-01-11", ["syn_a"]),
+    ],
+)
+def test_a_window_of_contest_dates(data_dir: str, start, end, held):
+    assert [problem["id"] for problem in load_problems(data_dir, window=Window.of(start, end))] == held
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        ("2025-02", None, "start='2025-02' is not a date such as 2025-02-01"),
+        ("2025-03-01", "2025-02-01", "start=2025-03-01 is after end=2025-02-01"),
+        ("2026-01-01", None, "no contest is in that window; those of v6 are 2025-01-11 to 2025-04-05"),
+    ],
+)
+def test_a_window_that_holds_nothing_is_refused(data_dir: str, start, end, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_problems(data_dir, window=Window.of(start, end))
+
+
+def test_a_problem_without_a_date_is_in_no_window(data_dir: str, tmp_path):
+    row = json.loads((DATA / "lcb_format_synthetic.jsonl").read_text().splitlines()[0])
+    (tmp_path / "livecodebench_v6").mkdir()
+    (tmp_path / "livecodebench_v6" / "test6.jsonl").write_text(json.dumps({**row, "contest_date": ""}) + "\n")
+    assert len(load_problems(str(tmp_path))) == 1
+    with pytest.raises(UserError, match="contest date '', which is none"):
+        load_problems(str(tmp_path), window=Window.of("2025-01-01", None))
+
+
+def test_a_release_is_all_its_increments(tmp_path):
+    """One row to each of the six files; a release that lacks a file is not less than itself."""
+    rows = (DATA / "lcb_format_synthetic.jsonl").read_text().splitlines()
+    (tmp_path / "livecodebench_v6").mkdir()
+    for number, row in enumerate(rows, start=1):
+        name = f"test{number if number > 1 else ''}.jsonl"
+        (tmp_path / "livecodebench_v6" / name).write_text(row + "\n")
+    assert [problem["id"] for problem in load_problems(str(tmp_path), "v1_v6")] == [
+        json.loads(r)["question_id"] for r in rows
+    ]
+    assert [problem["id"] for problem in load_problems(str(tmp_path))] == ["syn_3"]
+    (tmp_path / "livecodebench_v6" / "test2.jsonl").unlink()
+    with pytest.raises(UserError, match=r"test2\.jsonl does not exist"):
+        load_problems(str(tmp_path), "v1_v6")
 
 
 def test_the_fingerprint_follows_the_tests(data_dir: str, tmp_path):

@@ -36,6 +36,22 @@ def test_right_programs_score_1(name, tokenizer, data_dir, solutions, sandbox):
     assert len(engine.requests) == 6
 
 
+def test_a_window_is_a_protocol_of_its_own(tokenizer, data_dir, solutions, sandbox):
+    engine = ScriptedEngine(lambda request: fenced(solutions[request.prompt_id.split("/")[1]]), tokenizer)
+    february = {"start": "2025-02-01", "end": "2025-02-28"}
+    result = run(engine, tokenizer, data_dir, metadata=february)
+    assert [item.item_id for item in result.items] == ["syn_b", "syn_2"]
+    hashes = {
+        protocol_hashes(["livecodebench_v6"], tokenizer, data_dir=data_dir, metadata=window)["livecodebench_v6"]
+        for window in (None, february, {"start": "2025-02-01"}, {"end": "2025-04-30"})
+    }
+    assert len(hashes) == 4  # though the last window holds all problems
+    with pytest.raises(
+        UserError, match=r"evaluation\.metadata\.livecodebench_v6\.strat: the task has no such key; it has"
+    ):
+        protocol_hashes(["livecodebench_v6"], tokenizer, data_dir=data_dir, metadata={"strat": "2025-02-01"})
+
+
 def test_every_sample_is_graded_on_its_own(tokenizer, data_dir, solutions, sandbox):
     """Of two samples the first is right for stdin problems, the second for functional ones; one has no program."""
 

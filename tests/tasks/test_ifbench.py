@@ -85,6 +85,67 @@ def test_the_task_gives_the_official_totals_for_stored_responses():
     assert sum(result["avg_at_k"] for result in results) == 40
 
 
+@pytest.mark.parametrize(
+    ("name", "kwargs", "response", "official", "fixed"),
+    [
+        ("format:line_indent", {}, "a\n\n b\n  c", True, True),
+        ("format:line_indent", {}, "a\n\n\n b\n  c", False, True),  # two blank lines, of which one survives
+        ("format:line_indent", {}, "Sure!\na\n b", False, False),
+        ("ratio:sentence_type", {}, "Is it so? It is. It was.", True, True),
+        ("ratio:sentence_type", {}, "What a day! How nice!", True, False),  # 0 is twice 0
+        ("ratio:sentence_type", {}, 'He asked: "Is it so?" It is. It was.', False, True),
+        ("ratio:sentence_type", {}, "Is it so? It is.", False, False),
+        ("words:words_position", {"keyword": "whisper"}, "A whisper is a whisper here!?", False, True),
+        ("words:words_position", {"keyword": "whisper"}, "A whisper is a whisper!?", True, False),
+        ("words:words_position", {"keyword": "whisper"}, "Well, whisper a whisper now.", False, True),
+        ("words:words_position", {"keyword": "whisper"}, "A whisper is a whisper here.", True, True),
+        ("words:vowel", {}, "An apple\nand a pear", False, True),  # broken over two lines
+        ("words:vowel", {}, "An apple\n\nand a pear", False, False),
+        ("words:vowel", {}, "An apple is of use", False, False),
+    ],
+)
+def test_four_checkers_are_mended_in_a_variant_of_its_own(name, kwargs, response, official, fixed):
+    for which, kept in (("official", official), ("fixed", fixed)):
+        assert grader.grade("p", response, [name], [kwargs], which=which).strict == (kept,), which
+
+
+def test_the_variant_differs_in_these_four_alone():
+    official, fixed = grader.CHECKERS["official"](), grader.CHECKERS["fixed"]()
+    assert official.keys() == fixed.keys()
+    assert {name for name in official if official[name] is not fixed[name]} == {
+        *("format:line_indent", "ratio:sentence_type", "words:words_position", "words:vowel")
+    }
+
+
+@pytest.mark.parametrize("which", ["official", "fixed"])
+def test_loose_is_never_below_strict(which):
+    for row in read(OWN_ROWS):
+        for response in (row["response"], "", "*a*\nb", row["response"].upper()):
+            verdict = grader.grade(row["prompt"], response, row["instruction_id_list"], row["kwargs"], which=which)
+            assert all(loose >= strict for strict, loose in zip(verdict.strict, verdict.loose, strict=True))
+
+
+def test_a_checker_that_remembers_does_not_take_a_verdict_back(monkeypatch):
+    class Once:
+        def __init__(self, name):
+            self.asked = 0
+
+        def build_description(self, **_): ...
+
+        def get_instruction_args(self):
+            return None
+
+        def get_instruction_args_keys(self):
+            return []
+
+        def check_following(self, value):
+            self.asked += 1
+            return self.asked == 1
+
+    monkeypatch.setitem(grader.CHECKERS, "once", lambda: {"a:b": Once})
+    assert grader.grade("p", "text", ["a:b"], [{}], which="once") == grader.Verdicts((True,), (True,))
+
+
 def test_metrics_of_one_prompt():
     constraints = [{"id": "format:no_whitespace", "kwargs": {}}, {"id": "count:numbers", "kwargs": {"N": 1.0}}]
     doc = {"prompt": "p", "constraints": json.dumps(constraints)}
