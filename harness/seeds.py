@@ -13,6 +13,8 @@ one seed.
     teacher_responses   (prompt id)                             the cached teacher response; shared by all seeds
     evaluation          (training seed, task, document, repeat) one evaluated sample
     self_check          ()                                      the fixed sequence of the start-up check of an engine
+    diagnosis           (seed, number)                          the tokens of one completion of harness.diagnose
+    projection          ()                                      the signs by which it projects gradients
     tiny_…              (model, replicate, …)                   the making of the tiny models (harness.tiny)
 """
 
