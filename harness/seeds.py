@@ -15,6 +15,8 @@ one seed.
     distance            (training seed, prompt id)              the student's sample that its distance is measured on
     distance_prompts    ()                                      which training prompts, where none is held out
     self_check          ()                                      the fixed sequence of the start-up check of an engine
+    diagnosis           (seed, number)                          the tokens of one completion of harness.diagnose
+    projection          ()                                      the signs by which it projects gradients
     tiny_…              (model, replicate, …)                   the making of the tiny models (harness.tiny)
 """
 

@@ -14,7 +14,7 @@ from harness.files import ROOT
 # From the ground up: a room imports rooms before it, never one after it. CONTRIBUTING.md draws it.
 ROOMS = (
     *("errors", "types", "seeds", "divergences", "files", "sandbox", "numerics", "config", "models"),
-    *("results", "console", "rollout", "scoring", "engines", "evaluation", "training", "planning"),
+    *("results", "console", "rollout", "scoring", "engines", "evaluation", "training", "planning", "diagnosis"),
 )
 METHOD_MAY_IMPORT = {"harness.types", "harness.divergences"}  # and other methods
 FOLDERS = ("harness", "baselines", "tasks")

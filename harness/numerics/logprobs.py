@@ -7,6 +7,7 @@ Shape legend: N token positions, H hidden width, V vocabulary, M ids asked for a
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -124,12 +125,28 @@ def own_logits(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
     """The model's own logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if
     given.
     """
-    dtype = arithmetic_dtype(hidden)
+    dtype, narrow = arithmetic_dtype(hidden), hidden.dtype == head.weight.dtype == torch.bfloat16
     hidden = hidden.to(dtype)
     out = hidden.new_empty(len(hidden), len(head.weight)) if out is None else out
-    for block, weight in head_blocks(head.weight, dtype):
-        torch.mm(hidden, weight.T, out=out[:, block])
+    with bfloat16_products(narrow and hidden.device.type == "cpu"):
+        for block, weight in head_blocks(head.weight, dtype):
+            torch.mm(hidden, weight.T, out=out[:, block])
     return head.transform.apply_(out if head.bias is None else out.add_(head.bias))
+
+
+@contextmanager
+def bfloat16_products(wanted: bool) -> Iterator[None]:
+    """Lets a CPU multiply float32 numbers as bfloat16 ones, at up to twice the speed where it has instructions for it.
+
+    It loses nothing where both factors were bfloat16 numbers before: their products are exact, the sums are float32's.
+    """
+    before = torch.get_float32_matmul_precision()
+    if wanted:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def merge_(logits: Tensor, end_ids: Sequence[int]) -> Tensor | None:

@@ -45,7 +45,9 @@ def requests(model: PreTrainedModel, count: int, prefixes: bool, stop_ids: tuple
     ]
 
 
-def with_generate(model: PreTrainedModel, asked: list[RolloutRequest], stop_ids: tuple[int, ...]) -> int:
+def with_generate(
+    model: PreTrainedModel, asked: list[RolloutRequest], stop_ids: tuple[int, ...], max_new_tokens: int = MAX_NEW_TOKENS
+) -> int:
     """The same work by transformers: left padding, log-probs from the returned scores; the number of tokens written."""
     sequences = [[*r.prompt_ids, *r.prefix_ids] for r in asked]
     width = max(map(len, sequences))
@@ -56,7 +58,7 @@ def with_generate(model: PreTrainedModel, asked: list[RolloutRequest], stop_ids:
         attention_mask=mask,
         do_sample=True,
         top_k=0,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids),
         pad_token_id=0,
         return_dict_in_generate=True,
