@@ -29,7 +29,9 @@ from harness.files import read_rows, write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
 from harness.results.record import ITEMS_FILE, TEXTS_FILE, RunRecord
+from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.sandbox import ALLOW_UNSANDBOXED
+from harness.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,6 +83,35 @@ def score(
     """The outcome of loaded tasks, under the configuration's permission to run code."""
     with _unsandboxed(evaluation):
         return evaluate(model, tasks, drawing)
+
+
+class _Asked(Exception):
+    """The prompts are made, and a sample would be drawn."""
+
+
+class _NoEngine:
+    """Ends an evaluation where it would begin to generate."""
+
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        raise _Asked
+
+
+def check_plan(
+    evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> None:
+    """UserError for a prompt that leaves no room in a model of `max_length` positions, and for sampling that is none:
+    makes every prompt of the tasks, runs no model.
+    """
+    model = EvaluatedModel(_NoEngine(), tokenizer, max_length, stop_ids=())
+    for name, task in tasks.items():
+        with contextlib.suppress(_Asked):
+            score(evaluation, {name: task}, model, Drawing(run_seed=0))
 
 
 def evaluate_missing(
