@@ -92,6 +92,8 @@ class _Asked(Exception):
 class _NoEngine:
     """Ends an evaluation where it would begin to generate."""
 
+    policy_version = 0
+
     def generate(
         self,
         requests: Sequence[RolloutRequest],
