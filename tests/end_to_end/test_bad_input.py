@@ -76,7 +76,6 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         (["engine.micro_batch_prompts=7"], ["engine.micro_batch_prompts=7", "32"]),
         (["evaluation.tasks=[nosuch]"], ["nosuch", "arithmetic"]),
         (["evaluation.tasks=[aime24]", "evaluation.data_dir=/no/such"], ["/no/such", "evaluation.data_dir"]),
-        (["++evaluation.sampling.arithmetic.nosuch=1"], ["Generation settings", "nosuch", "arithmetic"]),
         (["seed=[0"], ["[0"]),
     ],
 )
