@@ -33,7 +33,9 @@ from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
 from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord, whole_task
 from harness.results.schema import checked_rows
+from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.sandbox import ALLOW_UNSANDBOXED
+from harness.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,6 +97,37 @@ def score(
     """The outcome of loaded tasks, by name, under the configuration's permission to run code."""
     with _unsandboxed(evaluation):
         return evaluate(model, tasks, drawing)
+
+
+class _Asked(Exception):
+    """The prompts are made, and a sample would be drawn."""
+
+
+class _NoEngine:
+    """Ends an evaluation where it would begin to generate."""
+
+    policy_version = 0
+
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        raise _Asked
+
+
+def check_plan(
+    evaluation: EvaluationConfig, tasks: Mapping[str, LoadedTask], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> None:
+    """UserError for a prompt that leaves no room in a model of `max_length` positions, and for sampling that is none:
+    makes every prompt of the tasks, runs no model.
+    """
+    model = EvaluatedModel(_NoEngine(), tokenizer, max_length, stop_ids=())
+    for task in {task.label: task for task in tasks.values()}.values():  # decodings share their prompts
+        with contextlib.suppress(_Asked):
+            score(evaluation, {task.name: task}, model, Drawing(run_seed=0))
 
 
 def evaluate_missing(

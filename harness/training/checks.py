@@ -17,6 +17,7 @@ from harness.results.samples import read_samples
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from harness.evaluation.loading import LoadedTask
     from harness.training.prompts import Prompt
 
 
@@ -59,7 +60,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         seen.add(key)
         _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
         check_writable(run.results_dir)
-        protocols_of(run)
+        _check_evaluation(run)
         if run.evaluation.distance is not None and run.evaluation.distance.task is not None:
             held_out_prompts(run, run.evaluation.distance, inputs[repr(setting)][0])
     for warning in warnings:
@@ -153,10 +154,25 @@ def check_leftovers(folder: Path) -> None:
 
 def protocols_of(run: RunConfig) -> dict[str, str]:
     """The protocol hash of each column of the run's tasks, the development task included."""
+    return {name: task.protocol_hash for name, task in _tasks_of(run)[0].items()}
+
+
+def _tasks_of(run: RunConfig) -> tuple[dict[str, LoadedTask], PreTrainedTokenizerBase]:
+    """With the tokenizer that renders their prompts."""
     from harness.evaluation.checkpoint import load_configured, load_development
     from harness.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(run.setting.student, run.setting.student_revision)
     loaded = load_configured(run.evaluation, run.evaluation.tasks, tokenizer)
-    loaded |= load_development(run.evaluation, tokenizer)
-    return {name: task.protocol_hash for name, task in loaded.items()}
+    return loaded | load_development(run.evaluation, tokenizer), tokenizer
+
+
+def _check_evaluation(run: RunConfig) -> None:
+    """What would end an evaluation is found now, not when the run is trained; both models are rows of its table."""
+    from harness.evaluation.checkpoint import check_plan
+    from harness.models.contexts import context_length_of
+    from harness.models.loading import load_config
+
+    setting = run.setting
+    sides = ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision))
+    check_plan(run.evaluation, *_tasks_of(run), max_length=min(context_length_of(load_config(*side)) for side in sides))

@@ -125,7 +125,13 @@ def _is_plain_reward(method: Method, grid: Sequence[float], vocab_size: int) -> 
         for _ in range(2)
     )
     written = torch.ones(shape, dtype=torch.bool)
-    batch = TokenBatch(torch.zeros(shape, dtype=torch.long), written, ~written, student.logprobs, drawn(0, 1, *shape))
+    batch = TokenBatch(
+        labels=torch.zeros(shape, dtype=torch.long),
+        on_policy_mask=written,
+        prefix_mask=~written,
+        rollout_logprobs=student.logprobs,
+        uniforms=drawn(0, 1, *shape),
+    )
     reward = teacher.logprobs - student.logprobs
     try:
         with torch.no_grad():

@@ -124,6 +124,21 @@ def test_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments:
         assert word in sentence
 
 
+def test_a_problem_that_does_not_fit_into_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A pair of 24 positions, enough for the training prompt; a problem of the benchmark has more tokens."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Start with 1"}\n')
+    models = []
+    for side in ("student", "teacher"):
+        model = Path(shutil.copytree(STUDENT.parent / side, tmp_path / side))
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 24}))
+        models.append(f"setting.{side}={model}")
+    given = [*models, f"setting.prompts={prompts}", "setting.max_new_tokens=8", "setting.max_prompt_tokens=24"]
+    sentence = refused(capsys, tmp_path, "method=opd", "seed=0", *given)
+    assert "The prompt of arithmetic/" in sentence and "leaves no room in the model's 24 positions" in sentence
+
+
 def test_results_folder_that_is_not_writable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     sentence = refused(capsys, tmp_path, f"results_dir={tmp_path}/file/results")
