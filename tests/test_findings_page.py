@@ -200,8 +200,8 @@ def base_rate_sentences() -> list[str]:
         f"the forward KL on outliers {in_the_regimes(GUIDED)}, in the order of the table above",
         f"For the forward KL in `student_style` it is resolved at a third of the rate ("
         f"{signed(one(GUIDED, (style, 'cosine', THIRD)))})",
-        f"than a floor {in_the_regimes(FKL_FLOOR)}, than nothing {in_the_regimes(FKL_NOTHING)}, of which none is "
-        "resolved",
+        f"against a floor {in_the_regimes(FKL_FLOOR)}, against nothing {in_the_regimes(FKL_NOTHING)}, of which none "
+        "is resolved",
         f"For TrOPD without guidance it is resolved in {len(stopped)} of 18 cells, all in favour, by "
         f"{span(f.difference[0] for f in stopped)} points; for the forward KL in {count(STOP_FKL, CLAIMED)} in favour "
         f"and in {count(STOP_FKL, OPPOSITE)} against, by {size(stop_costs)}",
