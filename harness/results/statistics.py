@@ -58,7 +58,7 @@ class Interval:
     low: float
     high: float
     standard_error: float  # of the estimate; 0 where no variance can be estimated
-    df: float  # Satterthwaite's degrees of freedom
+    df: float  # Satterthwaite's, to plan with; the interval's quantile is of the law in variance.py, not of this t
     seeds: int
     problems: int
 

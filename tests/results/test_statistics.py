@@ -249,17 +249,29 @@ def test_paired_test_has_its_size_where_two_methods_are_equal(cell: Cell) -> Non
     assert 0.015 <= rejected <= 0.065
 
 
+def published(title: str) -> dict[Cell, float]:
+    """A table of results/statistics/coverage.md, as shares."""
+    table = OUTPUT.read_text(encoding="utf-8").partition(f"**{title}")[2].partition("**")[2].partition("\n**")[0]
+    numbers = [float(text) / 100 for text in re.findall(r"(?<=\| )(\d+\.\d)(?= \|)", table)]
+    return dict(zip(CELLS, numbers, strict=True))
+
+
+def test_the_page_says_of_the_edges_what_the_table_says() -> None:
+    coverage, size = published("Coverage of the 95 % interval"), published("Size of the paired test")
+    short = [cell for cell, share in coverage.items() if share < LEAST]
+    assert {(cell.seeds, cell.problems, cell.accuracy) for cell in short} == {(3, 300, 0.05), (3, 300, 0.95)}
+    assert {cell.effects for cell in short} == {"seeds dominate"}
+    assert max(share for cell, share in size.items() if not 0.05 < cell.accuracy < 0.95) <= 0.06
+    assert max(size.values()) <= 0.08
+
+
 @pytest.mark.slow
 def test_published_coverage_is_measured_again() -> None:
     """The committed table holds, cell by cell, within four standard errors of the difference of the
     two measurements.
     """
-    published = OUTPUT.read_text(encoding="utf-8")
-    simulations = int(published.partition(" simulations")[0].replace(",", ""))
-    table = published.partition("Mean width")[0]
-    numbers = [float(text) / 100 for text in re.findall(r"(?<=\| )(\d+\.\d)(?= \|)", table)]
-    assert len(numbers) == len(CELLS)
-    for cell, share in zip(CELLS, numbers, strict=True):
+    simulations = int(OUTPUT.read_text(encoding="utf-8").partition(" simulations")[0].replace(",", ""))
+    for cell, share in published("Coverage of the 95 % interval").items():
         again, _ = measure_interval(cell, SIMULATIONS)
         spread = math.hypot(monte_carlo_error(share, simulations), monte_carlo_error(share, SIMULATIONS))
         assert abs(again - share) <= 4 * spread + 0.0005, cell
