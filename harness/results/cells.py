@@ -12,15 +12,11 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.results.collect import check_comparable, load_records
-from harness.results.flops import run_flops
+from harness.results.flops import EQUAL_COST, run_flops, training_seconds
 from harness.results.leaderboard import ALPHA, BASELINE
 from harness.results.record import Evaluation, RunRecord
 from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from harness.types import UNTRAINED
-
-# a method costs as much as OPD up to this factor: samples of different policies differ in length a little
-EQUAL_COST = 1.02
-
 
 Cell = tuple[str, str, float]  # regime, schedule of the learning rate, learning rate
 
@@ -38,6 +34,8 @@ class MethodRuns:
     training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
     student_tokens: float  # mean over replicates
     flops: float | None  # likewise; None where that of a run is not known
+    seconds: float  # likewise, wall clock of the training's phases
+    budget: float | None = None  # operations that each run might spend; None: `steps` were the budget
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,14 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns
     """All completed runs that were evaluated on the task, by cell. UserError for runs that must not
     stand in one cell.
     """
-    records: dict[tuple[Cell, int], list[RunRecord]] = {}
+    records: dict[tuple[Cell, int, float], list[RunRecord]] = {}  # a cell's runs of one budget
     for folder in folders:
         for record in load_records(folder):
             if record.method not in UNTRAINED and record.status == "completed":
-                records.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
+                budget = (record.setting["steps"], record.setting.get("operations") or 0.0)
+                records.setdefault((cell_of(record), *budget), []).append(record)
     cells: dict[Cell, list[MethodRuns]] = {}
-    for (cell, steps), found in sorted(records.items()):
+    for (cell, steps, _), found in sorted(records.items()):
         check_comparable(found)
         by_label: dict[str, list[RunRecord]] = {}
         for record in found:
@@ -110,8 +109,25 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> 
         evaluations=evaluations,
         training=training,
         student_tokens=tokens,
+        seconds=float(np.mean([training_seconds(record.counters) for record in records])),
         flops=float(np.mean(flops)) if known else None,
+        budget=_budget_of(records),
     )
+
+
+def _budget_of(records: Sequence[RunRecord]) -> float | None:
+    """The operations that these runs might spend; UserError for one that did not keep to it."""
+    budget: float | None = records[0].setting.get("operations")
+    if budget is None:
+        return None
+    for record in records:
+        spent = run_flops(record)
+        if spent is not None and not 1 / EQUAL_COST <= spent / budget <= EQUAL_COST:
+            raise UserError(
+                f"{record.label} seed {record.seed} spent {spent / budget:.3f} of its budget of {budget:g} operations; "
+                "run it again."
+            )
+    return budget
 
 
 def matrix(runs: MethodRuns, replicates: Sequence[Replicate]) -> np.ndarray:
@@ -144,14 +160,25 @@ def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
 
 
 def at_equal_steps(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """The runs of the number of steps that most methods have; the smaller one of two."""
-    counts = Counter(r.steps for r in runs)
-    steps = min(counts, key=lambda n: (-counts[n], n))
-    return [r for r in runs if r.steps == steps]
+    """The runs of the number of steps that most methods have, the smaller of two; a budget of operations is none."""
+    counts = Counter(r.steps for r in runs if r.budget is None)
+    steps = min(counts, key=lambda n: (-counts[n], n), default=None)
+    return [r for r in runs if r.budget is None and r.steps == steps]
+
+
+def at_equal_operations(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
+    """The runs whose budget was the number of operations that most methods have; the smaller one of two.
+
+    All of them take part: a method that is cheaper has made more steps, and a dearer one fewer.
+    """
+    counts = Counter(r.budget for r in runs if r.budget is not None)
+    budget = min(counts, key=lambda n: (-counts[n], n), default=None)
+    return [r for r in runs if budget is not None and r.budget == budget]
 
 
 def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float | None]) -> list[MethodRuns]:
     """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
+    Runs of a budget of operations are none of them.
 
     So a method that gets by with less is judged by what it has, unless runs of more steps are among the folders; and a
     method that costs more has no place, unless runs of fewer steps are.
@@ -161,7 +188,7 @@ def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float
         return []
     chosen: dict[str, MethodRuns] = {}
     for r in sorted(runs, key=lambda r: r.steps):
-        spent = cost(r)
+        spent = cost(r) if r.budget is None else None
         if spent is not None and spent <= EQUAL_COST * budget:
             chosen[r.label] = r
     return list(chosen.values())

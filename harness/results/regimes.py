@@ -13,6 +13,7 @@ from harness.results.cells import (
     Cell,
     MethodRuns,
     at_equal_cost,
+    at_equal_operations,
     at_equal_steps,
     differences_to_opd,
     find_lead,
@@ -39,20 +40,24 @@ def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
         "replicates",
         "leads at equal steps",
         "at OPD's student tokens",
-        "at OPD's operations",
+        "at equal operations",
     ]
     rows = []
     for cell, runs in sorted(cells.items()):
-        equal = at_equal_steps(runs)
-        groups = [equal, at_equal_cost(runs, lambda r: r.student_tokens), at_equal_cost(runs, lambda r: r.flops)]
+        equal = main_runs(runs)
+        tokens = at_equal_cost(runs, lambda r: r.student_tokens)
+        verdicts = [_verdict_text(at_equal_steps(runs)), _verdict_text(tokens) + _left_out(runs, tokens)]
+        verdicts.append(_verdict_text(at_equal_operations(runs)))
         counts = {len(r.evaluations) for r in equal}
         replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        rows.append([cell[0], cell[1], f"{cell[2]:g}", replicates, *map(_verdict_text, groups)])
+        rows.append([cell[0], cell[1], f"{cell[2]:g}", replicates, *verdicts])
     note = (
         f"Task {task}. The leader has the highest mean; it *wins* if its difference to every other method is resolved "
         "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
-        "told from follow it. At equal cost a method takes part with its longest runs that cost at most "
-        f"{EQUAL_COST - 1:.0%} more than OPD's."
+        "told from follow it. At OPD's student tokens a method takes part with its longest runs that wrote at most "
+        f"{EQUAL_COST - 1:.0%} more than OPD's; those that have none are named with what they wrote. At equal "
+        f"operations all methods take part, in runs that had a budget of them (setting.operations) and met it within "
+        f"{EQUAL_COST - 1:.0%}."
     )
     parts = [note, table(header, rows)]
     if summary := _against_opd(cells):
@@ -60,6 +65,21 @@ def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
     for regime, schedule in sorted({cell[:2] for cell in cells}):
         parts += [f"### {regime}, {schedule}", _scores(cells, regime, schedule)]
     return "\n\n".join(parts) + "\n"
+
+
+def main_runs(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
+    """Those of equal steps; where there are none, those of equal operations."""
+    return at_equal_steps(runs) or at_equal_operations(runs)
+
+
+def _left_out(runs: Sequence[MethodRuns], chosen: Sequence[MethodRuns]) -> str:
+    """The methods that have no runs among the chosen, by their student tokens over OPD's; nothing without OPD."""
+    if not chosen:
+        return ""
+    equal = {r.label: r.student_tokens for r in at_equal_steps(runs)}
+    missing = sorted(equal.keys() - {r.label for r in chosen})
+    listed = ", ".join(f"{label} ({equal[label] / equal[BASELINE]:.2f} x)" for label in missing)
+    return f"; without {listed}" if missing else ""
 
 
 def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
@@ -79,7 +99,7 @@ def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
 
 def _against_opd(cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """Methods x regimes: what AGAINST_OPD says. Empty where no cell has a method beside OPD on two replicates."""
-    by_cell = {cell: {r.label: r for r in at_equal_steps(runs)} for cell, runs in sorted(cells.items())}
+    by_cell = {cell: {r.label: r for r in main_runs(runs)} for cell, runs in sorted(cells.items())}
     regimes = sorted({cell[0] for cell in cells})
     found: dict[tuple[str, str], list[tuple[float, bool]]] = {}  # method and regime -> difference, resolved? by cell
     for cell, by_label in by_cell.items():
@@ -109,8 +129,8 @@ def _tally(differences: Sequence[tuple[float, bool]]) -> str:
 def _scores(cells: Mapping[Cell, Sequence[MethodRuns]], regime: str, schedule: str) -> str:
     """Methods x rates: score with its interval, and the cost as a multiple of OPD's."""
     rates = sorted(cell[2] for cell in cells if cell[:2] == (regime, schedule))
-    tables = {rate: {r.label: r for r in at_equal_steps(cells[(regime, schedule, rate)])} for rate in rates}
-    header = ["method", *(f"{rate:g}" for rate in rates), "student tokens", "operations"]
+    tables = {rate: {r.label: r for r in main_runs(cells[(regime, schedule, rate)])} for rate in rates}
+    header = ["method", *(f"{rate:g}" for rate in rates), "student tokens", "operations", "seconds"]
     rows = []
     for label in sorted({label for by_label in tables.values() for label in by_label}):
         scores = []
@@ -119,7 +139,9 @@ def _scores(cells: Mapping[Cell, Sequence[MethodRuns]], regime: str, schedule: s
             scores.append(
                 NOTHING if runs is None else format_interval(mean_interval(matrix(runs, sorted(runs.evaluations))))
             )
-        ratios = [_ratio(tables, label, cost) for cost in (lambda r: r.student_tokens, lambda r: r.flops)]
+        ratios = [
+            _ratio(tables, label, cost) for cost in (lambda r: r.student_tokens, lambda r: r.flops, lambda r: r.seconds)
+        ]
         rows.append([label, *scores, *ratios])
     return table(header, rows, "lr")
 

@@ -34,6 +34,7 @@ STORED: dict[str, Any] = {
         "peak_memory_bytes": 1024,
         "reference_tokens": 0,
         "student_scored_tokens": 0,
+        "operations": 0.0,
     },
     "evaluations": [
         {
