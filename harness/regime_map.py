@@ -3,8 +3,8 @@ finished comparisons.
 
 A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a
 seed with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the
-methods that all cells of the regime have are compared at equal steps, at OPD's student tokens, and at equal operations
-(harness.results.flops), for which they need runs of their own: give folders of setting.operations=… too.
+methods that all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated
+operations (harness.results.flops), in runs of their own: give folders of setting.student_tokens=… and operations=… too.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from harness.files import ROOT, locate
 from harness.regime_map import main
 from harness.results.cells import (
     at_equal_cost,
-    at_equal_operations,
     at_equal_steps,
     find_lead,
     load_cells,
+    of_budget,
     of_common_methods,
 )
 from harness.results.collect import load_records, publish_records
@@ -109,7 +109,9 @@ def test_at_equal_operations_nobody_is_left_out(tmp_path: Path) -> None:
     folders = [publish(tmp_path / "steps", *equal), publish(tmp_path / "operations", *bought)]
     (runs,) = load_cells(folders, "arithmetic").values()
     assert {(r.label, r.budget) for r in at_equal_steps(runs)} == {("opd", None), ("gkd", None)}
-    assert {(r.label, r.budget) for r in at_equal_operations(runs)} == {("opd", 1e9), ("gkd", 1e9)}
+    assert {(r.label, r.budget) for r in of_budget(runs, "operations")} == {
+        (m, ("operations", 1e9)) for m in ("opd", "gkd")
+    }
     (cell,) = load_cells(folders, "arithmetic")
     row = next(line for line in render({cell: runs}, "arithmetic").splitlines() if line.startswith("| student_latent"))
     steps, tokens, operations = row.split("|")[5:8]
@@ -123,7 +125,7 @@ def test_at_equal_operations_nobody_is_left_out(tmp_path: Path) -> None:
 
 def test_who_did_not_keep_to_the_budget_is_refused(tmp_path: Path) -> None:
     folder = publish(tmp_path / "a", budgeted("opd", 0, 0), budgeted("gkd", 0, 0, spent=1.03))
-    with pytest.raises(UserError, match=r"gkd seed 0 spent 1\.030 of its budget of 1e\+09 operations"):
+    with pytest.raises(UserError, match=r"gkd seed 0 spent 1\.030 of setting\.operations=1e\+09"):
         load_cells([folder], "arithmetic")
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.budgets import budget_of, check_budget_fields
+from harness.config.distance import DistanceConfig
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
 from harness.errors import UserError
@@ -77,9 +79,10 @@ class Setting:
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
     lora_rank: int = 0
-    # of a run's training, estimated (harness.results.flops): the budget; `steps` are then the most updates that it may
-    # take. None: the steps are the budget
+    # in place of `steps` as the budget of a run's training (harness.config.budgets): operations, or tokens that the
+    # student writes; None: not
     operations: float | None = None
+    student_tokens: float | None = None
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
@@ -106,8 +109,7 @@ class Setting:
                 raise UserError(f"setting.{key}={getattr(self, key)}: must be positive.")
         if self.importance_cap is not None and self.importance_cap <= 0:
             raise UserError(f"setting.importance_cap={self.importance_cap}: must be positive, or null.")
-        if self.operations is not None and self.operations <= 0:
-            raise UserError(f"setting.operations={self.operations}: must be positive, or null.")
+        check_budget_fields(vars(self))
         if self.lora_rank < 0:
             raise UserError(f"setting.lora_rank={self.lora_rank}: must be 0 (all weights) or the adapters' rank.")
         if self.min_continuation < 1:
@@ -121,6 +123,11 @@ class Setting:
                 f"{self.max_new_tokens}, the length of a teacher's text: no prefix would be left of it; leave it out "
                 "(it then follows the length) or give less."
             )
+
+    @property
+    def budget(self) -> tuple[str, float] | None:
+        """Its field, and how much of it; None: the steps are the budget."""
+        return budget_of(vars(self))
 
     def training_hash(self) -> str:
         """sha256 over the content: identities of models and prompts instead of paths, everything else by value."""
@@ -214,18 +221,6 @@ class Launch:
     num_processes: int = 1
     # file of `accelerate config` (FSDP2, DeepSpeed); None: DDP by torchrun, one machine
     accelerate_config: str | None = None
-
-
-@dataclass(frozen=True)
-class DistanceConfig:
-    """The distance of a run to its teacher, measured when it is trained (harness.training.distance)."""
-
-    prompts: int  # held out; one sample of each model for each
-    task: str | None  # whose problems they are; None: prompts of the setting that the run does not reach
-
-    def __post_init__(self) -> None:
-        if self.prompts < 2:
-            raise UserError(f"evaluation.distance.prompts={self.prompts}: an interval needs at least 2.")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.budgets import budget_of
 from harness.errors import UserError
 from harness.results.collect import check_comparable, load_records
 from harness.results.flops import EQUAL_COST, run_flops, training_seconds
@@ -35,7 +36,7 @@ class MethodRuns:
     student_tokens: float  # mean over replicates
     flops: float | None  # likewise; None where that of a run is not known
     seconds: float  # likewise, wall clock of the training's phases
-    budget: float | None = None  # operations that each run might spend; None: `steps` were the budget
+    budget: tuple[str, float] | None = None  # Setting.budget; None: `steps` were it
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def load_cells(folders: Sequence[Path], task: str) -> dict[Cell, list[MethodRuns
     """All completed runs that were evaluated on the task, by cell. UserError for runs that must not
     stand in one cell.
     """
-    records: dict[tuple[Cell, int, float], list[RunRecord]] = {}  # a cell's runs of one budget
+    records: dict[tuple[Cell, int, str], list[RunRecord]] = {}  # a cell's runs of one budget
     for folder in folders:
         for record in load_records(folder):
             if record.method not in UNTRAINED and record.status == "completed":
-                budget = (record.setting["steps"], record.setting.get("operations") or 0.0)
-                records.setdefault((cell_of(record), *budget), []).append(record)
+                budget = str(budget_of(record.setting))
+                records.setdefault((cell_of(record), record.setting["steps"], budget), []).append(record)
     cells: dict[Cell, list[MethodRuns]] = {}
     for (cell, steps, _), found in sorted(records.items()):
         check_comparable(found)
@@ -111,21 +112,22 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], task: str) -> 
         student_tokens=tokens,
         seconds=float(np.mean([training_seconds(record.counters) for record in records])),
         flops=float(np.mean(flops)) if known else None,
-        budget=_budget_of(records),
+        budget=_checked_budget(records),
     )
 
 
-def _budget_of(records: Sequence[RunRecord]) -> float | None:
-    """The operations that these runs might spend; UserError for one that did not keep to it."""
-    budget: float | None = records[0].setting.get("operations")
+def _checked_budget(records: Sequence[RunRecord]) -> tuple[str, float] | None:
+    """What these runs might spend; UserError for one that did not keep to it."""
+    budget = budget_of(records[0].setting)
     if budget is None:
         return None
+    unit, amount = budget
     for record in records:
-        spent = run_flops(record)
-        if spent is not None and not 1 / EQUAL_COST <= spent / budget <= EQUAL_COST:
+        spent = run_flops(record) if unit == "operations" else record.counters.student_tokens
+        if spent is not None and not 1 / EQUAL_COST <= spent / amount <= EQUAL_COST:
             raise UserError(
-                f"{record.label} seed {record.seed} spent {spent / budget:.3f} of its budget of {budget:g} operations; "
-                "run it again."
+                f"{record.label} seed {record.seed} spent {spent / amount:.3f} of setting.{unit}={amount:g}; run it "
+                "again."
             )
     return budget
 
@@ -160,25 +162,25 @@ def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
 
 
 def at_equal_steps(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """The runs of the number of steps that most methods have, the smaller of two; a budget of operations is none."""
+    """The runs of the number of steps that most methods have, the smaller of two; another budget is none."""
     counts = Counter(r.steps for r in runs if r.budget is None)
     steps = min(counts, key=lambda n: (-counts[n], n), default=None)
     return [r for r in runs if r.budget is None and r.steps == steps]
 
 
-def at_equal_operations(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """The runs whose budget was the number of operations that most methods have; the smaller one of two.
+def of_budget(runs: Sequence[MethodRuns], unit: str) -> list[MethodRuns]:
+    """The runs that had the budget of this unit that most methods have; the smaller one of two.
 
     All of them take part: a method that is cheaper has made more steps, and a dearer one fewer.
     """
-    counts = Counter(r.budget for r in runs if r.budget is not None)
+    counts = Counter(r.budget for r in runs if r.budget is not None and r.budget[0] == unit)
     budget = min(counts, key=lambda n: (-counts[n], n), default=None)
     return [r for r in runs if budget is not None and r.budget == budget]
 
 
 def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float | None]) -> list[MethodRuns]:
     """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
-    Runs of a budget of operations are none of them.
+    Runs of another budget than of steps are none of them.
 
     So a method that gets by with less is judged by what it has, unless runs of more steps are among the folders; and a
     method that costs more has no place, unless runs of fewer steps are.

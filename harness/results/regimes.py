@@ -13,11 +13,11 @@ from harness.results.cells import (
     Cell,
     MethodRuns,
     at_equal_cost,
-    at_equal_operations,
     at_equal_steps,
     differences_to_opd,
     find_lead,
     matrix,
+    of_budget,
 )
 from harness.results.leaderboard import BASELINE
 from harness.results.markdown import table
@@ -39,25 +39,29 @@ def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
         "rate",
         "replicates",
         "leads at equal steps",
-        "at OPD's student tokens",
+        "at equal student tokens",
         "at equal operations",
     ]
     rows = []
     for cell, runs in sorted(cells.items()):
         equal = main_runs(runs)
-        tokens = at_equal_cost(runs, lambda r: r.student_tokens)
-        verdicts = [_verdict_text(at_equal_steps(runs)), _verdict_text(tokens) + _left_out(runs, tokens)]
-        verdicts.append(_verdict_text(at_equal_operations(runs)))
+        tokens = of_budget(runs, "student_tokens")
+        longest = at_equal_cost(runs, lambda r: r.student_tokens)
+        verdicts = [
+            _verdict_text(at_equal_steps(runs)),
+            _verdict_text(tokens) if tokens else _verdict_text(longest) + _left_out(runs, longest),
+            _verdict_text(of_budget(runs, "operations")),
+        ]
         counts = {len(r.evaluations) for r in equal}
         replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         rows.append([cell[0], cell[1], f"{cell[2]:g}", replicates, *verdicts])
     note = (
         f"Task {task}. The leader has the highest mean; it *wins* if its difference to every other method is resolved "
         "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
-        "told from follow it. At OPD's student tokens a method takes part with its longest runs that wrote at most "
-        f"{EQUAL_COST - 1:.0%} more than OPD's; those that have none are named with what they wrote. At equal "
-        f"operations all methods take part, in runs that had a budget of them (setting.operations) and met it within "
-        f"{EQUAL_COST - 1:.0%}."
+        "told from follow it. At equal student tokens and operations all methods take part, in runs that had a budget "
+        f"of them (setting.student_tokens, setting.operations) and met it within {EQUAL_COST - 1:.0%}. Without such "
+        "runs a method has its longest ones that wrote at most as many tokens more than OPD's; who has none is named "
+        "with what it wrote."
     )
     parts = [note, table(header, rows)]
     if summary := _against_opd(cells):
@@ -68,8 +72,8 @@ def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
 
 
 def main_runs(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """Those of equal steps; where there are none, those of equal operations."""
-    return at_equal_steps(runs) or at_equal_operations(runs)
+    """Those of equal steps; where there are none, those of another budget."""
+    return at_equal_steps(runs) or of_budget(runs, "operations") or of_budget(runs, "student_tokens")
 
 
 def _left_out(runs: Sequence[MethodRuns], chosen: Sequence[MethodRuns]) -> str:
