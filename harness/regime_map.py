@@ -4,7 +4,8 @@ finished comparisons.
 A FOLDER is a comparison's, or a published one (runs.jsonl). A regime is a student and its teacher; a replicate is a
 seed with a student of its own. A cell of the map is a regime at one learning rate and schedule. In every cell the
 methods that all cells of the regime have are compared at equal steps, and at equal cost: student tokens, and estimated
-operations (harness.results.flops). Several decodings of the task stand side by side.
+operations (harness.results.flops), in runs of their own: give folders of setting.student_tokens=… and operations=… too.
+Several decodings of the task stand side by side.
 """
 
 from __future__ import annotations

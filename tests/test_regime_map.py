@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
+from harness.errors import UserError
 from harness.files import ROOT, locate
 from harness.regime_map import main
 from harness.results.cells import (
@@ -21,6 +23,7 @@ from harness.results.cells import (
     differences_to_opd,
     find_lead,
     load_cells,
+    of_budget,
     of_common_methods,
 )
 from harness.results.collect import load_records, publish_records
@@ -91,6 +94,43 @@ def test_equal_cost_takes_the_longest_runs_within_opds(tmp_path: Path) -> None:
     chosen = at_equal_cost(runs, lambda r: r.student_tokens)
     assert {(r.label, r.steps) for r in chosen} == {("opd", 10), ("guided", 20)}
     assert at_equal_cost([r for r in runs if r.label != "opd"], lambda r: r.student_tokens) == []
+
+
+def budgeted(method: str, replicate: int, gain: int, operations: float = 1e9, spent: float = 1.0):
+    """A run of a budget of operations, and the share of it that it spent."""
+    made = record(method, replicate, gain, training_hash="budgeted")
+    made.setting["operations"] = operations
+    counters = dataclasses.replace(made.counters, operations=spent * operations)
+    return dataclasses.replace(made, counters=counters)
+
+
+def test_at_equal_operations_nobody_is_left_out(tmp_path: Path) -> None:
+    """Three methods of equal steps, one of which wrote 1.1 times OPD's tokens; and with a budget, which two of them met
+    within 2 %: the dearer one has fewer steps there, not no place.
+    """
+    equal = [record(m, k, g, tokens=n) for m, g, n in (("opd", 0, 1000), ("gkd", 1, 1100)) for k in range(3)]
+    bought = [budgeted(m, k, g, spent=s) for m, g, s in (("opd", 0, 0.985), ("gkd", 1, 1.015)) for k in range(3)]
+    folders = [publish(tmp_path / "steps", *equal), publish(tmp_path / "operations", *bought)]
+    (runs,) = load_cells(folders, "arithmetic").values()
+    assert {(r.label, r.budget) for r in at_equal_steps(runs)} == {("opd", None), ("gkd", None)}
+    assert {(r.label, r.budget) for r in of_budget(runs, "operations")} == {
+        (m, ("operations", 1e9)) for m in ("opd", "gkd")
+    }
+    (cell,) = load_cells(folders, "arithmetic")
+    row = next(line for line in render({cell: runs}, "arithmetic").splitlines() if line.startswith("| student_latent"))
+    steps, tokens, operations = row.split("|")[5:8]
+    assert "gkd" in steps and ", wins" in steps
+    assert "opd" in tokens and "; without gkd (1.10 x)" in tokens
+    assert "gkd" in operations and ", wins" in operations
+    (alone,) = load_cells(folders[1:], "arithmetic").values()
+    assert at_equal_steps(alone) == at_equal_cost(alone, lambda r: r.student_tokens) == []
+    assert "| gkd |" in render({cell: alone}, "arithmetic")
+
+
+def test_who_did_not_keep_to_the_budget_is_refused(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "a", budgeted("opd", 0, 0), budgeted("gkd", 0, 0, spent=1.03))
+    with pytest.raises(UserError, match=r"gkd seed 0 spent 1\.030 of setting\.operations=1e\+09"):
+        load_cells([folder], "arithmetic")
 
 
 def test_operations_are_known_where_the_models_are(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.budgets import budget_of, check_budget_fields
 from harness.config.decodings import DECODING_KEYS, ORDER_BY, check_decodings
+from harness.config.distance import DistanceConfig
 from harness.config.entries import as_entries
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
@@ -82,9 +84,10 @@ class Setting:
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
     lora_rank: int = 0
-    # of a run's training, estimated (harness.results.flops): the budget; `steps` are then the most updates that it may
-    # take. None: the steps are the budget
+    # in place of `steps` as the budget of a run's training (harness.config.budgets): operations, or tokens that the
+    # student writes; None: not
     operations: float | None = None
+    student_tokens: float | None = None
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know; not part of the hash
 
     def __post_init__(self) -> None:
@@ -103,12 +106,18 @@ class Setting:
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise UserError(f"setting.{key}={getattr(self, key)!r}: must be one of {', '.join(values)}.")
+        check_budget_fields(vars(self))
         if self.min_continuation > self.max_new_tokens:
             raise UserError(
                 f"setting.min_continuation={self.min_continuation} is more than setting.max_new_tokens="
                 f"{self.max_new_tokens}, the length of a teacher's text: no prefix would be left of it; leave it out "
                 "(it then follows the length) or give less."
             )
+
+    @property
+    def budget(self) -> tuple[str, float] | None:
+        """Its field, and how much of it; None: the steps are the budget."""
+        return budget_of(vars(self))
 
     def training_hash(self) -> str:
         """sha256 over the content: identities of models and prompts instead of paths, everything else by value."""
@@ -211,18 +220,6 @@ class Launch:
     num_processes: int = 1
     # file of `accelerate config` (FSDP2); None: DDP by torchrun, one machine
     accelerate_config: str | None = None
-
-
-@dataclass(frozen=True)
-class DistanceConfig:
-    """The distance of a run to its teacher, measured when it is trained (harness.training.distance)."""
-
-    prompts: int  # held out; one sample of each model for each
-    task: str | None  # whose problems they are; None: prompts of the setting that the run does not reach
-
-    def __post_init__(self) -> None:
-        if self.prompts < 2:
-            raise UserError(f"evaluation.distance.prompts={self.prompts}: an interval needs at least 2.")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_line
 from harness.models.sizes import model_size
 from harness.planning.estimate import gib, memory_of, parts_of, work_of
-from harness.results.flops import training_flops
+from harness.results.flops import EQUAL_COST, training_flops
 from harness.results.record import Counters
 from harness.training.prompts import prompts_of
 from harness.training.rows import kind_of
@@ -105,6 +105,11 @@ def step_lines(runs: Sequence[RunConfig]) -> list[str]:
         f"Run: {setting.steps} steps, at most {tokens * setting.steps:,} tokens; all {trained}: "
         f"{tokens * setting.steps * trained:,}",
     ]
+    if setting.budget is not None:
+        unit, amount = setting.budget
+        lines.append(
+            f"Budget: setting.{unit}={amount:g} a run, met within {EQUAL_COST - 1:.0%}; the steps are the most"
+        )
     if guided := dict.fromkeys(_label(run) for run in runs if run.method and run.method.needs_teacher_responses()):
         most = setting.steps * setting.prompts_per_step
         lines.append(
@@ -128,6 +133,7 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
     peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in runs]
     memory = max(peaks, key=lambda peak: peak.total)
     flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
+    flops = min(flops, setting.operations or flops)
     trained = sum(run.method is not None for run in runs)
     work = f"Work: at most {flops:.2g} FLOP a run, {flops * trained:.2g} in all (prompts and attention not counted)"
     if setting.dtype == "bfloat16":

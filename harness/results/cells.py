@@ -10,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.budgets import budget_of
 from harness.config.decodings import decoding_of
 from harness.errors import UserError
 from harness.results.collect import check_comparable, columns_of, load_records, with_names
-from harness.results.flops import run_flops
+from harness.results.flops import EQUAL_COST, run_flops, training_seconds
 from harness.results.leaderboard import ALPHA, BASELINE
 from harness.results.orders import Order
 from harness.results.record import Evaluation, RunRecord
 from harness.results.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from harness.types import UNTRAINED
-
-# a method costs as much as OPD up to this factor: samples of different policies differ in length a little
-EQUAL_COST = 1.02
-
 
 Cell = tuple[str, str, float]  # regime, schedule of the learning rate, learning rate
 
@@ -40,6 +37,8 @@ class MethodRuns:
     training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
     student_tokens: float  # mean over replicates
     flops: float | None  # likewise; None where that of a run is not known
+    seconds: float  # likewise, wall clock of the training's phases
+    budget: tuple[str, float] | None = None  # Setting.budget; None: `steps` were it
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Lead:
     rivals: tuple[str, ...]  # difference to the leader not resolved (all pairs, Holm, 5 %); none: the leader wins
 
 
-Groups = Mapping[tuple[Cell, int], Sequence[RunRecord]]  # by cell and steps
+Groups = Mapping[tuple[Cell, int, str], Sequence[RunRecord]]  # by cell, steps and budget
 
 
 def load_cells(folders: Sequence[Path], column: str) -> dict[Cell, list[MethodRuns]]:
@@ -70,10 +69,11 @@ def load_decodings(folders: Sequence[Path], task: str) -> dict[str, dict[Cell, l
 
 def _completed_runs(folders: Sequence[Path]) -> Groups:
     loaded = with_names([record for folder in folders for record in load_records(folder)])
-    groups: dict[tuple[Cell, int], list[RunRecord]] = {}
+    groups: dict[tuple[Cell, int, str], list[RunRecord]] = {}
     for record in loaded:
         if record.method not in UNTRAINED and record.status == "completed":
-            groups.setdefault((cell_of(record), record.setting["steps"]), []).append(record)
+            budget = str(budget_of(record.setting))
+            groups.setdefault((cell_of(record), record.setting["steps"], budget), []).append(record)
     if not groups:
         raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
     return groups
@@ -81,7 +81,7 @@ def _completed_runs(folders: Sequence[Path]) -> Groups:
 
 def _cells(groups: Groups, column: str) -> dict[Cell, list[MethodRuns]]:
     cells: dict[Cell, list[MethodRuns]] = {}
-    for (cell, steps), found in sorted(groups.items()):
+    for (cell, steps, _), found in sorted(groups.items()):
         check_comparable(found)
         by_label: dict[str, list[RunRecord]] = {}
         for record in found:
@@ -130,8 +130,26 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], column: str) -
         evaluations=evaluations,
         training=training,
         student_tokens=tokens,
+        seconds=float(np.mean([training_seconds(record.counters) for record in records])),
         flops=float(np.mean(flops)) if known else None,
+        budget=_checked_budget(records),
     )
+
+
+def _checked_budget(records: Sequence[RunRecord]) -> tuple[str, float] | None:
+    """What these runs might spend; UserError for one that did not keep to it."""
+    budget = budget_of(records[0].setting)
+    if budget is None:
+        return None
+    unit, amount = budget
+    for record in records:
+        spent = run_flops(record) if unit == "operations" else record.counters.student_tokens
+        if spent is not None and not 1 / EQUAL_COST <= spent / amount <= EQUAL_COST:
+            raise UserError(
+                f"{record.label} seed {record.seed} spent {spent / amount:.3f} of setting.{unit}={amount:g}; run it "
+                "again."
+            )
+    return budget
 
 
 def matrix(runs: MethodRuns, replicates: Sequence[Replicate]) -> np.ndarray:
@@ -171,14 +189,25 @@ def compare_all(candidates: Sequence[MethodRuns]) -> list[Order]:
 
 
 def at_equal_steps(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """The runs of the number of steps that most methods have; the smaller one of two."""
-    counts = Counter(r.steps for r in runs)
-    steps = min(counts, key=lambda n: (-counts[n], n))
-    return [r for r in runs if r.steps == steps]
+    """The runs of the number of steps that most methods have, the smaller of two; another budget is none."""
+    counts = Counter(r.steps for r in runs if r.budget is None)
+    steps = min(counts, key=lambda n: (-counts[n], n), default=None)
+    return [r for r in runs if r.budget is None and r.steps == steps]
+
+
+def of_budget(runs: Sequence[MethodRuns], unit: str) -> list[MethodRuns]:
+    """The runs that had the budget of this unit that most methods have; the smaller one of two.
+
+    All of them take part: a method that is cheaper has made more steps, and a dearer one fewer.
+    """
+    counts = Counter(r.budget for r in runs if r.budget is not None and r.budget[0] == unit)
+    budget = min(counts, key=lambda n: (-counts[n], n), default=None)
+    return [r for r in runs if budget is not None and r.budget == budget]
 
 
 def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float | None]) -> list[MethodRuns]:
     """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
+    Runs of another budget than of steps are none of them.
 
     So a method that gets by with less is judged by what it has, unless runs of more steps are among the folders; and a
     method that costs more has no place, unless runs of fewer steps are.
@@ -188,7 +217,7 @@ def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float
         return []
     chosen: dict[str, MethodRuns] = {}
     for r in sorted(runs, key=lambda r: r.steps):
-        spent = cost(r)
+        spent = cost(r) if r.budget is None else None
         if spent is not None and spent <= EQUAL_COST * budget:
             chosen[r.label] = r
     return list(chosen.values())

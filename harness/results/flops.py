@@ -52,6 +52,11 @@ def training_flops(student_parameters: int, teacher_parameters: int, counters: C
     return float(student_parameters * student + teacher_parameters * teacher)
 
 
+def training_seconds(counters: Counters) -> float:
+    """Wall clock of a run's training."""
+    return counters.rollout_s + counters.scoring_s + counters.update_s
+
+
 def run_flops(record: RunRecord) -> float | None:
     """`training_flops` of a finished run: what its record says, else by its models; None if they are not here."""
     if (recorded := recorded_flops(record)) is not None:

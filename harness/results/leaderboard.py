@@ -24,6 +24,7 @@ from harness.config.decodings import ORDER_BY, OWN, column_of, in_order, orderin
 from harness.errors import UserError
 from harness.results.collect import Protocols, RunKey, check_comparable, select_evaluations
 from harness.results.columns import BySeed, Column, build_columns, score_matrices
+from harness.results.cost import Cost, mean_cost
 from harness.results.distance import DistanceTable, build_distances
 from harness.results.record import Evaluation, RunRecord
 from harness.results.reference import AVERAGE, ReferenceRow
@@ -54,22 +55,6 @@ class Score:
     pass_at_k: Interval | None = None  # k = the samples of the task; None: one sample, or an average
     maj_at_k: Interval | None = None  # likewise; None also where the answers were not voted on
     ranks: tuple[int, int] | None = None  # best and worst, among the methods with a score; None: not a method
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run cost: the mean over the row's completed runs, peak memory the maximum."""
-
-    student_tokens: float
-    teacher_tokens: float
-    scored_tokens: float
-    rollout_s: float
-    scoring_s: float
-    update_s: float
-    evaluation_s: float
-    peak_memory_bytes: int
-    # estimate: seconds of all phases x the run's GPUs; None: ran on processors, or not recorded
-    gpu_hours: float | None
 
 
 @dataclass(frozen=True)
@@ -242,7 +227,7 @@ def _build_row(
         missing_seeds=missing,
         scores=scores,
         average=average,
-        cost=_mean_cost(runs),
+        cost=mean_cost(runs),
     )
 
 
@@ -275,23 +260,6 @@ def _difference(a: BySeed, b: BySeed) -> tuple[Difference | None, tuple[int, ...
     if not shared:
         return None, ()
     return paired_difference(score_matrices(a, shared), score_matrices(b, shared)), shared
-
-
-def _mean_cost(runs: Sequence[RunRecord]) -> Cost:
-    counters = [record.counters for record in runs]
-    means = {
-        field.name: float(np.mean([getattr(counter, field.name) for counter in counters]))
-        for field in dataclasses.fields(Cost)
-        if field.name not in ("peak_memory_bytes", "gpu_hours")
-    }
-    gpus = [record.provenance.get("gpus") for record in runs]
-    seconds = [c.rollout_s + c.scoring_s + c.update_s + c.evaluation_s for c in counters]
-    hours = [count * time / 3600 for count, time in zip(gpus, seconds, strict=True) if count]
-    return Cost(
-        **means,
-        peak_memory_bytes=max(counter.peak_memory_bytes for counter in counters),
-        gpu_hours=float(np.mean(hours)) if len(hours) == len(runs) else None,
-    )
 
 
 def _order(row: Row, columns: Sequence[str]) -> tuple[int, int, float, str]:

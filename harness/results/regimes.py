@@ -19,6 +19,7 @@ from harness.results.cells import (
     differences_to_opd,
     find_lead,
     matrix,
+    of_budget,
 )
 from harness.results.columns import title_of
 from harness.results.leaderboard import ALPHA, BASELINE
@@ -35,28 +36,21 @@ AGAINST_OPD = (
 LEADER = (
     "The leader has the highest mean; it *wins* if its difference to every other method is resolved "
     "(paired by replicate and problem, all pairs of the cell, Holm-corrected, 5 %), else those that it cannot be "
-    "told from follow it. At equal cost a method takes part with its longest runs that cost at most "
-    f"{EQUAL_COST - 1:.0%} more than OPD's."
+    "told from follow it. At equal student tokens and operations all methods take part, in runs that had a budget "
+    f"of them (setting.student_tokens, setting.operations) and met it within {EQUAL_COST - 1:.0%}. Without such "
+    "runs a method has its longest ones that wrote at most as many tokens more than OPD's; who has none is named "
+    "with what it wrote."
 )
 CELL_HEADER = ["regime", "schedule", "rate", "replicates"]
-Choose = Callable[[Sequence[MethodRuns]], list[MethodRuns]]
-AT_EQUAL_COST: Mapping[str, Choose] = {
-    "at OPD's student tokens": lambda runs: at_equal_cost(runs, lambda r: r.student_tokens),
-    "at OPD's operations": lambda runs: at_equal_cost(runs, lambda r: r.flops),
-}
 
 
 def render(cells: Mapping[Cell, Sequence[MethodRuns]], task: str) -> str:
     """The map and, for each regime and schedule, the scores behind it, as markdown."""
-    header = [*CELL_HEADER, "leads at equal steps", *AT_EQUAL_COST]
     rows = [
-        [
-            *_cell_name(cell, runs),
-            *(_verdict_text(choose(runs)) for choose in (at_equal_steps, *AT_EQUAL_COST.values())),
-        ]
+        [*_cell_name(cell, runs), *(verdict(runs) for verdict in VERDICTS.values())]
         for cell, runs in sorted(cells.items())
     ]
-    parts = [f"Task {task}. {LEADER}", table(header, rows)]
+    parts = [f"Task {task}. {LEADER}", table([*CELL_HEADER, *VERDICTS], rows)]
     if summary := _against_opd(cells):
         parts += [f"### Against {BASELINE}, over all cells", AGAINST_OPD, summary]
     for regime, schedule in sorted({cell[:2] for cell in cells}):
@@ -73,9 +67,9 @@ def render_decodings(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns
     every = sorted({cell for cells in by_decoding.values() for cell in cells})
     first = next(iter(by_decoding.values()))
     parts = [f"Task {task} under {', '.join(names.values())}. {LEADER}"]
-    for title, choose in {"Leads at equal steps": at_equal_steps, **AT_EQUAL_COST}.items():
+    for title, verdict in VERDICTS.items():
         rows = [
-            [*_cell_name(cell, first[cell]), *(_verdict_text(choose(cells[cell])) for cells in by_decoding.values())]
+            [*_cell_name(cell, first[cell]), *(verdict(cells[cell]) for cells in by_decoding.values())]
             for cell in every
         ]
         heading = title[0].upper() + title[1:]
@@ -92,7 +86,7 @@ def render_decodings(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns
 
 def _cell_name(cell: Cell, runs: Sequence[MethodRuns]) -> list[str]:
     """What stands under CELL_HEADER."""
-    counts = {len(r.evaluations) for r in at_equal_steps(runs)}
+    counts = {len(r.evaluations) for r in main_runs(runs)}
     replicates = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return [cell[0], cell[1], f"{cell[2]:g}", replicates]
 
@@ -102,7 +96,7 @@ def _between(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> 
     winners: list[set[str]] = []
     turns: dict[Cell, list[TurnedOrder]] = {}
     for cell in sorted(next(iter(by_decoding.values()))):
-        runs = {decoding: at_equal_steps(cells[cell]) for decoding, cells in by_decoding.items()}
+        runs = {decoding: main_runs(cells[cell]) for decoding, cells in by_decoding.items()}
         leads = [find_lead(candidates) for candidates in runs.values()]
         winners.append({lead.leader if len(lead.intervals) > 1 and not lead.rivals else NOTHING for lead in leads})
         turns[cell] = find_turns({decoding: compare_all(candidates) for decoding, candidates in runs.items()})
@@ -125,6 +119,27 @@ def _between(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> 
     return "\n".join([lines[0], *([""] if len(lines) > 1 else []), *lines[1:]])
 
 
+def main_runs(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
+    """Those of equal steps; where there are none, those of another budget."""
+    return at_equal_steps(runs) or of_budget(runs, "operations") or of_budget(runs, "student_tokens")
+
+
+def _left_out(runs: Sequence[MethodRuns], chosen: Sequence[MethodRuns]) -> str:
+    """The methods that have no runs among the chosen, by their student tokens over OPD's; nothing without OPD."""
+    if not chosen:
+        return ""
+    equal = {r.label: r.student_tokens for r in at_equal_steps(runs)}
+    missing = sorted(equal.keys() - {r.label for r in chosen})
+    listed = ", ".join(f"{label} ({equal[label] / equal[BASELINE]:.2f} x)" for label in missing)
+    return f"; without {listed}" if missing else ""
+
+
+def _at_equal_tokens(runs: Sequence[MethodRuns]) -> str:
+    tokens = of_budget(runs, "student_tokens")
+    longest = at_equal_cost(runs, lambda r: r.student_tokens)
+    return _verdict_text(tokens) if tokens else _verdict_text(longest) + _left_out(runs, longest)
+
+
 def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
     if not candidates:
         return NOTHING
@@ -140,9 +155,16 @@ def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
     return text + (f"; or {', '.join(verdict.rivals)}" if verdict.rivals else ", wins")
 
 
+VERDICTS: Mapping[str, Callable[[Sequence[MethodRuns]], str]] = {  # of a cell's runs
+    "leads at equal steps": lambda runs: _verdict_text(at_equal_steps(runs)),
+    "at equal student tokens": _at_equal_tokens,
+    "at equal operations": lambda runs: _verdict_text(of_budget(runs, "operations")),
+}
+
+
 def _against_opd(cells: Mapping[Cell, Sequence[MethodRuns]]) -> str:
     """Methods x regimes: what AGAINST_OPD says. Empty where no cell has a method beside OPD on two replicates."""
-    by_cell = {cell: {r.label: r for r in at_equal_steps(runs)} for cell, runs in sorted(cells.items())}
+    by_cell = {cell: {r.label: r for r in main_runs(runs)} for cell, runs in sorted(cells.items())}
     regimes = sorted({cell[0] for cell in cells})
     measured = [(cell[0], differences_to_opd(by_label)) for cell, by_label in by_cell.items()]
     pairs = [(label, regime, d) for regime, differences in measured for label, d in differences.items()]
@@ -174,8 +196,8 @@ def _tally(differences: Sequence[tuple[float, bool]]) -> str:
 def _scores(cells: Mapping[Cell, Sequence[MethodRuns]], regime: str, schedule: str) -> str:
     """Methods x rates: score with its interval, and the cost as a multiple of OPD's."""
     rates = sorted(cell[2] for cell in cells if cell[:2] == (regime, schedule))
-    tables = {rate: {r.label: r for r in at_equal_steps(cells[(regime, schedule, rate)])} for rate in rates}
-    header = ["method", *(f"{rate:g}" for rate in rates), "student tokens", "operations"]
+    tables = {rate: {r.label: r for r in main_runs(cells[(regime, schedule, rate)])} for rate in rates}
+    header = ["method", *(f"{rate:g}" for rate in rates), "student tokens", "operations", "seconds"]
     rows = []
     for label in sorted({label for by_label in tables.values() for label in by_label}):
         scores = []
@@ -184,7 +206,9 @@ def _scores(cells: Mapping[Cell, Sequence[MethodRuns]], regime: str, schedule: s
             scores.append(
                 NOTHING if runs is None else format_interval(mean_interval(matrix(runs, sorted(runs.evaluations))))
             )
-        ratios = [_ratio(tables, label, cost) for cost in (lambda r: r.student_tokens, lambda r: r.flops)]
+        ratios = [
+            _ratio(tables, label, cost) for cost in (lambda r: r.student_tokens, lambda r: r.flops, lambda r: r.seconds)
+        ]
         rows.append([label, *scores, *ratios])
     return table(header, rows, "lr")
 

@@ -16,10 +16,10 @@ from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.results import distance, escape, markdown
 from harness.results.columns import average_columns, title_of
+from harness.results.cost import Cost
 from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import (
     BASELINE,
-    Cost,
     FailedRun,
     Leaderboard,
     Row,
@@ -128,7 +128,8 @@ def footnotes(board: Leaderboard) -> list[str]:
         f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
         "among the methods with a score, by resolved differences.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
-        "GPU h is estimated: seconds of all phases times the GPUs of the run.",
+        "GPU h is estimated: seconds of all phases times the GPUs of the run. Operations are estimated from tokens "
+        "(harness/results/flops.py); seconds: rollout, scoring and update.",
         f"Code: commit {', '.join(board.commits) or 'unknown'}.",
     ]
 
@@ -148,7 +149,7 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
     sheets = sheets or [_failures_sheet(board)]
     if board.distance is not None:
         sheets += _distance_sheets(board.distance)
-    return [*sheets, *([_cost_sheet(board)] if board.rows else []), *_published_sheets(board.published)]
+    return [*sheets, *(_cost_sheets(board) if board.rows else []), *_published_sheets(board.published)]
 
 
 def _summary_sheet(board: Leaderboard, column: str, parts: Sequence[str]) -> Sheet:
@@ -325,19 +326,39 @@ def _failure_cells(run: FailedRun, columns: int) -> tuple[str, ...]:
     return run.label, str(run.seed), text, *[NOTHING] * (columns - 3)
 
 
-def _cost_sheet(board: Leaderboard) -> Sheet:
+def _cost_sheets(board: Leaderboard) -> list[Sheet]:
+    """Of the training: tokens, operations and seconds, also over the baseline's; and where the seconds went."""
     header = (
-        *("method", "student tokens", "teacher tokens", "scored tokens"),
-        *("rollout s", "scoring s", "update s", "eval s", "peak MiB", "GPU h"),
+        *("method", "student tokens", "teacher tokens", "data tokens", "scored tokens"),
+        *("operations", f"x {BASELINE}", "seconds", f"x {BASELINE}"),
     )
-    return Sheet("cost", header, tuple((row.label, *_cost_cells(row.cost)) for row in board.rows), "", names=1)
+    phases = ("method", "rollout s", "scoring s", "update s", "eval s", "peak MiB", "GPU h")
+    base = next((row.cost for row in board.rows if row.label == BASELINE), None)
+    work = tuple((row.label, *_work_cells(row.cost, base)) for row in board.rows)
+    return [
+        Sheet("cost", header, work, "", names=1),
+        Sheet("cost, by phase", phases, tuple((row.label, *_phase_cells(row.cost)) for row in board.rows), "", names=1),
+    ]
 
 
-def _cost_cells(cost: Cost) -> list[str]:
-    tokens = [f"{count:,.0f}" for count in (cost.student_tokens, cost.teacher_tokens, cost.scored_tokens)]
+def _work_cells(cost: Cost, base: Cost | None) -> list[str]:
+    tokens = (cost.student_tokens, cost.teacher_tokens, cost.reference_tokens, cost.scored_tokens)
+    operations = NOTHING if cost.operations is None else f"{cost.operations:.3g}"
+    return [
+        *(f"{count:,.0f}" for count in tokens),
+        *(operations, _ratio(cost.operations, base.operations if base else None)),
+        *(f"{cost.training_s:,.1f}", _ratio(cost.training_s, base.training_s if base else None)),
+    ]
+
+
+def _ratio(value: float | None, base: float | None) -> str:
+    return f"{value / base:.2f}" if value and base else NOTHING
+
+
+def _phase_cells(cost: Cost) -> list[str]:
     seconds = [f"{time:.1f}" for time in (cost.rollout_s, cost.scoring_s, cost.update_s, cost.evaluation_s)]
     hours = NOTHING if cost.gpu_hours is None else f"{cost.gpu_hours:,.2f}"
-    return [*tokens, *seconds, f"{cost.peak_memory_bytes / 2**20:,.0f}", hours]
+    return [*seconds, f"{cost.peak_memory_bytes / 2**20:,.0f}", hours]
 
 
 def _join(seeds: Sequence[int]) -> str:

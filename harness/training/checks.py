@@ -72,13 +72,14 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
     from harness.engines.checks import check_engine_options
     from harness.results.reference import reference_tables
     from harness.training import ranks
-    from harness.training.mechanisms import check_guidance
+    from harness.training.mechanisms import check_budget, check_guidance
     from harness.training.trackers import check_trackers
 
     for run in runs:
         setting, engine = run.setting, run.engine
         check_engine_options(engine, setting.dtype)
         check_guidance(run)
+        check_budget(run)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if processes > 1:
             ranks.check_ranks(run)

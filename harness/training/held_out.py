@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.config.settings import DistanceConfig, RunConfig
+from harness.config.distance import DistanceConfig
+from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.models.template import render
 from harness.seeds import generator_of

@@ -214,7 +214,7 @@ def _counters(setting: Setting, folder: Path, before: Counters) -> Counters:
         peak = max([peak_memory_bytes(), *(int(row.get("memory/peak_bytes", 0)) for row in rows)])
     return dataclasses.replace(
         counters_of(rows),
-        operations=Budget(setting, rows).spent,
+        operations=Budget(setting, rows).operations,
         rollout_s=total("time/rollout_s"),
         scoring_s=total("time/scoring_s"),
         update_s=total("time/update_s"),

@@ -55,6 +55,15 @@ def check_references(run: RunConfig, tokenizer: PreTrainedTokenizerBase, prompts
             )
 
 
+def check_budget(run: RunConfig) -> None:
+    """Refuses a budget of student tokens where the student writes none."""
+    if run.setting.student_tokens is not None and run.method is not None and "student" not in writers_of(run):
+        raise UserError(
+            f"setting.student_tokens={run.setting.student_tokens:g}: method={run.method_name} has the student write "
+            "nothing and would never spend it; give setting.operations, or leave the method out."
+        )
+
+
 def writers_of(run: RunConfig) -> set[Writer]:
     """Who writes the completions of this run's steps, by the draws that the trainer will make."""
     if run.method is None:

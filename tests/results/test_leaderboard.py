@@ -22,9 +22,10 @@ from harness.results.collect import load_records
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
 from harness.results.publish import publish, rebuild_leaderboard
-from harness.results.record import RunRecord
+from harness.results.record import Counters, RunRecord
 from harness.results.reference import published_rows
 from harness.results.render import (
+    build_sheets,
     format_difference,
     format_interval,
     print_leaderboard,
@@ -413,3 +414,15 @@ def test_a_table_says_which_grader_scored_it_and_what_the_other_would_change() -
     assert leaderboard_to_dict(board)["tasks"][0]["grader"] == "strict"
     plain = board_of([run("opd", 0, [2, 3])])  # as published tables are
     assert "grader" not in render_markdown(plain) and "grader" not in leaderboard_to_dict(plain)["tasks"][0]
+
+
+def test_operations_and_seconds_stand_side_by_side() -> None:
+    """Of opd and of a method at 1.2 times its operations and half of its 7.5 seconds; not shown where not recorded."""
+    opd = run("opd", 0, [1, 2], counters=Counters(10, 100, 0, 100, 1.5, 2.5, 3.5, operations=1e9))
+    other = run("other", 0, [1, 2], counters=Counters(10, 100, 0, 100, 0.75, 1.25, 1.75, operations=1.2e9))
+    older = run("older", 0, [1, 2], counters=Counters(10, 100, 0, 100, 1.5, 2.5, 3.5))
+    sheets = {sheet.title: sheet for sheet in build_sheets(build_leaderboard([opd, other, older], "make it"))}
+    cells = {row[0]: row[5:] for row in sheets["cost"].rows}
+    assert cells["opd"] == ("1e+09", "1.00", "7.5", "1.00")
+    assert cells["other"] == ("1.2e+09", "1.20", "3.8", "0.50")
+    assert cells["older"] == ("–", "–", "7.5", "1.00")

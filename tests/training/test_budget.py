@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.results.flops import EQUAL_COST, training_flops
 from harness.results.record import Counters
 from harness.training.budget import Budget
+from harness.training.mechanisms import check_budget
 from harness.training.recorder import StepRecorder
 from harness.types import Method
 from tests.conftest import execution, random_model
@@ -34,11 +35,8 @@ def test_the_clock_by_hand(random_pair: Path, tmp_path: Path) -> None:
     """A budget of 10.25 equal steps ends after ten: an eleventh would be further from it."""
     setting = config_for(random_pair, tmp_path, OPD(), operations=10.25 * STEP, steps=20, lr_schedule="cosine").setting
     budget = Budget(setting, [COSTS] * 5)
-    assert (
-        budget.spent
-        == 5 * STEP
-        == 5 * training_flops(STUDENT, TEACHER, Counters(student_tokens=100, scored_tokens=100))
-    )
+    assert training_flops(STUDENT, TEACHER, Counters(student_tokens=100, scored_tokens=100)) == STEP
+    assert budget.spent == 5 * STEP
     assert budget.progress(5) == pytest.approx(5 / 10.25)
     assert budget.rate_share(5) == pytest.approx((1 + math.cos(math.pi * 5 / 10.25)) / 2)
     ends = []
@@ -68,12 +66,14 @@ def test_it_is_a_part_of_the_hash_where_it_is_used(random_pair: Path, tmp_path: 
     assert dataclasses.replace(setting, operations=1e9).training_hash() != setting.training_hash()
     with pytest.raises(UserError, match="must be positive"):
         dataclasses.replace(setting, operations=0.0)
+    with pytest.raises(UserError, match="a run has one budget"):
+        dataclasses.replace(setting, operations=1e9, student_tokens=1e3)
 
 
 def test_the_same_operations_are_the_same_run(random_pair: Path, tmp_path: Path) -> None:
     """OPD under a constant rate does not look at its clock: what six steps cost buys the same six steps."""
     weights, rows = run(config_for(random_pair, tmp_path, OPD(), steps=6), tmp_path / "steps")
-    spent = Budget(config_for(random_pair, tmp_path, OPD()).setting, rows).spent
+    spent = Budget(config_for(random_pair, tmp_path, OPD()).setting, rows).operations
     again, bought = run(config_for(random_pair, tmp_path, OPD(), steps=30, operations=spent), tmp_path / "operations")
     assert len(bought) == 6
     assert_same_weights(weights, again)
@@ -122,3 +122,24 @@ def test_a_broken_run_goes_on_exactly(random_pair: Path, tmp_path: Path, monkeyp
     assert_same_weights(whole, load_model(str(tmp_path / "broken" / "checkpoint")).state_dict())
     tokens = [[row["tokens/student"] for row in found] for found in (rows, read_metrics(tmp_path / "broken"))]
     assert tokens[0] == tokens[1]
+
+
+def test_half_of_the_tokens_are_twice_the_steps(random_pair: Path, tmp_path: Path) -> None:
+    """A budget of the student's own tokens: a step that writes half as many costs half."""
+    setting = config_for(random_pair, tmp_path, OPD(), student_tokens=1000.0, steps=100).setting
+    whole, half = Budget(setting), Budget(setting)
+    for budget, tokens in ((whole, 100.0), (half, 50.0)):
+        steps = 0
+        while not budget.is_spent:
+            budget.add({"tokens/student": tokens, "tokens/scored": 100.0})
+            steps += 1
+        budget.check_spent(steps)
+        assert steps == 1000 / tokens
+    assert half.operations > whole.operations
+
+
+def test_who_writes_nothing_has_no_budget_of_tokens(random_pair: Path, tmp_path: Path) -> None:
+    config = config_for(random_pair, tmp_path, SeqKD(), student_tokens=1000.0)
+    with pytest.raises(UserError, match=r"setting\.student_tokens=1000: method=test has the student write nothing"):
+        check_budget(config)
+    check_budget(config_for(random_pair, tmp_path, OPD(), student_tokens=1000.0))

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from baselines.opd import OPD
 from baselines.sft import SFT
-from harness.config.settings import DistanceConfig, RunConfig
+from harness.config.distance import DistanceConfig
+from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.files import read_rows
 from harness.results.record import DISTANCE_FILE, load_record
