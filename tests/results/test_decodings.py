@@ -261,6 +261,12 @@ def test_the_map_shows_decodings_side_by_side(tmp_path: Path, capsys: pytest.Cap
     assert text.index("### student, cosine, greedy") < text.index("### student, cosine, sampled")
 
 
+def test_a_map_of_one_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert regime_map([str(cell_runs(tmp_path / "runs", TURNED)), "--task", "arithmetic@sampled"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Task arithmetic, sampled. ") and "paper" not in text and "opd 50.0 " in text
+
+
 def test_a_run_without_a_decoding_has_no_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = {**TURNED, "opd": {"greedy": 0, "sampled": 2}}
     assert regime_map([str(cell_runs(tmp_path / "runs", lacking))]) == 2
