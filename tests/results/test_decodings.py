@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,34 +24,15 @@ from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
 from harness.results.orders import Turn
 from harness.results.publish import publish, rebuild_leaderboard
-from harness.results.record import Evaluation, RunRecord
 from harness.results.render import build_sheets, render_markdown
 from harness.results.sides import hold_against, pair_up
 from harness.results.verdicts import turned_orders, turns_sentence, verdict_sentence
 
-from .synthetic import evaluation, run, write_runs
-
-SAMPLES = {"greedy": 1, "paper": 4, "sampled": 4, "": 4}
-Solved = Mapping[str, int]  # decoding -> solved samples of each problem
-
-
-def decoded(decoding: str, solved: int, task: str = "arithmetic", protocol: str | None = None) -> Evaluation:
-    """8 problems, each solved in as many samples."""
-    named = evaluation([solved] * 8, SAMPLES[decoding], task, protocol or f"{decoding or 'own'}-protocol")
-    return replace(named, decoding=decoding)
-
-
-def runs(solved: Mapping[str, Solved], seeds: int = 3) -> list[RunRecord]:
-    """Every method on every seed."""
-    return [
-        run(method, seed, evaluations=tuple(decoded(name, count) for name, count in under.items()))
-        for method, under in solved.items()
-        for seed in range(seeds)
-    ]
+from .synthetic import Solved, decoded, decoded_runs, run, write_runs
 
 
 def board(solved: Mapping[str, Solved], seeds: int = 3) -> Leaderboard:
-    return build_leaderboard(runs(solved, seeds), "made")
+    return build_leaderboard(decoded_runs(solved, seeds), "made")
 
 
 TURNED = {"opd": {"greedy": 0, "paper": 2, "sampled": 2}, "tropd": {"greedy": 1, "paper": 3, "sampled": 0}}
@@ -128,7 +108,7 @@ def test_a_turn_is_judged_after_holm() -> None:
 def test_rows_are_ordered_by_the_paper_unless_said_otherwise() -> None:
     made = board(TURNED)
     assert (made.order_by, [row.label for row in made.rows]) == ("paper", ["tropd", "opd"])
-    by = build_leaderboard(runs(TURNED), "made", order_by="sampled")
+    by = build_leaderboard(decoded_runs(TURNED), "made", order_by="sampled")
     assert (by.order_by, [row.label for row in by.rows]) == ("sampled", ["opd", "tropd"])
     without = {name: {k: v for k, v in under.items() if k != "paper"} for name, under in TURNED.items()}
     assert board(without).order_by == "greedy"
@@ -203,7 +183,7 @@ def test_a_protocol_has_one_name(tmp_path: Path) -> None:
 
 
 def test_a_published_table_keeps_its_order(tmp_path: Path) -> None:
-    folder = write_runs(tmp_path / "runs", runs(TURNED))
+    folder = write_runs(tmp_path / "runs", decoded_runs(TURNED))
     publish(folder, tmp_path / "published", order_by="sampled")
     text = (tmp_path / "published" / "leaderboard.md").read_text()
     assert f"`python -m harness.leaderboard {tmp_path / 'published'} --order-by sampled`" in text
@@ -225,8 +205,8 @@ def test_sides_pair_what_has_one_protocol() -> None:
 
 def test_a_turn_between_two_sides_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """B minus A of one row: +100 greedily, -50 sampled, both resolved; +25 by the paper, not resolved."""
-    a = runs({"opd": TURNED["opd"]})
-    b = runs({"opd": TURNED["tropd"]})
+    a = decoded_runs({"opd": TURNED["opd"]})
+    b = decoded_runs({"opd": TURNED["tropd"]})
     assert compare([str(write_runs(tmp_path / name, side)) for name, side in (("a", a), ("b", b))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert (
