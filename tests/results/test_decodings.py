@@ -27,6 +27,7 @@ from harness.results.publish import publish, rebuild_leaderboard
 from harness.results.render import build_sheets, render_markdown
 from harness.results.sides import hold_against, pair_up
 from harness.results.verdicts import turned_orders, turns_sentence, verdict_sentence
+from harness.run import scored_protocols
 
 from .synthetic import Solved, decoded, decoded_runs, run, write_runs
 
@@ -143,6 +144,7 @@ def test_exports_name_the_decoding() -> None:
     text = render_latex(made)
     assert r"Method & arithmetic, greedy & arithmetic, paper & arithmetic, sampled & Rank \\" in text
     assert "rank: interval of ranks under paper" in text and text.count("& 1--2 ") == 2
+    assert r"tropd minus opd & +100.0 [63.1, 100.0] & +25.0 [-11.9, 61.9] & -50.0 [-86.9, -13.1] & -- \\" in text
 
 
 def test_a_table_without_decodings_has_no_word_of_them() -> None:
@@ -263,3 +265,11 @@ def test_a_claim_has_a_verdict_under_each(tmp_path: Path, capsys: pytest.Capture
     assert [cell.rstrip(" |").rpartition(", ")[2] for cell in row[3:]] == ["as claimed", "not resolved", "the opposite"]
     assert [cell.split()[0] for cell in row[3:]] == ["100.0", "25.0", "-50.0"]
     assert "the verdict turns round, resolved on both sides, in 1; in the other 0 " in text
+
+
+def test_a_table_is_of_the_columns_that_were_scored() -> None:
+    """A column that nobody has is left out; of a task that was scored under other protocols alone nothing is."""
+    (record,) = decoded_runs({"opd": {"greedy": 0, "sampled": 1}}, seeds=1)
+    scored = {"arithmetic@greedy": "greedy-protocol", "arithmetic@sampled": "sampled-protocol"}
+    assert scored_protocols({**scored, "arithmetic@paper": "paper-protocol", "aime24": "x"}, [record]) == scored
+    assert scored_protocols({"arithmetic": "another"}, [record]) == {"arithmetic": "another"}
