@@ -39,8 +39,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not trained:
         raise UserError("none of the folders holds a completed run of a method; give folders of finished comparisons.")
     trained = with_names(trained)
-    for column in columns_of(trained, options.task):
-        print(render(choose(trained, tuning, column), tuning, title_of(column)), end="")
+    columns = columns_of(trained, options.task)
+    print("\n".join(render(choose(trained, tuning, name), tuning, title_of(name)) for name in columns), end="")
     return 0
 
 

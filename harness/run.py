@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from harness.console.commands import (
     quiet_libraries,
 )
 from harness.errors import UserError
-from harness.results.record import load_record
+from harness.results.record import RunRecord, load_record
 from harness.training.checks import check_comparison, check_execution, protocols_of
 from harness.types import UNTRAINED
 
@@ -192,10 +192,7 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
     ok = True
     for folder, run in {run.comparison_folder(): run for run in runs}.items():
         records = load_records(folder)
-        scored = {
-            evaluation.task for record in records for evaluation in record.evaluations if record.status == "completed"
-        }
-        protocols = {column: value for column, value in protocols_of(run).items() if task_of(column) in scored}
+        protocols = scored_protocols(protocols_of(run), records)
         references = [run.reference] if run.reference else []
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
@@ -207,6 +204,18 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
             print_measured(outcomes)
             ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
+
+
+def scored_protocols(protocols: Mapping[str, str], records: Sequence[RunRecord]) -> dict[str, str]:
+    """Those of the columns that a completed run has; of a task that was scored under none of them, all."""
+    found = {(e.task, e.protocol_hash) for r in records for e in r.evaluations if r.status == "completed"}
+    known = {task_of(column) for column, value in protocols.items() if (task_of(column), value) in found}
+    scored = {task for task, _ in found}
+    return {
+        column: value
+        for column, value in protocols.items()
+        if (task := task_of(column)) in scored and (task not in known or (task, value) in found)
+    }
 
 
 def _is_completed(path: Path) -> bool:

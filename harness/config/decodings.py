@@ -44,7 +44,7 @@ class Decoding:
 DECODINGS: Mapping[str, Decoding] = {
     # the others of its samples would be the same
     "greedy": Decoding(temperature=0.0, top_p=1.0, samples=1),
-    # DeepSeek-R1's (arXiv 2501.12948), with which the models of TrOPD's tables are scored; theirs is not published
+    # of the task files here and of DeepSeek-R1 (arXiv 2501.12948), for the benchmarks of TrOPD, which publishes none
     "paper": Decoding(temperature=0.6, top_p=0.95),
     # the distribution that training matches
     "sampled": Decoding(temperature=1.0, top_p=1.0),

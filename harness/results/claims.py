@@ -158,11 +158,11 @@ def render_decodings(claims: Sequence[Claim], by_decoding: Mapping[str, Mapping[
 
 def _alike(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> str:
     """In how many cells a claim about scores comes out alike under every decoding."""
-    verdicts: dict[tuple[str, str, Cell], set[str]] = {}
+    verdicts: dict[tuple[Claim, str, Cell], set[str]] = {}
     for judged in found.values():
         for claim, findings in judged:
             for f in findings if claim.quantity == SCORE else ():
-                verdicts.setdefault((claim.claim, f.label, f.cell), set()).add(f.verdict)
+                verdicts.setdefault((claim, f.label, f.cell), set()).add(f.verdict)
     counts = [sum(v == {verdict} for v in verdicts.values()) for verdict in get_args(Verdict)]
     said = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, get_args(Verdict), strict=True))
     turned = sum({"as claimed", "the opposite"} <= v for v in verdicts.values())

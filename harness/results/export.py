@@ -9,10 +9,10 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from harness.config.decodings import decoding_of, task_of
+from harness.config.decodings import OWN, decoding_of, task_of
 from harness.results.columns import average_columns
 from harness.results.escape import csv_cell, latex, one_line
-from harness.results.leaderboard import Leaderboard, Row, Score
+from harness.results.leaderboard import BASELINE, Leaderboard, Row, Score
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.types import UNTRAINED
 
@@ -113,7 +113,7 @@ def _join(seeds: tuple[int, ...]) -> str:
     return " ".join(map(str, seeds))
 
 
-def render_latex(board: Leaderboard) -> str:
+def renderlatex(board: Leaderboard) -> str:
     """The content of leaderboard.tex: a tabular for the package booktabs, to be \\input into a table."""
     names = [task.column for task in board.tasks]
     averages = list(average_columns(names))
@@ -131,8 +131,9 @@ def render_latex(board: Leaderboard) -> str:
     ]
     blocks = [
         [_latex_scores(board, row, columns, ranked) for row in board.rows],
+        [_latex_differences(row, columns) for row in board.rows if board.decodings and _is_compared(row)],
         [_latex_failure(run.label, run.seed, run.reason, len(columns)) for run in board.failed],
-        _latex_published(board.published, columns),
+        _latex_published(board.published, columns, board.order_by),
     ]
     lines.append("\n\\midrule\n".join("\n".join(block) for block in blocks if block))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -160,22 +161,42 @@ def _latex_scores(board: Leaderboard, row: Row, columns: list[str], ranked: str)
     return _latex_row([latex(row.label), *cells, ranks])
 
 
+def _is_compared(row: Row) -> bool:
+    return row.method not in UNTRAINED and any(score.difference for score in row.scores.values())
+
+
+def _latex_differences(row: Row, columns: list[str]) -> str:
+    """A method minus the baseline, in percentage points, under the same columns."""
+    cells = []
+    for score in map(row.score, columns):
+        text = "--"
+        if score is not None and (difference := score.difference) is not None:
+            dagger = r"$^\dagger$" if difference.seeds == 1 else ""
+            low, high = f"{100 * difference.low:.1f}", f"{100 * difference.high:.1f}"
+            text = f"{100 * difference.estimate:+.1f} [{low}, {high}]{dagger}"
+        cells.append(text)
+    return _latex_row([latex(f"{row.label} minus {BASELINE}"), *cells, "--"])
+
+
 def _latex_failure(label: str, seed: int, reason: str, columns: int) -> str:
     return _latex_row(
         [f"{latex(label)} (seed {seed})", rf"\multicolumn{{{columns + 1}}}{{l}}{{failed: {latex(reason)}}}"]
     )
 
 
-def _latex_published(cells: tuple[ReferenceRow, ...], columns: list[str]) -> list[str]:
-    """The published cells of our columns: percent ± the least noise of a single run, one standard error."""
+def _latex_published(cells: tuple[ReferenceRow, ...], columns: list[str], order_by: str) -> list[str]:
+    """The published cells of our columns: percent ± the least noise of a single run, one standard error. Of several
+    decodings they stand under the one that rows are ordered by.
+    """
     lines = []
+    names = [task_of(column) if decoding_of(column) in (OWN, order_by) else "" for column in columns]
     for table in dict.fromkeys(cell.table for cell in cells):
         mine = [cell for cell in cells if cell.table == table]
         source = latex(f"Published: {mine[0].source} ({table})")
         lines.append(rf"\multicolumn{{{len(columns) + 2}}}{{l}}{{\emph{{{source}}}}} \\")
         for label in dict.fromkeys(cell.label for cell in mine):
             values = {cell.benchmark: cell for cell in mine if cell.label == label}
-            texts = [_latex_cell(values.get(name)) for name in columns]
+            texts = [_latex_cell(values.get(name)) for name in names]
             lines.append(_latex_row([latex(label), *texts, "--"]))
     return lines
 

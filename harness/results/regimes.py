@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from harness.config.decodings import column_of
+from harness.config.decodings import column_of, task_of
 from harness.results.cells import (
     EQUAL_COST,
     Cell,
@@ -62,7 +62,7 @@ def render_decodings(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns
     """`render`, the decodings of the task side by side, and what holds under all of them; as it is for one."""
     if len(by_decoding) == 1:
         ((decoding, cells),) = by_decoding.items()
-        return render(cells, title_of(column_of(task, decoding)))
+        return render(cells, title_of(column_of(task_of(task), decoding)))
     names = {decoding: decoding or OWN_NAME for decoding in by_decoding}
     every = sorted({cell for cells in by_decoding.values() for cell in cells})
     first = next(iter(by_decoding.values()))

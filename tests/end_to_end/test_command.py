@@ -117,11 +117,16 @@ def test_a_run_leaves_its_folder(comparison: Path) -> None:
     assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [2, 4]
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     texts = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
-    assert len(items) == len(texts) == 256
-    assert sum(row["correct"] for row in items) / len(items) == pytest.approx(record.evaluations[0].score)
+    assert [e.column for e in record.evaluations] == [f"arithmetic@{name}" for name in ("greedy", "paper", "sampled")]
+    assert len(items) == len(texts) == 3 * 256
+    for evaluation in record.evaluations:
+        mine = [row["correct"] for row in items if row["protocol_hash"] == evaluation.protocol_hash]
+        assert sum(mine) / 256 == pytest.approx(evaluation.score)
     assert not (folder / "trainer").exists()
     card = ModelCard.load(folder / "checkpoint" / "README.md")
-    assert [result.metric_value for result in card.data.eval_results] == [round(100 * record.evaluations[0].score, 2)]
+    assert [result.metric_value for result in card.data.eval_results] == [
+        round(100 * e.score, 2) for e in record.evaluations
+    ]
 
 
 def test_the_checkpoint_is_an_ordinary_one(comparison: Path) -> None:

@@ -16,7 +16,7 @@ from harness.results.leaderboard import build_leaderboard
 from harness.results.record import write_record
 from harness.results.render import build_sheets
 from tests.report.folders import NASTY, comparison, write_everything, write_rows
-from tests.results.synthetic import run, small_comparison, write_runs
+from tests.results.synthetic import decoded_runs, run, small_comparison, write_runs
 
 VOID = {"meta", "link", "img"}
 
@@ -86,6 +86,19 @@ def test_leaderboard_is_the_leaderboards_own(whole: str) -> None:
         for row in sheet.rows:
             for cell in row[1:]:
                 assert f">{html.escape(cell, quote=False)}<" in html.unescape(whole).replace("&", "&amp;")
+
+
+def test_decodings_stand_side_by_side(tmp_path: Path) -> None:
+    """A figure for each, scores before differences; texts of each; a winner's mark keeps the colour of its method."""
+    solved = {"opd": {"greedy": 0, "sampled": 2}, "tropd": {"greedy": 1, "sampled": 0}}
+    page = page_of(write_everything(tmp_path, decoded_runs(solved), metrics=[]))
+    titles = ("Score, greedy", "Score, sampled", "Minus opd, greedy", "Minus opd, sampled")
+    places = [page.index(f"<h4>{title}</h4>") for title in titles]
+    assert places == sorted(places)
+    assert "<h3>arithmetic, greedy</h3>" in page and "<h3>arithmetic, sampled</h3>" in page
+    for mark in ("tropd (wins: greedy)", "opd (wins: sampled)"):
+        assert re.search(rf'<span class="chip"[^>]*></span>{re.escape(mark)}<', page)
+    assert "greedy: tropd wins (+100.0 points over opd, resolved); sampled: opd wins (+50.0 points over tropd" in page
 
 
 def test_failed_runs_changed_knobs_and_provenance_are_there(whole: str) -> None:

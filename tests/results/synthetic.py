@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,25 @@ def run(method: str, seed: int, correct: Sequence[int] | None = None, **changes:
         "finished_at": "2026-01-02T03:05:05+00:00",
     }
     return RunRecord(**{**values, **changes})
+
+
+SAMPLES = {"greedy": 1, "paper": 4, "sampled": 4, "": 4}  # of a decoding
+Solved = Mapping[str, int]  # decoding -> solved samples of each problem
+
+
+def decoded(decoding: str, solved: int, protocol: str | None = None) -> Evaluation:
+    """8 problems under a decoding, each solved in as many samples."""
+    named = evaluation([solved] * 8, SAMPLES[decoding], protocol=protocol or f"{decoding or 'own'}-protocol")
+    return dataclasses.replace(named, decoding=decoding)
+
+
+def decoded_runs(solved: Mapping[str, Solved], seeds: int = 3) -> list[RunRecord]:
+    """Every method on every seed, which all come out the same."""
+    return [
+        run(method, seed, evaluations=tuple(decoded(name, count) for name, count in under.items()))
+        for method, under in solved.items()
+        for seed in range(seeds)
+    ]
 
 
 def replicate(method: str, seed: int, student: str, **inputs: str | None) -> RunRecord:

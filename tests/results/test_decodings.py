@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,34 +24,16 @@ from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
 from harness.results.orders import Turn
 from harness.results.publish import publish, rebuild_leaderboard
-from harness.results.record import Evaluation, RunRecord
 from harness.results.render import build_sheets, render_markdown
 from harness.results.sides import hold_against, pair_up
 from harness.results.verdicts import turned_orders, turns_sentence, verdict_sentence
+from harness.run import scored_protocols
 
-from .synthetic import evaluation, run, write_runs
-
-SAMPLES = {"greedy": 1, "paper": 4, "sampled": 4, "": 4}
-Solved = Mapping[str, int]  # decoding -> solved samples of each problem
-
-
-def decoded(decoding: str, solved: int, task: str = "arithmetic", protocol: str | None = None) -> Evaluation:
-    """8 problems, each solved in as many samples."""
-    named = evaluation([solved] * 8, SAMPLES[decoding], task, protocol or f"{decoding or 'own'}-protocol")
-    return replace(named, decoding=decoding)
-
-
-def runs(solved: Mapping[str, Solved], seeds: int = 3) -> list[RunRecord]:
-    """Every method on every seed."""
-    return [
-        run(method, seed, evaluations=tuple(decoded(name, count) for name, count in under.items()))
-        for method, under in solved.items()
-        for seed in range(seeds)
-    ]
+from .synthetic import Solved, decoded, decoded_runs, run, write_runs
 
 
 def board(solved: Mapping[str, Solved], seeds: int = 3) -> Leaderboard:
-    return build_leaderboard(runs(solved, seeds), "made")
+    return build_leaderboard(decoded_runs(solved, seeds), "made")
 
 
 TURNED = {"opd": {"greedy": 0, "paper": 2, "sampled": 2}, "tropd": {"greedy": 1, "paper": 3, "sampled": 0}}
@@ -128,7 +109,7 @@ def test_a_turn_is_judged_after_holm() -> None:
 def test_rows_are_ordered_by_the_paper_unless_said_otherwise() -> None:
     made = board(TURNED)
     assert (made.order_by, [row.label for row in made.rows]) == ("paper", ["tropd", "opd"])
-    by = build_leaderboard(runs(TURNED), "made", order_by="sampled")
+    by = build_leaderboard(decoded_runs(TURNED), "made", order_by="sampled")
     assert (by.order_by, [row.label for row in by.rows]) == ("sampled", ["opd", "tropd"])
     without = {name: {k: v for k, v in under.items() if k != "paper"} for name, under in TURNED.items()}
     assert board(without).order_by == "greedy"
@@ -163,6 +144,7 @@ def test_exports_name_the_decoding() -> None:
     text = render_latex(made)
     assert r"Method & arithmetic, greedy & arithmetic, paper & arithmetic, sampled & Rank \\" in text
     assert "rank: interval of ranks under paper" in text and text.count("& 1--2 ") == 2
+    assert r"tropd minus opd & +100.0 [63.1, 100.0] & +25.0 [-11.9, 61.9] & -50.0 [-86.9, -13.1] & -- \\" in text
 
 
 def test_a_table_without_decodings_has_no_word_of_them() -> None:
@@ -203,7 +185,7 @@ def test_a_protocol_has_one_name(tmp_path: Path) -> None:
 
 
 def test_a_published_table_keeps_its_order(tmp_path: Path) -> None:
-    folder = write_runs(tmp_path / "runs", runs(TURNED))
+    folder = write_runs(tmp_path / "runs", decoded_runs(TURNED))
     publish(folder, tmp_path / "published", order_by="sampled")
     text = (tmp_path / "published" / "leaderboard.md").read_text()
     assert f"`python -m harness.leaderboard {tmp_path / 'published'} --order-by sampled`" in text
@@ -225,8 +207,8 @@ def test_sides_pair_what_has_one_protocol() -> None:
 
 def test_a_turn_between_two_sides_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """B minus A of one row: +100 greedily, -50 sampled, both resolved; +25 by the paper, not resolved."""
-    a = runs({"opd": TURNED["opd"]})
-    b = runs({"opd": TURNED["tropd"]})
+    a = decoded_runs({"opd": TURNED["opd"]})
+    b = decoded_runs({"opd": TURNED["tropd"]})
     assert compare([str(write_runs(tmp_path / name, side)) for name, side in (("a", a), ("b", b))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert (
@@ -261,6 +243,12 @@ def test_the_map_shows_decodings_side_by_side(tmp_path: Path, capsys: pytest.Cap
     assert text.index("### student, cosine, greedy") < text.index("### student, cosine, sampled")
 
 
+def test_a_map_of_one_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert regime_map([str(cell_runs(tmp_path / "runs", TURNED)), "--task", "arithmetic@sampled"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Task arithmetic, sampled. ") and "paper" not in text and "opd 50.0 " in text
+
+
 def test_a_run_without_a_decoding_has_no_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = {**TURNED, "opd": {"greedy": 0, "sampled": 2}}
     assert regime_map([str(cell_runs(tmp_path / "runs", lacking))]) == 2
@@ -277,3 +265,11 @@ def test_a_claim_has_a_verdict_under_each(tmp_path: Path, capsys: pytest.Capture
     assert [cell.rstrip(" |").rpartition(", ")[2] for cell in row[3:]] == ["as claimed", "not resolved", "the opposite"]
     assert [cell.split()[0] for cell in row[3:]] == ["100.0", "25.0", "-50.0"]
     assert "the verdict turns round, resolved on both sides, in 1; in the other 0 " in text
+
+
+def test_a_table_is_of_the_columns_that_were_scored() -> None:
+    """A column that nobody has is left out; of a task that was scored under other protocols alone nothing is."""
+    (record,) = decoded_runs({"opd": {"greedy": 0, "sampled": 1}}, seeds=1)
+    scored = {"arithmetic@greedy": "greedy-protocol", "arithmetic@sampled": "sampled-protocol"}
+    assert scored_protocols({**scored, "arithmetic@paper": "paper-protocol", "aime24": "x"}, [record]) == scored
+    assert scored_protocols({"arithmetic": "another"}, [record]) == {"arithmetic": "another"}

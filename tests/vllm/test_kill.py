@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 def test_a_killed_evaluation_generates_nothing_twice(tied: str, tmp_path: Path) -> None:
     """The journal keeps what was finished, byte for byte; the resumed evaluation draws the rest."""
     arguments = ["engine=vllm", "engine.vllm.max_sequences=16", f"checkpoint={tied}", "name=random", "evaluation=tiny"]
-    arguments += ["++evaluation.samples.arithmetic=4"]
+    arguments += ["++evaluation.samples.arithmetic=4", "evaluation.decodings.arithmetic=[]"]
 
     def journal() -> bytes:
         paths = list(tmp_path.glob("*/random/seed0/generations.jsonl"))

@@ -74,8 +74,9 @@ def test_twenty_steps(results: Path) -> None:
         assert row["mismatch/mean"] <= row["mismatch/max"] <= 1e-4
         assert 0 < row["time/weights_s"] < row["time/rollout_s"]
     assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [10, 20]
-    (evaluation,) = record.evaluations
-    assert evaluation.problems == 256
+    assert [(e.decoding, e.problems, e.samples) for e in record.evaluations] == [
+        (name, 256, 1) for name in ("greedy", "paper", "sampled")
+    ]
 
 
 def test_a_table_of_two_engines_is_refused_before_anything_is_trained(results: Path) -> None:
