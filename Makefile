@@ -1,5 +1,5 @@
 # make run: set up and run the default comparison; make test: set up and run the tests; make test-vllm: the tests that need vLLM,
-# in an environment of their own. All work from an empty clone.
+# in an environment of their own; make test-gpu: those that need a card. All work from an empty clone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_PIP := $(VLLM_PYTHON) -m pip install --quiet -c $(VLLM_VENV)/constraints.txt
 
-.PHONY: setup run test test-vllm check clean
+.PHONY: setup run test test-vllm test-gpu check clean
 
 setup: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/vllm/shim/pyprojec
 
 test-vllm: $(VLLM_VENV)/.installed
 	OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest -m vllm tests/vllm
+
+# on a machine with an NVIDIA card, after `make TORCH=cuda setup`
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 check: setup
 	$(BIN)/ruff check .

@@ -113,7 +113,7 @@ def _join(seeds: tuple[int, ...]) -> str:
     return " ".join(map(str, seeds))
 
 
-def renderlatex(board: Leaderboard) -> str:
+def render_latex(board: Leaderboard) -> str:
     """The content of leaderboard.tex: a tabular for the package booktabs, to be \\input into a table."""
     names = [task.column for task in board.tasks]
     averages = list(average_columns(names))
