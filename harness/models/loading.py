@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,17 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     if adapter is not None and not (Path(adapter.folder) / "tokenizer_config.json").is_file():
         name, revision = adapter.base, adapter.base_revision
     with _clear_errors("tokenizer", name):
-        return AutoTokenizer.from_pretrained(locate(name), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), revision=revision, trust_remote_code=False)
+        if not tokenizer("1 + 1")["input_ids"]:  # transformers makes an empty one where there are no files
+            raise ValueError("it knows no text; its files are missing")
+    return tokenizer
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
     """The model configuration of a folder or Hub id."""
     name, revision = _whole_model(name, revision)
     with _clear_errors("model configuration", name):
-        return AutoConfig.from_pretrained(locate(name), revision=revision)
+        return AutoConfig.from_pretrained(locate(name), revision=revision, trust_remote_code=False)
 
 
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
@@ -51,7 +56,11 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
     source, source_revision = _whole_model(name, revision)
     with _clear_errors("model", source):
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(locate(source), revision=source_revision, dtype=kind)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            locate(source), revision=source_revision, dtype=kind, trust_remote_code=False, output_loading_info=True
+        )
+        model: Any = loaded[0]
+        _check_weights(model, loaded[1]["missing_keys"])
     if (adapter := adapter_in(name)) is not None:
         with _clear_errors("adapters", name):
             model = merge_adapter(model, adapter)
@@ -66,6 +75,15 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
             file=sys.stderr,
         )
     return model
+
+
+def _check_weights(model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """ValueError where weights were made up because the files lack them, or are no numbers."""
+    if absent := sorted(missing):
+        raise ValueError(f"its files lack {len(absent)} of its weights, such as {absent[0]}")
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.itemsize > 1 and not torch.isfinite(weight).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def mend_generation_config(model: PreTrainedModel, name: str) -> None:
@@ -94,8 +112,8 @@ def _whole_model(name: str, revision: str | None) -> tuple[str, str | None]:
 class _clear_errors:
     """Turns the many ways in which a checkpoint can be missing into one sentence."""
 
-    def __init__(self, what: str, name: str) -> None:
-        self.what, self.name = what, name
+    def __init__(self, what: str, name: str, passed: type[Exception] | tuple[()] = ()) -> None:
+        self.what, self.name, self.passed = what, name, passed  # the last: left as they are
 
     def __enter__(self) -> None:
         looks_like_path = self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
@@ -105,12 +123,22 @@ class _clear_errors:
             )
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError)) and not isinstance(error, UserError):
+        if isinstance(error, Exception) and not isinstance(
+            error, (UserError, self.passed)
+        ):  # the library raises many types
             folder = Path(locate(self.name))
             if folder.is_dir() and not (folder / "config.json").is_file():
                 raise UserError(f"the folder {self.name!r} holds no model: it has no config.json.") from error
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot load the {self.what} of {self.name!r}: {first_line}") from error
+            raise UserError(f"cannot load the {self.what} of {self.name!r}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """An error's first line, with the next ones where it ends in a colon."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "its weights are a pickle that would run code; have them saved as safetensors."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    count = next((number for number, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:count])
 
 
 def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -122,7 +150,8 @@ def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokeni
     """The same of a model that is not loaded."""
     try:
         source, source_revision = _whole_model(name, revision)
-        generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
+        with _clear_errors("generation configuration", name, passed=OSError):
+            generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
     except OSError:  # there is no such file; the model's configuration may say it
         generation = GenerationConfig.from_model_config(load_config(name, revision))
     return _stop_ids(generation, tokenizer)
@@ -130,5 +159,7 @@ def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokeni
 
 def _stop_ids(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     configured = generation.eos_token_id if generation is not None else None
-    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    if wrong := [i for i in ids if i is not None and type(i) is not int]:
+        raise UserError(f"the generation configuration has the end token {wrong[0]!r}, which is no token id; mend it.")
     return tuple(sorted(i for i in ids if i is not None))
