@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.files import locate, write_json
 
 # Whatever transformers reads of a model's folder: other weights, end tokens or another template are another model.
@@ -40,8 +41,20 @@ def model_identity(name: str, revision: str | None) -> str:
     digest = folder_digest(folder, known)
     if not (folder / "adapter_config.json").is_file():
         return digest
-    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")  # merged into it
-    return "sha256:" + hashlib.sha256(f"{digest} {model_identity(str(base), None)}".encode()).hexdigest()
+    base = _base_of(folder)  # merged into it
+    return "sha256:" + hashlib.sha256(f"{digest} {model_identity(base, None)}".encode()).hexdigest()
+
+
+def _base_of(adapters: Path) -> str:
+    """The model that a folder's adapters belong to, which has none of its own."""
+    path = adapters / "adapter_config.json"
+    try:
+        base = str(json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); mend it, or delete it if the model is whole.") from error
+    if (Path(locate(base)) / "adapter_config.json").is_file():
+        raise UserError(f"{path} names {base!r}, which holds adapters too; merge those into their base first.")
+    return base
 
 
 def prompts_identity(source: str, split: str) -> str:
@@ -57,7 +70,10 @@ def prompts_identity(source: str, split: str) -> str:
 def recipe_of(name: str) -> str | None:
     """The hash of the recipe that a model was trained by (harness.tiny), if its folder says so: replicates share it."""
     recipe = Path(locate(name)) / "recipe.json"
-    return json.loads(recipe.read_text())["recipe_hash"] if recipe.is_file() else None
+    try:
+        return str(json.loads(recipe.read_text(encoding="utf-8"))["recipe_hash"]) if recipe.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{recipe} holds no recipe_hash ({error}); restore the folder, or delete that file.") from error
 
 
 def hub_identity(name: str, revision: str | None, kind: str) -> str:

@@ -22,7 +22,7 @@ from harness.config.decodings import chosen_by
 from harness.errors import UserError
 from harness.evaluation.loading import DEFAULT_MAX_GEN_TOKS, GENERATION_KEYS
 from harness.evaluation.model import Drawing, EvaluatedModel
-from harness.models.template import clock
+from harness.models.template import render
 from harness.rollout import Progress, RolloutRequest, Sampling
 from harness.seeds import seed_of
 from harness.types import Rollout
@@ -67,14 +67,11 @@ class EngineLM(LM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Renders the conversation as the model's own prompt text."""
-        rendered = self._model.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            **clock(self._model.tokenizer),
-        )
-        return str(rendered)
+        ending = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        return render(self._model.tokenizer, chat_history, ending)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Draws one sample for every entry of `requests`; an Instance that occurs K times gets K different ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     if adapter is not None and not (Path(adapter.folder) / "tokenizer_config.json").is_file():
         name, revision = adapter.base, adapter.base_revision
     with _clear_errors("tokenizer", name):
-        tokenizer = AutoTokenizer.from_pretrained(locate(name), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), revision=revision, trust_remote_code=False)
     if set(tokenizer.get_vocab()) <= set(tokenizer.get_added_vocab()):  # what transformers makes of missing files
         raise UserError(f"the tokenizer of {name!r} has special tokens only; add its files, such as tokenizer.json.")
     return tokenizer
@@ -42,7 +43,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
     """The model configuration of a folder or Hub id."""
     name, revision = _whole_model(name, revision)
     with _clear_errors("model configuration", name):
-        return AutoConfig.from_pretrained(locate(name), revision=revision)
+        return AutoConfig.from_pretrained(locate(name), revision=revision, trust_remote_code=False)
 
 
 def load_model(name: str, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
@@ -60,11 +61,13 @@ def load_model(name: str, revision: str | None = None, dtype: str = "float32", d
             locate(source),
             revision=source_revision,
             dtype=kind,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the report names them
         )
     model, report = loaded  # the first is all that the signature knows of
     _check_complete(report, source, model)
+    _check_finite(source, model)
     if (adapter := adapter_in(name)) is not None:
         with _clear_errors("adapters", name):
             model = merge_adapter(model, adapter)
@@ -102,6 +105,13 @@ def _check_complete(report: Mapping[str, Any], name: str, model: PreTrainedModel
         )
 
 
+def _check_finite(name: str, model: PreTrainedModel) -> None:
+    """UserError for weights that are no numbers."""
+    for weight, value in model.named_parameters():
+        if value.is_floating_point() and value.itemsize > 1 and not torch.isfinite(value).all():
+            raise UserError(f"the weights of {name!r}: {weight} holds numbers that are not finite; mend its files.")
+
+
 def mend_generation_config(model: PreTrainedModel, name: str) -> None:
     """Replaces a generation configuration that contradicts itself, such as a temperature beside `do_sample: false`:
     transformers loads it and refuses to save it."""
@@ -128,8 +138,9 @@ def _whole_model(name: str, revision: str | None) -> tuple[str, str | None]:
 class _clear_errors:
     """Turns the many ways in which a checkpoint can be missing into one sentence."""
 
-    def __init__(self, what: str, name: str) -> None:
+    def __init__(self, what: str, name: str, *passed: type[Exception]) -> None:
         self.what, self.name = what, name
+        self.passed = (UserError, torch.OutOfMemoryError, MemoryError, *passed)  # left as they are
 
     def __enter__(self) -> None:
         looks_like_path = self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
@@ -139,7 +150,7 @@ class _clear_errors:
             )
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (UserError, torch.OutOfMemoryError, MemoryError)):
+        if isinstance(error, Exception) and not isinstance(error, self.passed):  # the library raises many types
             folder = Path(locate(self.name))
             described = [name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
             if folder.is_dir() and not described:
@@ -149,6 +160,8 @@ class _clear_errors:
 
 def _first_words(error: Exception) -> str:
     """The first line that says something, after the error's type where that says more."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "its weights are a pickle that would run code; have them saved as safetensors."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return said if said and isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__} {said}"
@@ -163,7 +176,8 @@ def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokeni
     """The same of a model that is not loaded."""
     source, source_revision = _whole_model(name, revision)
     try:
-        generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
+        with _clear_errors("generation configuration", source, OSError):
+            generation = GenerationConfig.from_pretrained(locate(source), revision=source_revision or "main")
     except OSError as error:  # there is no such file; the model's configuration may say it
         if (Path(locate(source)) / "generation_config.json").is_file():
             raise UserError(
@@ -176,7 +190,7 @@ def stored_stop_ids(name: str, revision: str | None, tokenizer: PreTrainedTokeni
 def _stop_ids(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     configured = generation.eos_token_id if generation is not None else None
     listed = configured if isinstance(configured, list) else [configured]
-    if wrong := [i for i in listed if i is not None and (not isinstance(i, int) or i < 0)]:
+    if wrong := [i for i in listed if i is not None and (type(i) is not int or i < 0)]:
         raise UserError(
             f"generation_config.json: eos_token_id has {wrong[0]!r}; it must be a token's id or a list of ids."
         )

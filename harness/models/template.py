@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
@@ -22,13 +21,10 @@ def render(
     tokenizer: PreTrainedTokenizerBase, conversation: Sequence[dict[str, Any]], variables: Mapping[str, Any]
 ) -> str:
     """The conversation and the header of an answer. UserError with the template's own message where it refuses."""
+    given: dict[str, Any] = {"add_generation_prompt": True, **clock(tokenizer), **variables}
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(conversation), add_generation_prompt=True, tokenize=False, **clock(tokenizer), **variables
-            )
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return str(tokenizer.apply_chat_template(list(conversation), tokenize=False, **given))
+    except Exception as error:  # a template is a program, and may fail in any way
         raise UserError(f"the chat template cannot render it: {' '.join(str(error).split())}") from error
 
 
