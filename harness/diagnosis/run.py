@@ -140,7 +140,7 @@ def _trainers(
             weights=opened.weights,
             engine_is_trainer=setting.dtype in WIDE,
         )
-    methods = {run.method_name: run.method for run in runs} | REFERENCES
+    methods = {**{run.method_name: run.method for run in runs}, **REFERENCES}
     return {
         name: DistillationTrainer(machinery, replace(runs[0], method=method), folder, StepLog(), callbacks=[])
         for name, method in methods.items()
