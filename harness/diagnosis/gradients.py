@@ -18,7 +18,8 @@ from harness.divergences import exact_reverse_kl
 from harness.models.backbone import evaluating, hidden_states
 from harness.models.head import head_of
 from harness.numerics.loss import Targets, head_loss
-from harness.scoring import Completion, Scorer, ScoreRequest, WholeScored
+from harness.scoring import Completion, ScoreRequest, WholeScored
+from harness.scoring.hf import HFScorer
 from harness.training.trainer import DistillationTrainer, Written, micro_batches
 from harness.types import Method, Rollout, SignalRequest, TokenBatch, TokenCredit, TokenSignal
 
@@ -53,9 +54,9 @@ REFERENCES: Mapping[str, Method] = {
 class Remembering:
     """A scorer that answers every method from one pass: it is asked at once for all that any of them reads."""
 
-    scorer: Scorer
+    scorer: HFScorer
     widest: ScoreRequest
-    _answers: dict[bool, tuple[Sequence[Completion], Any]] = field(default_factory=dict)
+    _answers: dict[bool, tuple[Sequence[Completion], WholeScored]] = field(default_factory=dict)
 
     def score(self, completions: Sequence[Completion], request: ScoreRequest) -> WholeScored:
         """See Scorer."""
@@ -119,7 +120,9 @@ def _gradient(
     at_states, *of_head = torch.autograd.grad(loss, [leaf, *parameters], allow_unused=True)
     whole = torch.zeros_like(states).flatten(0, 1).index_add_(0, rows, at_states).view_as(states)
     below = torch.autograd.grad(states, parameters, whole, retain_graph=True, allow_unused=True)
-    sums = [b if a is None else a if b is None else a + b for a, b in zip(of_head, below, strict=True)]
+    sums: list[Tensor | None] = [
+        b if a is None else a if b is None else a + b for a, b in zip(of_head, below, strict=True)
+    ]
     return sums, at_states.norm(dim=-1).cpu()
 
 

@@ -17,6 +17,7 @@ from harness.diagnosis.gradients import REFERENCES, BatchGradient, Remembering, 
 from harness.diagnosis.meaning import pointers_of, warnings_of
 from harness.diagnosis.pair import describe_pair
 from harness.diagnosis.projection import ALL, Projection
+from harness.engines.caches import rows_per_batch
 from harness.engines.opening import open_hf
 from harness.errors import UserError
 from harness.models.pair import ends_line
@@ -26,6 +27,7 @@ from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.scoring.hf import HFScorer
 from harness.seeds import seed_of
 from harness.training.arguments import training_sampling
+from harness.training.budget import Budget
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
@@ -126,7 +128,9 @@ def _trainers(
     ends = training_sampling(setting, models.stop_ids).end_ids
     requests = [run.method.request(0.0) for run in runs if run.method is not None]
     teacher, student = _widest(requests, setting.top_k, models.stop_ids)
-    with open_hf(models.student, models.vocab_size, runs[0].engine.rows_per_batch) as opened:
+    longest = setting.max_prompt_tokens + setting.max_new_tokens
+    rows = rows_per_batch(runs[0].engine, models.student, longest)
+    with open_hf(models.student, models.vocab_size, rows) as opened:
         assert opened.weights is not None
         machinery = Machinery(
             student=models.student,
@@ -140,9 +144,11 @@ def _trainers(
             weights=opened.weights,
             engine_is_trainer=setting.dtype in WIDE,
         )
-    methods = {run.method_name: run.method for run in runs} | REFERENCES
+    methods = {**{run.method_name: run.method for run in runs}, **REFERENCES}
     return {
-        name: DistillationTrainer(machinery, replace(runs[0], method=method), folder, StepLog(), callbacks=[])
+        name: DistillationTrainer(
+            machinery, replace(runs[0], method=method), folder, StepLog(), callbacks=[], budget=Budget(setting)
+        )
         for name, method in methods.items()
     }
 

@@ -140,7 +140,12 @@ class _clear_errors:
 
     def __init__(self, what: str, name: str, *passed: type[Exception]) -> None:
         self.what, self.name = what, name
-        self.passed = (UserError, torch.OutOfMemoryError, MemoryError, *passed)  # left as they are
+        self.passed: tuple[type[Exception], ...] = (
+            UserError,
+            torch.OutOfMemoryError,
+            MemoryError,
+            *passed,
+        )  # left as they are
 
     def __enter__(self) -> None:
         looks_like_path = self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
