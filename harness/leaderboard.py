@@ -60,8 +60,8 @@ def _parse_protocol(text: str) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from harness.results.printing import print_leaderboard
     from harness.results.publish import publish, rebuild_command, rebuild_leaderboard
-    from harness.results.render import print_leaderboard
 
     protocols = dict(options.protocol)
     chosen = "".join(f" --protocol {shlex.quote(f'{task}={name}')}" for task, name in protocols.items())

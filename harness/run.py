@@ -186,8 +186,8 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
     """
     from harness.results.collect import load_records
     from harness.results.expectations import measure_expectations, parse_expectations, print_measured
+    from harness.results.printing import print_leaderboard
     from harness.results.publish import rebuild_leaderboard
-    from harness.results.render import print_leaderboard
 
     ok = True
     for folder, run in {run.comparison_folder(): run for run in runs}.items():

@@ -6,11 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from harness.config.decodings import DECODINGS
 from harness.errors import UserError
 from harness.files import write_json, write_text
@@ -30,7 +25,6 @@ from harness.results.leaderboard import (
 from harness.results.orders import OWN_NAME
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
-from harness.results.terminal import open_console, shown
 from harness.results.verdicts import describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
@@ -387,34 +381,3 @@ def write_leaderboard(folder: Path, board: Leaderboard) -> None:
         raise UserError(
             f"The leaderboard cannot be written to {folder} ({error.strerror}); make it writable."
         ) from error
-
-
-def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
-    """The tables in the terminal; without colours and 100 columns wide where the output is not one."""
-    console = open_console(console)
-    console.print(shown(f"{describe(board)} Made by `{board.command}`."))
-    for sheet in build_sheets(board):
-        table = Table(
-            title=shown(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-        )
-        for number, name in enumerate(sheet.header):
-            left = number < sheet.names
-            numbers = [row[number] for row in sheet.rows if not row[number].startswith("failed: ")]
-            table.add_column(
-                shown(name),
-                justify="left" if left else "right",
-                overflow="fold",
-                style="bold" if not number else "",
-                min_width=None if left else max(map(len, numbers), default=0),  # an interval stays on its line
-            )
-        for cells in sheet.rows:
-            table.add_row(*map(_terminal_cell, cells))
-        console.print(table)
-        if sheet.note:
-            console.print(shown(sheet.note))
-    for line in footnotes(board):
-        console.print(shown(line, style="dim"))
-
-
-def _terminal_cell(cell: str) -> Text:
-    return shown(cell, style="red", justify="left") if cell.startswith("failed: ") else shown(cell)

@@ -19,10 +19,10 @@ def test_a_path_is_taken_as_it_is(path: str) -> None:
 
 
 def test_an_entry_may_be_new_and_a_number_takes_the_mappings_place() -> None:
-    given = ["evaluation.samples=1", "evaluation.max_new_tokens.gsm8k=96", "evaluation.sampling.all.top_p=1"]
+    given = ["evaluation.samples=1", "evaluation.max_new_tokens.gsm8k=96", "evaluation.sampling.gsm8k.top_p=1"]
     spelled = [
         *("~evaluation.samples", "++evaluation.samples.all=1"),
-        *("++evaluation.max_new_tokens.gsm8k=96", "++evaluation.sampling.all.top_p=1"),
+        *("++evaluation.max_new_tokens.gsm8k=96", "++evaluation.sampling.gsm8k.top_p=1"),
     ]
     assert quoted(given) == quoted(spelled) == spelled
     (run,) = planned_runs([*given, "evaluation.samples.gsm8k=4", "method=student", "hydra.mode=RUN"])

@@ -14,7 +14,8 @@ from harness.results.export import render_csv, render_latex
 from harness.results.leaderboard import build_leaderboard
 from harness.results.markdown import table
 from harness.results.model_card import build_card
-from harness.results.render import print_leaderboard, render_markdown
+from harness.results.printing import print_leaderboard
+from harness.results.render import render_markdown
 
 from .synthetic import run, small_comparison
 

@@ -329,7 +329,7 @@ def test_large_tables_are_kept_by_content(tmp_path: Path, monkeypatch: pytest.Mo
     first = rebuild_leaderboard(folder, "made")
     assert (tmp_path / "results" / ".cache" / "leaderboard").is_dir()
 
-    def refuse(*_: object) -> Leaderboard:
+    def refuse(*_: object, **__: object) -> Leaderboard:
         raise RuntimeError("computed anew")
 
     with monkeypatch.context() as patch:
