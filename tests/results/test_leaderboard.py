@@ -21,6 +21,7 @@ from harness.results import publish as publishing
 from harness.results.collect import load_records
 from harness.results.export import CSV_COLUMNS, render_csv, render_latex
 from harness.results.leaderboard import Leaderboard, build_leaderboard, leaderboard_to_dict
+from harness.results.printing import print_leaderboard
 from harness.results.publish import publish, rebuild_leaderboard
 from harness.results.record import Counters, RunRecord
 from harness.results.reference import published_rows
@@ -28,7 +29,6 @@ from harness.results.render import (
     build_sheets,
     format_difference,
     format_interval,
-    print_leaderboard,
     render_markdown,
     write_leaderboard,
 )
