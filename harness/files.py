@@ -8,6 +8,7 @@ torn line.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -112,10 +113,11 @@ def clear_folder(folder: Path) -> None:
 def remove_folder(folder: Path, root: Path) -> None:
     """Deletes a run's folder, and those above it, below `root`, that are empty then."""
     shutil.rmtree(folder)
-    for parent in folder.parents:
-        if parent == root or not parent.is_relative_to(root) or any(parent.iterdir()):
-            break
-        parent.rmdir()
+    with contextlib.suppress(OSError):  # not empty: another run is there, or begins
+        for parent in folder.parents:
+            if parent == root or not parent.is_relative_to(root):
+                break
+            parent.rmdir()
 
 
 def row_text(row: Mapping[str, Any], compact: bool = False) -> str:

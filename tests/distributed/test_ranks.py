@@ -24,6 +24,7 @@ from baselines.seqkd import SeqKD
 from baselines.tropd import TrOPD
 from harness.config.settings import EvaluationConfig, Launch, RunConfig, Setting
 from harness.console.progress import RunProgress
+from harness.errors import UserError
 from harness.models.loading import load_model
 from harness.results.record import read_metrics
 from harness.training import ranks
@@ -240,3 +241,23 @@ def test_launch_starts_the_ranks_and_names_a_failure(random_pair: Path, tmp_path
     )
     with pytest.raises(RuntimeError, match=r"rank\d: .*none.jsonl"):
         ranks.launch(broken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [("harness.errors.UserError: 'x' is no decoder.", UserError), ("ValueError: broken", RuntimeError)],
+)
+def test_bad_input_of_a_rank_is_bad_input(
+    last: str, kind: type[Exception], random_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the rank's name: the sentence is of the models, not of a process. A bug stays one, with its rank."""
+    config = dataclasses.replace(config_for(random_pair, tmp_path, "opd"), launch=Launch(num_processes=2))
+
+    def fails(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "rank1.log").write_text(f"Traceback\n{last}\n")
+        return subprocess.CompletedProcess([], 1)
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    with pytest.raises(kind) as raised:
+        ranks.launch(config, tmp_path)
+    assert str(raised.value) == {UserError: "'x' is no decoder.", RuntimeError: f"rank1: {last}"}[kind]
