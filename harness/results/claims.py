@@ -88,7 +88,7 @@ def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Fi
             if len(shared) > 1:
                 compare = _compare_scores if claim.quantity == SCORE else _compare_metric
                 means, difference, p_value = compare(claim.quantity, a, b, shared)
-                findings.append(Finding(cell, label, len(shared), means, difference, p_value))
+                findings.append(Finding(cell, label, len(shared), means=means, difference=difference, p_value=p_value))
     return findings
 
 
