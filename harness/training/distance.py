@@ -17,6 +17,7 @@ Shape legend: N positions of some completions, T of one.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 from collections.abc import Sequence
@@ -69,9 +70,13 @@ def measure_missing(
     sampling = training_sampling(setting, stop_ids)
     held_out = held_out_prompts(config, config.evaluation.distance, tokenizer)
     wanted = _hash(config, held_out, sampling)
-    if record.distance is not None and record.distance.distance_hash == wanted:
+    known = record.distance is not None and record.distance.distance_hash == wanted
+    if known or len(held_out.prompts) < 2:  # one prompt has no interval
         return record
     progress.phase("measuring the distance to the teacher")
+    if torch.cuda.is_available():  # a trainer that has ended may hold its models and optimiser until they are collected
+        gc.collect()
+        torch.cuda.empty_cache()
     student = load_model(*checkpoint, setting.dtype, device_of(config))
     teacher_device = config.engine.teacher_device or device_of(config)
     teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)

@@ -28,7 +28,7 @@ from harness.training.distance import distances_along
 from harness.training.held_out import TRAINED_ON, UNREACHED, held_out_prompts
 from harness.training.job import run_job
 from harness.training.prompts import prompt_order
-from tests.conftest import random_model
+from tests.conftest import execution, random_model
 from tests.training.test_step import config_for
 from tests.training.test_termination import ENDS, unlike  # noqa: F401
 
@@ -173,6 +173,16 @@ def test_where_the_prompts_come_from(random_pair: Path, tmp_path: Path) -> None:
         chosen(short, 5, "arithmetic")
     with pytest.raises(UserError, match="at least 2"):
         DistanceConfig(1, None)
+
+
+def test_one_prompt_has_no_interval(random_pair: Path, tmp_path: Path) -> None:
+    """A file of one prompt is trained on, and not measured."""
+    config = measured(random_pair, tmp_path, prompts_per_step=1)
+    prompts = Path(config.setting.prompts)
+    prompts.write_text(prompts.read_text().splitlines()[0] + "\n")
+    config = dataclasses.replace(config, engine=execution(micro_batch_prompts=1))
+    record = run_job(config)
+    assert (record.status, record.distance) == ("completed", None), record.reason
 
 
 def test_mapped_end_tokens_are_one_event(unlike: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
