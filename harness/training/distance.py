@@ -126,12 +126,12 @@ def _measure(
             "prompt_id": rollout.prompt_id,
             "tokens": len(rollout.completion_ids),
             "stop_reason": rollout.stop_reason,
-            "reverse_kl": _mean(along.reverse),
+            "reverse": _mean(along.reverse),
             "student_entropy": _mean(along.student_entropy),
             "teacher_entropy": _mean(along.teacher_entropy),
             **_stops(along, rollout.stop_reason == "stop"),
             "teacher_tokens": len(beside.forward),
-            "forward_kl": _mean(beside.forward),
+            "forward": _mean(beside.forward),
         }
         for rollout, along, beside in zip(rollouts, own, theirs, strict=True)
     ]
@@ -186,8 +186,8 @@ def _summary(distance_hash: str, held_out: HeldOut, rows: Sequence[dict[str, Any
         distance_hash=distance_hash,
         prompts_digest=held_out.digest(),
         source=held_out.source,
-        reverse_kl=tuple(row["reverse_kl"] for row in rows),
-        forward_kl=tuple(row["forward_kl"] for row in rows),
+        reverse=tuple(row["reverse"] for row in rows),
+        forward=tuple(row["forward"] for row in rows),
         tokens=tuple(row["tokens"] for row in rows),
         means={key: float(np.mean(values)) for key, values in known.items() if values},
     )
