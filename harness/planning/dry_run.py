@@ -107,9 +107,7 @@ def step_lines(runs: Sequence[RunConfig]) -> list[str]:
     ]
     if setting.budget is not None:
         unit, amount = setting.budget
-        lines.append(
-            f"Budget: setting.{unit}={amount:g} a run, met within {EQUAL_COST - 1:.0%}; the steps are the most"
-        )
+        lines.append(f"Budget: setting.{unit}={amount:g} a run, within {EQUAL_COST - 1:.0%}; the steps are the most")
     if guided := dict.fromkeys(_label(run) for run in runs if run.method and run.method.needs_teacher_responses()):
         most = setting.steps * setting.prompts_per_step
         lines.append(

@@ -34,10 +34,10 @@ class DistanceRow:
 
     label: str
     seeds: tuple[int, ...]
-    reverse_kl: Interval  # per token, on the student's samples
+    reverse: Interval  # per token, on the student's samples
     difference: Difference | None  # of it, to the baseline on the seeds that both have
     difference_seeds: tuple[int, ...]
-    forward_kl: Interval  # per token, on the teacher's samples
+    forward: Interval  # per token, on the teacher's samples
     completion_kl: Interval  # reverse, nats per completion
     tokens: float  # mean of the student's samples
     means: dict[str, float]  # over seeds, of Distance.means
@@ -72,7 +72,7 @@ def build_distances(records: Sequence[RunRecord], baseline: str) -> DistanceTabl
     empty = DistanceTable(
         source=example.source,
         distance_hash=example.distance_hash,
-        prompts=len(example.reverse_kl),
+        prompts=len(example.reverse),
         baseline=baseline,
         rows=(),
         nearest=None,
@@ -80,7 +80,7 @@ def build_distances(records: Sequence[RunRecord], baseline: str) -> DistanceTabl
     if reason := _mixture(found):
         return dataclasses.replace(empty, refused=reason)
     rows = [_row(label, runs, found.get(baseline, {}), is_baseline=label == baseline) for label, runs in found.items()]
-    rows.sort(key=lambda row: (row.label not in UNTRAINED, row.reverse_kl.estimate, row.label))
+    rows.sort(key=lambda row: (row.label not in UNTRAINED, row.reverse.estimate, row.label))
     methods = {label: runs for label, runs in found.items() if label not in UNTRAINED}
     return dataclasses.replace(empty, rows=tuple(rows), nearest=_nearest(methods))
 
@@ -107,10 +107,10 @@ def _row(label: str, runs: BySeed, base: BySeed, is_baseline: bool) -> DistanceR
     return DistanceRow(
         label=label,
         seeds=seeds,
-        reverse_kl=real_interval(_matrix(runs, seeds)),
+        reverse=real_interval(_matrix(runs, seeds)),
         difference=real_difference(_matrix(runs, shared), _matrix(base, shared)) if shared else None,
         difference_seeds=shared,
-        forward_kl=real_interval(np.array([runs[seed].forward_kl for seed in seeds])),
+        forward=real_interval(np.array([runs[seed].forward for seed in seeds])),
         completion_kl=real_interval(_matrix(runs, seeds) * tokens),
         tokens=float(tokens.mean()),
         means={key: float(np.mean([runs[seed].means[key] for seed in seeds])) for key in keys},
@@ -119,7 +119,7 @@ def _row(label: str, runs: BySeed, base: BySeed, is_baseline: bool) -> DistanceR
 
 def _matrix(runs: BySeed, seeds: Sequence[int]) -> Array:
     """[S, I], reverse KL."""
-    return np.array([runs[seed].reverse_kl for seed in seeds])
+    return np.array([runs[seed].reverse for seed in seeds])
 
 
 def _nearest(methods: Mapping[str, BySeed]) -> str | None:
@@ -232,7 +232,7 @@ def cells(table: DistanceTable, nothing: str, mark: str) -> tuple[tuple[str, ...
         if row.difference is not None:
             where = "" if row.difference_seeds == row.seeds else f" on seeds {_join(row.difference_seeds)}"
             difference = format_nats(row.difference, mark, "+") + where
-        reverse, forward = (format_nats(value, mark) for value in (row.reverse_kl, row.forward_kl))
+        reverse, forward = (format_nats(value, mark) for value in (row.reverse, row.forward))
         rows.append((row.label, _join(row.seeds), reverse, difference, forward))
     return tuple(rows)
 

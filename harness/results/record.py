@@ -88,8 +88,8 @@ class Distance:
     prompts_digest: str  # of the prompts, which another seed may have others of; methods share them
     source: str  # of the prompts, in words
     # nats per token, prompt by prompt; what intervals are made of
-    reverse_kl: tuple[float, ...]  # KL(student || teacher) along the student's own sample
-    forward_kl: tuple[float, ...]  # KL(teacher || student) along the teacher's sample
+    reverse: tuple[float, ...]  # KL(student || teacher) along the student's own sample
+    forward: tuple[float, ...]  # KL(teacher || student) along the teacher's sample
     tokens: tuple[int, ...]  # of the student's samples, end token included
     # over prompts: entropies of both models, and their probability of ending where the sample ended and elsewhere;
     # without a place of that kind the key is absent

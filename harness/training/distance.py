@@ -17,6 +17,7 @@ Shape legend: N positions of some completions, T of one.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 from collections.abc import Sequence
@@ -69,9 +70,13 @@ def measure_missing(
     sampling = training_sampling(setting, stop_ids)
     held_out = held_out_prompts(config, config.evaluation.distance, tokenizer)
     wanted = _hash(config, held_out, sampling)
-    if record.distance is not None and record.distance.distance_hash == wanted:
+    known = record.distance is not None and record.distance.distance_hash == wanted
+    if known or len(held_out.prompts) < 2:  # one prompt has no interval
         return record
     progress.phase("measuring the distance to the teacher")
+    if torch.cuda.is_available():  # a trainer that has ended may hold its models and optimiser until they are collected
+        gc.collect()
+        torch.cuda.empty_cache()
     student = load_model(*checkpoint, setting.dtype, device_of(config))
     teacher_device = config.engine.teacher_device or device_of(config)
     teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
@@ -121,12 +126,12 @@ def _measure(
             "prompt_id": rollout.prompt_id,
             "tokens": len(rollout.completion_ids),
             "stop_reason": rollout.stop_reason,
-            "reverse_kl": _mean(along.reverse),
+            "reverse": _mean(along.reverse),
             "student_entropy": _mean(along.student_entropy),
             "teacher_entropy": _mean(along.teacher_entropy),
             **_stops(along, rollout.stop_reason == "stop"),
             "teacher_tokens": len(beside.forward),
-            "forward_kl": _mean(beside.forward),
+            "forward": _mean(beside.forward),
         }
         for rollout, along, beside in zip(rollouts, own, theirs, strict=True)
     ]
@@ -181,8 +186,8 @@ def _summary(distance_hash: str, held_out: HeldOut, rows: Sequence[dict[str, Any
         distance_hash=distance_hash,
         prompts_digest=held_out.digest(),
         source=held_out.source,
-        reverse_kl=tuple(row["reverse_kl"] for row in rows),
-        forward_kl=tuple(row["forward_kl"] for row in rows),
+        reverse=tuple(row["reverse"] for row in rows),
+        forward=tuple(row["forward"] for row in rows),
         tokens=tuple(row["tokens"] for row in rows),
         means={key: float(np.mean(values)) for key, values in known.items() if values},
     )

@@ -138,3 +138,10 @@ def test_every_model_of_a_setting_has_a_size() -> None:
             key, _, value = line.partition(":")
             if key in ("student", "teacher") and "???" not in value:
                 assert model_size(value.split("#")[0].strip()) is not None, line
+
+
+def test_a_budget_is_said_and_bounds_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(["method=opd", "seed=0", "setting.operations=1e10", "setting.steps=400", "dry_run=true"]) == 0
+    shown = capsys.readouterr().out
+    assert "Budget: setting.operations=1e+10 a run, within 2%; the steps are the most" in shown
+    assert "Work: at most 1e+10 FLOP a run" in shown

@@ -29,8 +29,8 @@ def measured(method: str, seed: int, reverse: Sequence[float], **changes: str) -
         distance_hash="h" * 64,
         prompts_digest=f"prompts of {seed}",
         source="prompts that the run does not reach",
-        reverse_kl=tuple(reverse),
-        forward_kl=tuple(2 * x for x in reverse),
+        reverse=tuple(reverse),
+        forward=tuple(2 * x for x in reverse),
         tokens=(10,) * len(reverse),
         means={"student_entropy": 0.5, "teacher_entropy": 0.25, "student_stop_elsewhere": 0.001},
     )
@@ -81,8 +81,8 @@ def test_the_nearest_is_resolved_or_none() -> None:
     assert near.difference is not None
     assert near.difference.estimate == pytest.approx(-0.2, abs=0.02)
     assert near.difference.high < 0
-    assert near.completion_kl.estimate == pytest.approx(10 * near.reverse_kl.estimate)
-    assert near.forward_kl.estimate == pytest.approx(2 * near.reverse_kl.estimate)
+    assert near.completion_kl.estimate == pytest.approx(10 * near.reverse.estimate)
+    assert near.forward.estimate == pytest.approx(2 * near.reverse.estimate)
     assert table.rows[1].difference is None
     alike = build_distances(records({"opd": 0.0, "same": 0.0}), "opd")
     assert alike is not None
@@ -100,7 +100,7 @@ def test_a_pair_shares_its_prompts_noise() -> None:
     assert table is not None
     row = next(row for row in table.rows if row.label == "near")
     assert row.difference is not None
-    assert row.difference.standard_error < 0.3 * row.reverse_kl.standard_error
+    assert row.difference.standard_error < 0.3 * row.reverse.standard_error
 
 
 def test_mixtures_are_refused_and_the_rest_stands() -> None:

@@ -28,7 +28,7 @@ from harness.training.distance import distances_along
 from harness.training.held_out import TRAINED_ON, UNREACHED, held_out_prompts
 from harness.training.job import run_job
 from harness.training.prompts import prompt_order
-from tests.conftest import random_model
+from tests.conftest import execution, random_model
 from tests.training.test_step import config_for
 from tests.training.test_termination import ENDS, unlike  # noqa: F401
 
@@ -107,10 +107,10 @@ def test_a_run_is_measured_once(random_pair: Path, tmp_path: Path, monkeypatch: 
     assert record == load_record(config.run_folder() / "record.json")
     rows = rows_of(config)
     assert record.distance is not None
-    assert record.distance.reverse_kl == tuple(row["reverse_kl"] for row in rows)
+    assert record.distance.reverse == tuple(row["reverse"] for row in rows)
     assert record.distance.tokens == tuple(row["tokens"] for row in rows)
     assert len(rows) == 8
-    assert all(row["reverse_kl"] > 0 < row["forward_kl"] for row in rows)
+    assert all(row["reverse"] > 0 < row["forward"] for row in rows)
     ended = [row for row in rows if row["stop_reason"] == "stop"]
     assert all((row["student_stop_at_end"] is None) == (row not in ended) for row in rows)
     if ended:
@@ -129,7 +129,7 @@ def test_methods_and_seeds_share_what_they_can(random_pair: Path, tmp_path: Path
     assert a.distance is not None
     assert b.distance is not None
     assert a.distance.prompts_digest == b.distance.prompts_digest
-    assert a.distance.reverse_kl == pytest.approx(b.distance.reverse_kl, rel=1e-5)  # no coordinate is the method
+    assert a.distance.reverse == pytest.approx(b.distance.reverse, rel=1e-5)  # no coordinate is the method
     caches = list((tmp_path / ".cache").glob("responses-*.jsonl"))
     assert len(caches) == 1
     assert {row["prompt_id"][:9] for _, row in read_rows(caches[0], torn_last_line="refuse", way_out="")} == {
@@ -175,6 +175,16 @@ def test_where_the_prompts_come_from(random_pair: Path, tmp_path: Path) -> None:
         DistanceConfig(1, None)
 
 
+def test_one_prompt_has_no_interval(random_pair: Path, tmp_path: Path) -> None:
+    """A file of one prompt is trained on, and not measured."""
+    config = measured(random_pair, tmp_path, prompts_per_step=1)
+    prompts = Path(config.setting.prompts)
+    prompts.write_text(prompts.read_text().splitlines()[0] + "\n")
+    config = dataclasses.replace(config, engine=execution(micro_batch_prompts=1))
+    record = run_job(config)
+    assert (record.status, record.distance) == ("completed", None), record.reason
+
+
 def test_mapped_end_tokens_are_one_event(unlike: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
     """Both sample up to any token of the union, whose probability is the sum of all three, and their KL is of it."""
     config = dataclasses.replace(measured(unlike, tmp_path, termination="map"), method_name="student", method=None)
@@ -197,7 +207,7 @@ def test_mapped_end_tokens_are_one_event(unlike: Path, tmp_path: Path, monkeypat
         s, t = (torch.cat([p[:, list(ENDS)].sum(-1, keepdim=True), p[:, others]], dim=1) for p in (s, t))
         assert row["student_stop_at_end"] == pytest.approx(float(s[-1, 0]), rel=1e-4)
         assert row["teacher_stop_at_end"] == pytest.approx(float(t[-1, 0]), rel=1e-4)
-        assert row["reverse_kl"] == pytest.approx(float((s * (s / t).log()).sum(-1).mean()), rel=1e-4)
+        assert row["reverse"] == pytest.approx(float((s * (s / t).log()).sum(-1).mean()), rel=1e-4)
 
 
 def test_a_method_without_a_pass_is_measured(random_pair: Path, tmp_path: Path) -> None:
