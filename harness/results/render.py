@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.config.decodings import DECODINGS
@@ -134,6 +134,9 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
     """
     averages = average_columns([task.column for task in board.tasks])
     sheets = [_summary_sheet(board, column, parts) for column, parts in averages.items()]
+    if len(averages) > 1:
+        said = f"Under each decoding: {verdict_sentence(board, AVERAGE)}. {turns_sentence(board, AVERAGE)}"
+        sheets[-1] = replace(sheets[-1], note=f"{sheets[-1].note} {said}")
     for name in dict.fromkeys(task.name for task in board.tasks):
         tasks = [task for task in board.tasks if task.name == name]
         if len(tasks) == 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,25 @@ def test_averages_are_under_one_decoding_each() -> None:
     }
     assert average_columns(["a", "b"]) == {"average": ["a", "b"]}
     assert average_columns(["a@greedy", "a@paper"]) == {} == average_columns(["a"])
+
+
+def test_the_average_has_a_verdict_under_each() -> None:
+    """Of two tasks, on both of which tropd is 100 points above greedily and 50 below at temperature 1."""
+    records = [
+        replace(r, evaluations=(*r.evaluations, *(replace(e, task="b") for e in r.evaluations)))
+        for r in decoded_runs({"opd": {"greedy": 0, "sampled": 2}, "tropd": {"greedy": 1, "sampled": 0}})
+    ]
+    made = build_leaderboard(records, "made")
+    sheets = {sheet.title: sheet for sheet in build_sheets(made)}
+    assert list(sheets)[:3] == ["all tasks, greedy", "all tasks, sampled", "arithmetic"]
+    assert sheets["all tasks, greedy"].header[1:4] == ("arithmetic, greedy", "b, greedy", "average, greedy")
+    assert sheets["all tasks, sampled"].note.endswith(
+        "Under each decoding: greedy: tropd wins (+100.0 points over opd, resolved); sampled: opd wins (+50.0 points "
+        "over tropd, resolved). The order turns round between decodings: opd above tropd under sampled (resolved), "
+        "below under greedy (resolved), resolved on both sides."
+    )
+    rows = list(csv.DictReader(io.StringIO(render_csv(made))))
+    assert {r["decoding"] for r in rows if r["task"] == "average"} == {"greedy", "sampled"}
 
 
 def test_a_protocol_has_one_name(tmp_path: Path) -> None:
