@@ -111,3 +111,13 @@ def test_a_finished_run_beside_its_plan(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([str(tmp_path), "hardware=cpu_core"]) == 0
     text = capsys.readouterr().out
     assert "rollout, s a step" in text and "peak memory, GiB" in text
+
+
+def test_a_card_works_on_larger_chunks_than_a_cpu() -> None:
+    """2,048 positions of 151,936 ids in float32, 1.16 GiB, in place of 64 MiB; hidden states are kept likewise."""
+    (run,) = planned_runs(["setting=deepseek_math", "method=opd", "seed=0", "hydra.mode=RUN"])
+    card, cpu = load_hardware("h100_x1"), load_hardware("cpu_core")
+    on_card, on_cpu = make_plan(run, card).memory.phases, make_plan(run, cpu).memory.phases
+    chunk = 4 * 151_936 * 2048 - 2**26
+    assert on_card["update"] - on_cpu["update"] == chunk
+    assert on_card["scoring"] - on_cpu["scoring"] == chunk + 80 * 2**30 // 16 - 2**28

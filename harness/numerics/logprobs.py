@@ -1,11 +1,14 @@
 """From hidden states to log-probs, in chunks: `[tokens, vocabulary]` never exists as a whole. Without gradient;
 harness.numerics.loss has the one with.
 
-Arithmetic is in float32 over weights of any type (float64 if the inputs are), one buffer of logits at a time.
+Arithmetic is in float32 over weights of any type (float64 if the inputs are), one buffer of logits at a time. Products
+of two narrow numbers are exact in float32; a GPU takes the narrow operands as they are and sums in float32, elsewhere
+the head is widened block by block.
 
 Shape legend: N token positions, H hidden width, V vocabulary, M ids asked for at a position, K top-k.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,10 @@ from torch import Tensor
 
 CHUNK_BYTES = 2**26  # of fp32 logits at a time; 64 MiB is 110 positions of a 152k vocabulary
 BLOCK_BYTES = 2**22  # of the head in fp32 at a time, where its weights are of another type: it stays in a CPU's cache
+# Positions at a time on a GPU, where fewer have the head read more often than its numbers are multiplied, within a part
+# of the card.
+GPU_ROWS, CARD_PART = 2048, 16
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,11 @@ def project(
         ids: [N, M] long, each in [0, V).
         top_k: how many of the most probable ids to return; 0 for none.
         entropy: whether to return the entropy over the whole vocabulary.
-        chunk_rows: positions per chunk; None: as many as CHUNK_BYTES of logits hold.
+        chunk_rows: positions per chunk; None: as rows_per_chunk says.
     """
     if hidden.dim() != 2 or ids.dim() != 2 or hidden.shape[0] != ids.shape[0]:
         raise ValueError(f"expected hidden [N, H] and ids [N, M], got {tuple(hidden.shape)} and {tuple(ids.shape)}")
-    chunk_rows = chunk_rows or rows_per_chunk(len(head.weight), buffers=2 if entropy else 1)
+    chunk_rows = chunk_rows or rows_per_chunk(len(head.weight), 2 if entropy else 1, hidden.device)
     pieces = []
     for start in range(0, max(1, hidden.shape[0]), chunk_rows):
         rows = slice(start, start + chunk_rows)
@@ -104,9 +111,28 @@ def project(
     return Projection(torch.cat(logprobs), _joined(entropies), _joined(topk_ids), _joined(topk_logprobs))
 
 
-def rows_per_chunk(vocab_size: int, buffers: int = 1) -> int:
-    """How many positions fit into CHUNK_BYTES, if each needs so many fp32 buffers of the vocabulary's width."""
-    return max(1, CHUNK_BYTES // (4 * vocab_size * buffers))
+def rows_per_chunk(vocab_size: int, buffers: int = 1, device: torch.device = CPU) -> int:
+    """How many positions are worked on at a time, if each needs so many fp32 buffers of the vocabulary's width."""
+    row = 4 * vocab_size * buffers
+    card = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return max(1, chunk_bytes(row, card) // row)
+
+
+def chunk_bytes(row_bytes: int, card_bytes: int | None) -> int:
+    """Bytes of a chunk, of so many a position: CHUNK_BYTES, on a GPU with so much memory GPU_ROWS within its part."""
+    if card_bytes is None:
+        return CHUNK_BYTES
+    return max(CHUNK_BYTES, min(GPU_ROWS * row_bytes, card_bytes // CARD_PART))
+
+
+@functools.cache
+def has_wide_products(kind: str, dtype: torch.dtype) -> bool:
+    """Whether a kind of device multiplies matrices of this narrow type with float32 sums and a float32 result."""
+    try:
+        one = torch.ones(1, 1, dtype=dtype, device=kind)
+        return torch.mm(one, one, out_dtype=torch.float32).dtype == torch.float32
+    except (RuntimeError, TypeError, AssertionError):  # NotImplementedError is a RuntimeError
+        return False
 
 
 def arithmetic_dtype(hidden: Tensor) -> torch.dtype:
@@ -125,12 +151,17 @@ def own_logits(hidden: Tensor, head: Head, out: Tensor | None = None) -> Tensor:
     """The model's own logits in the arithmetic dtype: transform(hidden @ weight.T + bias), [N, V], written to `out` if
     given.
     """
-    dtype, narrow = arithmetic_dtype(hidden), hidden.dtype == head.weight.dtype == torch.bfloat16
-    hidden = hidden.to(dtype)
-    out = hidden.new_empty(len(hidden), len(head.weight)) if out is None else out
-    with bfloat16_products(narrow and hidden.device.type == "cpu"):
-        for block, weight in head_blocks(head.weight, dtype):
-            torch.mm(hidden, weight.T, out=out[:, block])
+    dtype = arithmetic_dtype(hidden)
+    out = hidden.new_empty(len(hidden), len(head.weight), dtype=dtype) if out is None else out
+    narrow = hidden.dtype == head.weight.dtype != dtype
+    if narrow and has_wide_products(hidden.device.type, hidden.dtype):
+        torch.mm(hidden, head.weight.T, out_dtype=dtype, out=out)
+    else:
+        exact = narrow and hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu"
+        wide = hidden.to(dtype)
+        with bfloat16_products(exact):
+            for block, weight in head_blocks(head.weight, dtype):
+                torch.mm(wide, weight.T, out=out[:, block])
     return head.transform.apply_(out if head.bias is None else out.add_(head.bias))
 
 

@@ -69,11 +69,11 @@ def head_loss(
     differentiable.
 
     Args: hidden [N, H]; head: of ≥ V rows; vocab_size: V, rows of the head beyond it are left out of the softmax;
-        chunk_rows: positions per chunk, None: as many as logprobs.CHUNK_BYTES holds.
+        chunk_rows: positions per chunk, None: as logprobs.rows_per_chunk says.
     Returns: the scalar that is back-propagated; [3] policy, divergence, imitation, without gradient.
     """
     buffers = (DENSE_BUFFERS if targets.dense is not None else 1) + head.transform.buffers
-    chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers)
+    chunk_rows = chunk_rows or rows_per_chunk(vocab_size, buffers, hidden.device)
     bias = None if head.bias is None else head.bias.detach()[:vocab_size]
     sliced = replace(head, weight=head.weight.detach()[:vocab_size], bias=bias)
     return _HeadLoss.apply(hidden, head.weight, head.bias, sliced, targets, chunk_rows)
@@ -100,7 +100,7 @@ class _HeadLoss(torch.autograd.Function):
         terms = torch.zeros(3, dtype=dtype, device=hidden.device)
         buffer = hidden.new_empty(min(chunk_rows, len(hidden)), vocab_size, dtype=dtype)
         for rows, support in _chunks(len(hidden), targets.support_rows, chunk_rows):
-            states = hidden[rows].to(dtype)
+            states = hidden[rows]
             logits = own_logits(states, head, out=buffer[: len(states)])
             slope = head.transform.slope(logits)
             shares = merge_(logits, head.end_ids)
@@ -111,7 +111,7 @@ class _HeadLoss(torch.autograd.Function):
             if "bias" in grads:
                 grads["bias"][:vocab_size] += logits.sum(0)
             if "weight" in grads:
-                grads["weight"][:vocab_size].addmm_(logits.T, states)
+                grads["weight"][:vocab_size].addmm_(logits.T, states.to(dtype))
             if "hidden" in grads:
                 for block, part in head_blocks(head.weight, dtype):
                     grads["hidden"][rows].addmm_(logits[:, block], part)

@@ -129,7 +129,7 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
         return [f"Memory and work: not known before {unknown} has been fetched"]
     student, teacher = sizes[0], sizes[1]
     peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in runs]
-    memory = max(peaks, key=lambda peak: peak.total)
+    memory = max(peaks, key=lambda peak: (peak.total, peak.extra))
     flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
     flops = min(flops, setting.operations or flops)
     trained = sum(run.method is not None for run in runs)

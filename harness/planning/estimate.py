@@ -84,7 +84,8 @@ def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
 def make_plan(run: RunConfig, hardware: Hardware, completion: int | None = None) -> Plan:
     """The plan of one run; UserError where a model's size is not known here."""
     student, teacher = sizes_of(run.setting)
-    work = work_of(run, hardware.ranks, completion)
+    card = int(hardware.memory_gib * 2**30) if hardware.gpu else None
+    work = replace(work_of(run, hardware.ranks, completion), card_bytes=card)
     memory = memory_of(run, student, teacher, work, memory_gib=hardware.memory_gib)
     work = replace(work, rows=rows_of(run, student, teacher, work, memory_gib=hardware.memory_gib)["rollout"])
     seconds = seconds_of(work, student, teacher, hardware)

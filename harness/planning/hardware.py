@@ -21,6 +21,7 @@ class Hardware:
     link_bytes_per_s: float  # between ranks, one way
     compute_share: float  # of flops that training and scoring reach
     bandwidth_share: float  # of bytes_per_s that decoding reaches
+    gpu: bool = True
 
 
 def load_hardware(name: str) -> Hardware:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.models.sizes import BYTES, ModelSize, decoded_row_bytes
-from harness.numerics.logprobs import CHUNK_BYTES
+from harness.numerics.logprobs import CARD_PART, chunk_bytes
 from harness.scoring.hf import KEPT_HIDDEN_BYTES, TOKENS_PER_FORWARD
 from harness.training.masters import BUCKET_NUMBERS
 
@@ -45,6 +45,7 @@ class Work:
     shards: int = 1  # ranks over which the student's weights, gradients and moments are cut; 1: whole on each
     checkpointing: bool = False
     trainable: float = 1.0  # share of the student's parameters that is trained
+    card_bytes: int | None = None  # of the GPU; None: a CPU
 
     @property
     def length(self) -> int:
@@ -87,14 +88,18 @@ def predict(student: ModelSize, teacher: ModelSize, work: Work, teacher_here: bo
     sharded = work.shards > 1
     head = student.vocab_size * student.hidden
     position = max(4, size) * student.vocab_size  # bytes of one position's logits
-    chunk = min(CHUNK_BYTES, position * work.micro_sequences * work.completion)
+    largest = chunk_bytes(position, work.card_bytes)
+    chunk = min(largest, position * work.micro_sequences * work.completion)
     gradients = int(WEIGHTS_FACTOR * (wide if sharded else size) * trained / work.shards)
     whole = size * student.parameters if sharded else 0  # gathered while it samples
     rollout = work.rows * decoded_row_bytes(student, work.length, work.dtype) + whole
     forward_tokens = min(TOKENS_PER_FORWARD, work.sequences * work.length)
     widths = _layer_numbers(teacher) * FORWARD_WIDTHS
-    kept = min(KEPT_HIDDEN_BYTES, size * teacher.hidden * work.sequences * work.completion)
-    read = min(CHUNK_BYTES, position * work.sequences * work.completion)
+    kept = min(
+        max(KEPT_HIDDEN_BYTES, (work.card_bytes or 0) // CARD_PART),
+        size * teacher.hidden * work.sequences * work.completion,
+    )
+    read = min(largest, position * work.sequences * work.completion)
     scoring = size * widths * forward_tokens // 4 + kept + read + whole
     tokens = work.micro_sequences * work.length
     if work.checkpointing:

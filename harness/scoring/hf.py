@@ -14,13 +14,15 @@ from transformers import PreTrainedModel
 
 from harness.models.backbone import evaluating, hidden_states
 from harness.models.head import head_of
-from harness.numerics.logprobs import Head, Projection, project
+from harness.numerics.logprobs import CARD_PART, Head, Projection, project
 from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 
 TOKENS_PER_FORWARD = 2**14  # padded tokens in one forward pass
-KEPT_HIDDEN_BYTES = 2**28  # hidden states kept for a later `support`; beyond it, the sequences concerned are run again
+# Hidden states kept for a later `support`, on a GPU a part of the card; beyond it, the sequences concerned are run
+# again.
+KEPT_HIDDEN_BYTES = 2**28
 
 
 class HFScorer:
@@ -65,15 +67,13 @@ class HFScorer:
                 values = found.logprobs[:, 1:count] if found.topk_logprobs is None else found.topk_logprobs
                 topk_ids[where], topk_logprobs[where] = at_ids.cpu(), values.cpu()
             if scored.keeps:
-                scored.kept.update(
-                    zip(members, hidden.split([len(completions[i].completion_ids) for i in members]), strict=True)
-                )
+                scored.kept.append((members, hidden))
         scored.signal = TokenSignal(logprobs, topk_ids, topk_logprobs, entropy, stop_logprobs=stop_logprobs)
         return scored
 
     def _keeps(self, mask: Tensor) -> bool:
         width = self.model.config.get_text_config().hidden_size
-        return int(mask.sum()) * width * self.model.dtype.itemsize <= KEPT_HIDDEN_BYTES
+        return int(mask.sum()) * width * self.model.dtype.itemsize <= kept_bytes(self.model.device)
 
     def _forward_groups(self, completions: Sequence[Completion]) -> Iterator[list[int]]:
         """Ascending indices of sequences that share a forward pass, similar lengths together."""
@@ -108,6 +108,13 @@ class HFScorer:
         return head_of(self.model, self.vocab_size, self.end_ids)
 
 
+def kept_bytes(device: torch.device) -> int:
+    """How many bytes of hidden states are kept on a device."""
+    if device.type != "cuda":
+        return KEPT_HIDDEN_BYTES
+    return max(KEPT_HIDDEN_BYTES, torch.cuda.get_device_properties(device).total_memory // CARD_PART)
+
+
 @dataclass
 class HFScored:
     """The answer of an HFScorer; remembers hidden states within a budget, so that `support` costs
@@ -118,7 +125,7 @@ class HFScored:
     completions: Sequence[Completion]
     signal: TokenSignal
     keeps: bool
-    kept: dict[int, Tensor] = field(default_factory=dict)  # sequence -> [its completion length, H]
+    kept: list[tuple[list[int], Tensor]] = field(default_factory=list)  # sequences, and their states [N, H]
 
     @torch.no_grad()
     def support(self, mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -141,8 +148,20 @@ class HFScored:
 
     def _rows(self, mask: Tensor, members: list[int]) -> Tensor:
         """[R, H], row-major over the mask, whose sequences with any position are `members`."""
-        return torch.cat([hidden[mask[i, : len(hidden)].to(hidden.device)] for i, hidden in self._hidden_of(members)])
+        found: dict[int, Tensor] = {}
+        for group, hidden in self._groups(members):
+            own = [mask[i, : len(self.completions[i].completion_ids)] for i in group]
+            picked = hidden[torch.cat(own).nonzero()[:, 0].to(hidden.device)]
+            found |= zip(group, picked.split([int(positions.sum()) for positions in own]), strict=True)
+        return torch.cat([found[i] for i in members])
 
-    def _hidden_of(self, members: list[int]) -> Iterator[tuple[int, Tensor]]:
-        for i in members:
-            yield i, self.kept[i] if self.keeps else self.scorer._hidden([self.completions[i]])
+    def _groups(self, members: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """Sequences and their hidden states one after the other, [N, H]: as they are kept, or made again, as many in a
+        forward pass as when they were scored.
+        """
+        if self.keeps:
+            yield from self.kept
+            return
+        wanted = [self.completions[i] for i in members]
+        for group in self.scorer._forward_groups(wanted):
+            yield [members[k] for k in group], self.scorer._hidden([wanted[k] for k in group])

@@ -17,6 +17,7 @@ from harness.training import ranks
 
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
     """The Setting in the Trainer's words. A process works on one device, however many it sees."""
+    on_cpu = execution.device == "cpu" or not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=setting.steps,
@@ -27,10 +28,10 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         adam_beta1=setting.adam_beta1,
         adam_beta2=setting.adam_beta2,
         max_grad_norm=setting.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch" if on_cpu else "adamw_torch_fused",
         gradient_checkpointing=execution.gradient_checkpointing,
         bf16=False,
-        use_cpu=execution.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=on_cpu,
         seed=seed,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,

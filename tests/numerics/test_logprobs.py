@@ -2,11 +2,14 @@
 test_loss.py.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from harness.numerics import logprobs as module
 from harness.numerics.logprobs import Head, LogitsTransform, Projection, head_blocks, project, rows_per_chunk
+from tests.numerics.conftest import NarrowProducts
 
 N, H, V = 37, 24, 501
 
@@ -118,7 +121,7 @@ def test_positions_per_chunk() -> None:
 @pytest.mark.parametrize("entropy", [False, True])
 def test_the_entropy_needs_a_second_buffer(entropy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(module, "rows_per_chunk", lambda vocab, buffers: asked.append((vocab, buffers)) or 5)
+    monkeypatch.setattr(module, "rows_per_chunk", lambda vocab, buffers, _: asked.append((vocab, buffers)) or 5)
     hidden, weight, _, ids = _inputs(torch.float64)
     project(hidden, Head(weight), ids, entropy=entropy)
     assert asked == [(V, 2 if entropy else 1)]
@@ -137,3 +140,41 @@ def test_a_head_of_another_type_is_converted_in_blocks(
     assert all(torch.equal(weight[rows], part) for rows, part in blocks)
     ((rows, same),) = head_blocks(weight, torch.float32)
     assert rows == slice(0, 10) and same.data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_narrow_operands_as_a_gpu_takes_them(narrow_products: NarrowProducts, entropy: bool) -> None:
+    """The head is multiplied as it is; against float64, the error is that of float32."""
+    hidden, weight, bias, ids = (x.bfloat16() if x.is_floating_point() else x for x in _inputs(torch.float64))
+    found = project(hidden, Head(weight, bias), ids, top_k=3, entropy=entropy, chunk_rows=4)
+    assert narrow_products.calls == -(-len(hidden) // 4)
+    truth = project(hidden.double(), Head(weight.double(), bias.double()), ids, top_k=3, entropy=entropy)
+    for name, value in vars(truth).items():
+        if value is not None:
+            torch.testing.assert_close(vars(found)[name].double(), value.double(), rtol=0, atol=2e-6)
+    project(hidden.float(), Head(weight.float(), bias.float()), ids)
+    project(hidden.float(), Head(weight, bias), ids)  # of unequal types: widened
+    assert narrow_products.calls == -(-len(hidden) // 4)
+
+
+def test_a_cpu_has_no_such_product() -> None:
+    assert not module.has_wide_products("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("card_gib", "buffers", "rows"),
+    [
+        (80, 1, 2048),  # 5 GiB would hold 8,834
+        (24, 1, 2048),  # 1.5 GiB would hold 2,650
+        (16, 1, 1766),  # 1 GiB
+        (80, 8, 1104),  # whole distributions of both models
+        (0.5, 1, 110),  # never fewer than on a CPU
+    ],
+)
+def test_positions_per_chunk_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, card_gib: float, buffers: int, rows: int
+) -> None:
+    """2,048 of 151,936 ids, within a 16th of the card."""
+    card = SimpleNamespace(total_memory=int(card_gib * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert rows_per_chunk(151_936, buffers, torch.device("cuda", 0)) == rows

@@ -16,6 +16,7 @@ from harness.numerics.credit import compute_loss_terms
 from harness.numerics.logprobs import IDENTITY, Head, LogitsTransform
 from harness.numerics.loss import Targets, TeacherRows, head_loss
 from harness.types import Divergence
+from tests.numerics.conftest import NarrowProducts
 
 N, H, V, PADDED, K = 23, 12, 301, 320, 5
 
@@ -171,7 +172,7 @@ def test_logits_that_exp_cannot_hold() -> None:
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_chunk_is_as_large_as_its_buffers_allow(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(loss_module, "rows_per_chunk", lambda *of: asked.append(of) or 5)
+    monkeypatch.setattr(loss_module, "rows_per_chunk", lambda *of: asked.append(of[:2]) or 5)
     targets = targets_for(N, V)
     if dense:
         rows = TeacherRows(torch.randn(len(targets.support_rows), 9).double(), Head(torch.randn(V, 9).double()))
@@ -249,3 +250,16 @@ def test_memory_is_one_chunk_of_logits() -> None:
     done.set()
     watcher.join()
     assert peak - before < 120 * 2**20
+
+
+def test_narrow_operands_as_a_gpu_takes_them(narrow_products: NarrowProducts) -> None:
+    """The loss and its gradients of bfloat16 inputs, against float64 of the same numbers."""
+    narrow = [x.detach().bfloat16().requires_grad_() for x in inputs()]
+    wide = [x.detach().double().requires_grad_() for x in narrow]
+    targets = targets_for(N, V)
+    loss, _ = head_loss(*headed(narrow), V, targets, 4)
+    truth, _ = head_loss(*headed(wide), V, targets, 4)
+    assert narrow_products.calls == -(-N // 4)
+    torch.testing.assert_close(loss.double(), truth, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(gradients(loss, narrow), gradients(truth, wide), strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=1e-3)  # stored in bfloat16

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import accelerate.state
@@ -20,6 +21,8 @@ from harness.console.progress import RunProgress
 from harness.training.train import train
 from harness.training.trainer import DistillationTrainer
 from tests.pretend_gpu.device import PretendGPU
+
+CARD_BYTES = 24 * 2**30
 
 
 def believe(patch: pytest.MonkeyPatch, gpu: PretendGPU, device: str = "cuda:0") -> None:
@@ -35,6 +38,8 @@ def believe(patch: pytest.MonkeyPatch, gpu: PretendGPU, device: str = "cuda:0") 
     patch.setattr(accelerate.state.PartialState, "__init__", init)
     patch.setattr(torch.cuda, "get_rng_state", lambda device=None: torch.get_rng_state())  # the CPU draws for it
     patch.setattr(torch.cuda, "set_rng_state", lambda state, device=None: None)
+    patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (CARD_BYTES // 2, CARD_BYTES))
+    patch.setattr(torch.cuda, "get_device_properties", lambda device=None: SimpleNamespace(total_memory=CARD_BYTES))
 
     class Threads(ThreadPoolExecutor):
         def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:

@@ -75,6 +75,18 @@ def test_the_update_is_that_of_a_float32_run() -> None:
     assert (plain == 0).double().mean() > 0.5  # weights that never moved
 
 
+def test_the_fused_kernel_takes_masters_too() -> None:
+    """As on a GPU (training.arguments): the same update but for rounding in float32."""
+    updates = []
+    for fused in (False, True):
+        parameters = weights(torch.bfloat16)
+        before = flat(parameters)
+        optimizer = MasterAdamW(parameters, **ADAMW, fused=fused)
+        take_steps(parameters, optimizer, range(20))
+        updates.append(flat([m for _, _, inner in optimizer.buckets for m in inner.param_groups[0]["params"]]) - before)
+    torch.testing.assert_close(updates[1], updates[0], rtol=1e-3, atol=1e-8)
+
+
 @pytest.mark.parametrize("numbers", [2**28, 300, 1])
 def test_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     monkeypatch.setattr(masters, "BUCKET_NUMBERS", numbers)

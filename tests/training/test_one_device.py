@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,3 +124,20 @@ def a_gpu_that_held(reserved: dict[int, int], monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
         patch.setattr(torch.cuda, "empty_cache", lambda: None)
         yield resets
+
+
+@pytest.mark.parametrize(
+    ("available", "device", "optim"),
+    [(True, "auto", "adamw_torch_fused"), (True, "cpu", "adamw_torch"), (False, "auto", "adamw_torch")],
+)
+def test_adamw_is_fused_on_a_gpu(
+    random_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: bool, device: str, optim: str
+) -> None:
+    """One kernel for all weights in place of some for each."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    made = SimpleNamespace(n_gpu=4)
+    monkeypatch.setattr(arguments, "TrainingArguments", lambda **given: told.append(given) or made)
+    setting = config_for(random_pair, tmp_path, OPD()).setting
+    assert training_arguments(setting, execution(device=device), 0, tmp_path)._n_gpu == 1
+    assert (told[0]["optim"], told[0]["use_cpu"]) == (optim, optim == "adamw_torch")
