@@ -6,6 +6,7 @@ output is not a terminal.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -18,6 +19,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from harness.console.progress import ProgressState
+from harness.results.schema import parse
+from harness.results.terminal import shown
 
 REFRESH_S = 0.5
 
@@ -67,11 +72,12 @@ def run_line(name: str, state: dict[str, Any]) -> tuple[Text | ProgressBar, ...]
     speed = f"{state['tokens_per_s']:,.0f} tokens/s" if state.get("tokens_per_s") else ""
     count = f"{done}/{total}" if total else ""
     bar = ProgressBar(total=total or 1, completed=done, width=20)
-    return Text(name, style="bold"), Text(state["phase"]), bar, Text(count), Text(accuracy), Text(speed), Text(left)
+    return shown(name, style="bold"), shown(state["phase"]), bar, Text(count), Text(accuracy), Text(speed), Text(left)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """None where there is none yet, or one that cannot be read: the run writes the next in a moment."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return dataclasses.asdict(parse(ProgressState, json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError):
         return None

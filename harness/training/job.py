@@ -71,7 +71,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     except Exception as error:  # a failed run is a row with a reason
         if is_full(error, folder):
             raise no_room(folder) from error
-        (folder / "error.log").write_text(traceback.format_exc())
+        (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(folder, record.counters))

@@ -98,7 +98,7 @@ def test_overwritten_weights_do_not_get_the_old_score(tmp_path, capsys):
         ([f"checkpoint={STUDENT}", "name=a/b"], "name='a/b': it names a folder too"),
         ([f"checkpoint={STUDENT}", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
         (["checkpoint=x", "dry_run=true", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
-        (["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"], "evaluation.samples must be at least 1"),
+        (["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"], "must be positive"),
         (["checkpoint=x", "evaluation=null"], "are chosen by a name"),
         (["experiment=ci_regression"], "unknown key 'setting'"),
         (["experiment=validate_evaluators", "validate=[1]"], "validate[0] is 1: it must be a mapping of "),
