@@ -55,7 +55,7 @@ def _problem(name: str, value: int | float, is_knob: bool) -> str:
     return f"must be at most {AT_MOST[name]}" if value > AT_MOST.get(name, value) else ""
 
 
-def check_keys(raw: Mapping[str, Any], needed: Iterable[str]) -> None:
+def check_keys(raw: Mapping[Any, Any], needed: Iterable[str]) -> None:
     """UserError for an entry that was taken out of the configuration, as by `~seed`."""
     if missing := sorted(set(needed) - set(raw)):
         raise UserError(f"{missing[0]} is not set; give {missing[0]}=… on the command line.")
