@@ -70,11 +70,17 @@ def composed(command: str, *overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in raw.items()}
 
 
+def planned(raw: dict[str, Any]) -> RunConfig:
+    """As harness.config.sweep plans a run."""
+    with composing():
+        return RunConfig.from_hydra(OmegaConf.create(raw))
+
+
 def of_runs(home: Path) -> Property:
     sound = composed("config", "method=tropd", "evaluation=tiny", "engine=server")
 
     def check(raw: dict[str, Any]) -> None:
-        config = answers(lambda: RunConfig.from_hydra(OmegaConf.create(raw)))
+        config = answers(lambda: planned(raw))
         if isinstance(config, RunConfig):
             numbers = [value for value in vars(config.setting).values() if isinstance(value, float)]
             assert all(map(math.isfinite, numbers)) and config.seed >= 0
