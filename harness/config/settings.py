@@ -251,13 +251,17 @@ class RunConfig:
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
         if unknown:
-            raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
+            raise UserError(f"unknown key {min(unknown, key=str)!r}; see `python -m harness.run --help`.")
         check_keys(raw, KEYS)
         for key in ("fresh", "dry_run"):
             if not isinstance(raw[key], bool):
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
-        name = raw["method"]["name"]
-        knobs = {key: value for key, value in raw["method"].items() if key != "name"}
+        chosen = raw["method"]
+        if not isinstance(chosen, Mapping) or not isinstance(name := chosen.get("name"), str):
+            raise UserError(f"method={chosen!r:.80}: it is chosen by its name, as method=opd.")
+        knobs = {key: value for key, value in chosen.items() if key != "name"}
+        if not isinstance(raw["expect"], list | None):
+            raise UserError(f"expect={raw['expect']!r:.80}: expected a list of facts.")
         checked = RunConfig(
             setting=strict(Setting, _with_continuation(raw["setting"]), "setting"),
             method_name=name,

@@ -46,7 +46,7 @@ from tests.results.synthetic import run, small_comparison, write_runs
 
 from .strategies import TEXTS, VALUES, changed, damaged, holds, rows_of
 
-QUICK, MANY = 60, 400  # examples
+QUICK, MANY = 60, 1000  # examples of every property: in `make test`, and in the slow tests
 Property = tuple[st.SearchStrategy[Any], Callable[[Any], None]]
 STUDENT = ROOT / "harness" / "tiny" / "checkpoints" / "student"
 
