@@ -25,7 +25,7 @@ from harness.config.distance import DistanceConfig
 from harness.config.entries import as_entries
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
-from harness.config.values import check_numbers, folder_of, plain_name, whole_number
+from harness.config.values import check_keys, check_numbers, folder_of, plain_name, whole_number
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CONF_DIR = ROOT / "conf"
+KEYS = {"setting", "method", "engine", "evaluation", "launch"} | {
+    *("seed", "results_dir", "fresh", "expect", "reference", "dry_run", "limit")
+}  # of a run's configuration
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 Record = TypeVar("Record", bound="DataclassInstance")
 # What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of
@@ -282,30 +285,21 @@ class RunConfig:
         """Strict conversion; UserError names the key."""
         raw = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(raw, dict)
-        unknown = set(raw) - {
-            "setting",
-            "method",
-            "engine",
-            "evaluation",
-            "seed",
-            "results_dir",
-            "fresh",
-            "expect",
-            "experiment",
-            "reference",
-            "dry_run",
-            "launch",
-            "limit",
-        }
+        unknown = set(raw) - KEYS - {"experiment"}
         if "validate" in unknown:
             raise UserError("this experiment trains nothing: it belongs to `python -m harness.evaluate`.")
         if unknown:
-            raise UserError(f"unknown key {sorted(unknown)[0]!r}; see `python -m harness.run --help`.")
+            raise UserError(f"unknown key {min(unknown, key=str)!r}; see `python -m harness.run --help`.")
+        check_keys(raw, KEYS)
         for key in ("fresh", "dry_run"):
             if not isinstance(raw[key], bool):
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
-        name = raw["method"]["name"]
-        knobs = {key: value for key, value in raw["method"].items() if key != "name"}
+        chosen = raw["method"]
+        if not isinstance(chosen, Mapping) or not isinstance(name := chosen.get("name"), str):
+            raise UserError(f"method={chosen!r:.80}: it is chosen by its name, as method=opd.")
+        knobs = {key: value for key, value in chosen.items() if key != "name"}
+        if not isinstance(raw["expect"], list | None):
+            raise UserError(f"expect={raw['expect']!r:.80}: expected a list of facts.")
         checked = RunConfig(
             setting=strict(Setting, _with_continuation(raw["setting"]), "setting"),
             method_name=name,

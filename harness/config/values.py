@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ def _problem(name: str, value: int | float, is_knob: bool) -> str:
     if name in BELOW_ONE and value >= 1:
         return "must be less than 1"
     return f"must be at most {AT_MOST[name]}" if value > AT_MOST.get(name, value) else ""
+
+
+def check_keys(raw: Mapping[Any, Any], needed: Iterable[str]) -> None:
+    """UserError for an entry that was taken out of the configuration, as by `~seed`."""
+    if missing := sorted(set(needed) - set(raw)):
+        raise UserError(f"{missing[0]} is not set; give {missing[0]}=… on the command line.")
 
 
 def whole_number(key: str, value: Any, below: int = SEEDS) -> int:

@@ -22,6 +22,7 @@ from harness.results.escape import one_line
 
 BAD_INPUT, INTERRUPTED = 2, 130
 HELP_FLAGS = {"-h", "--help"}
+LONGEST_SENTENCE = 4000  # characters; a row of somebody else's may be quoted in it
 CUT_OFF = 1  # the reader of the output is gone (`| head`); also Python's own, and rich's
 
 
@@ -89,7 +90,9 @@ def _started_by_path() -> bool:
 
 def complain(error: UserError) -> None:
     """The form of every such sentence: one line, whatever it quotes."""
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    sentence = one_line(str(error))
+    shown = sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[:LONGEST_SENTENCE]} […]"
+    print(f"error: {shown}", file=sys.stderr)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ terminal it says a line per run and minute, and nothing in the first minute.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -19,6 +20,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.console.progress import ProgressState
+from harness.results.schema import parse
+from harness.results.terminal import shown
 from harness.types import UNTRAINED
 
 REFRESH_S = 0.5
@@ -122,7 +126,7 @@ def run_line(name: str, state: dict[str, Any]) -> tuple[Text | ProgressBar, ...]
     if total and state["phase"] == "training" and state.get("resumed"):
         count += f" (resumed at {state['resumed']})"
     bar = ProgressBar(total=total or 1, completed=done, width=20)
-    return Text(name, style="bold"), Text(state["phase"]), bar, Text(count), Text(accuracy), Text(speed), Text(left)
+    return shown(name, style="bold"), shown(state["phase"]), bar, Text(count), Text(accuracy), Text(speed), Text(left)
 
 
 def duration(seconds: float) -> str:
@@ -158,7 +162,8 @@ def _ended(state: State) -> bool:
 
 
 def _read(path: Path) -> State:
+    """None where there is none yet, or one that cannot be read: the run writes the next in a moment."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return dataclasses.asdict(parse(ProgressState, json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError):
         return None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,22 @@ def terminal_bar(description: str, total: int, unit: str) -> Iterator[Bar]:
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, desc=description, unit=f" {unit}", disable=quiet, delay=1.0, leave=False) as bar:
         yield _TqdmBar(bar)
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """The content of progress.json."""
+
+    phase: str
+    done: int  # steps, or whatever the phase counts
+    total: int  # 0: not known
+    pid: int
+    at: float  # seconds since the epoch
+    rate: float | None = None  # a second
+    tokens_per_s: float | None = None
+    accuracy: float | None = None  # the newest development score, in [0, 1]
+    resumed: int | None = None  # the step that this attempt went on from; 0: from the start
+    saved: int | None = None  # of the newest whole checkpoint
 
 
 class RunProgress:

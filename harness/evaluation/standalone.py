@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from harness.config.entries import as_entries
 from harness.config.identity import model_identity
 from harness.config.settings import EvaluationConfig, Execution, strict
-from harness.config.values import folder_of, plain_name, whole_number
+from harness.config.values import check_keys, folder_of, plain_name, whole_number
 from harness.engines.checks import check_devices, check_engine_options, device_name
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
@@ -65,6 +65,7 @@ class EvaluateConfig:
     @staticmethod
     def from_raw(raw: dict[str, Any]) -> EvaluateConfig:
         """Strict conversion of the composed configuration; UserError names the key."""
+        check_keys(raw, {field.name for field in dataclasses.fields(EvaluateConfig)})
         checkpoint = raw["checkpoint"]
         if not isinstance(checkpoint, str) or not checkpoint:
             raise UserError("checkpoint is not set; give checkpoint=<folder or Hugging Face Hub id>.")

@@ -108,11 +108,18 @@ def _text(value: Any, place: str, blank: bool = False) -> str:
         raise UserError(f"{place}: is {value!r:.40}; it must be a text.")
     if not value.strip() and not blank:
         raise UserError(f"{place}: is empty; delete the row or fill it in.")
+    if not is_text(value):
+        raise UserError(f"{place}: holds half of a surrogate pair, which is no text; mend the row.")
+    return value
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written: JSON may hold halves of surrogate pairs."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{place}: holds half of a surrogate pair, which is no text; mend the row.") from None
-    return value
+        return False
+    return True
 
 
 def _listed(names: Any) -> str:

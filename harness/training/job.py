@@ -98,7 +98,7 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
         if isinstance(error, UserError) and ranks.count() == 1 and not _has_begun(folder):
             remove_folder(folder, config.results_dir)
             raise
-        (folder / "error.log").write_text(traceback.format_exc())
+        (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
         record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
     record = dataclasses.replace(record, counters=_counters(config.setting, folder, record.counters))

@@ -12,8 +12,10 @@ from harness.config.settings import Setting
 from harness.errors import UserError
 from harness.models.template import check_template, render
 from harness.seeds import generator_of
-from harness.training.conversations import example_of
+from harness.training.conversations import example_of, is_text
 from harness.training.rows import read_rows
+
+CHARACTERS_PER_TOKEN = 512  # more than any tokenizer writes in one, but for texts that are no prompts
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def load_prompts(
     examples = [example_of(row, place) for place, row in rows]
     texts = []
     for (place, _), example in zip(rows, examples, strict=True):
+        size = sum(len(turn["content"]) for turn in example.conversation)
+        if size > CHARACTERS_PER_TOKEN * max_tokens:  # a tokenizer takes minutes for what is refused anyway
+            raise UserError(
+                f"{place}: the prompt has {size} characters, more than setting.max_prompt_tokens={max_tokens} tokens "
+                "can hold."
+            )
         try:
             texts.append(render(tokenizer, example.conversation, template_kwargs))
         except UserError as error:
@@ -71,6 +79,8 @@ def load_prompts(
                 f"{place}: the prompt has {len(ids)} tokens, setting.max_prompt_tokens allows 1 to {max_tokens}."
             )
         prompt_id = number if row.get("id") is None else row["id"]
+        if not isinstance(prompt_id, str | int | float) or not is_text(str(prompt_id)):
+            raise UserError(f"{place}: id is {prompt_id!r:.40}; it must be a text or a number.")
         prompts.append(Prompt(str(prompt_id), tuple(ids), example.reference, tokenizer))
     if len({p.prompt_id for p in prompts}) < len(prompts):
         raise UserError(f"setting.prompts={source!r} has two rows with the same id; ids must be unique.")

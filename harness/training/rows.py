@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ def read_file(path: Path, key: str = "setting.prompts") -> Iterator[tuple[Place,
         return _parquet_rows(path)
     try:
         content = gzip.decompress(path.read_bytes()) if found[2] else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     readers: dict[str, Callable[[Path, bytes], Iterator[tuple[Place, Row]]]] = {
         "jsonl": _lines,
@@ -70,7 +71,7 @@ def _lines(path: Path, content: bytes) -> Iterator[tuple[Place, Row]]:
             place = f"{path}, line {number}"
             try:
                 row = json.loads(_text(line, place))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise UserError(f"{place}: not valid JSON; mend or delete the line.") from None
             yield place, _object(row, place)
 
@@ -78,8 +79,8 @@ def _lines(path: Path, content: bytes) -> Iterator[tuple[Place, Row]]:
 def _array(path: Path, content: bytes) -> Iterator[tuple[Place, Row]]:
     try:
         rows = json.loads(_text(content.removeprefix(b"\xef\xbb\xbf"), str(path)))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); mend it.") from None
     for number, row in enumerate(rows, 1):
         yield f"{path}, row {number}", _object(row, f"{path}, row {number}")
 
@@ -107,7 +108,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Place, Row]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(f"{path} is no parquet file that can be read: {' '.join(str(error).split())}") from error
 
 

@@ -121,10 +121,10 @@ def test_another_template_has_rows_of_its_own(tmp_path):
         (["checkpoint=x", "dry_run=true", "evaluation.tasks=[chess]"], "Unknown task 'chess'; known:"),
         (
             ["checkpoint=x", "dry_run=true", "evaluation.samples.aime24=0"],
-            "evaluation.samples.aime24=0: must be at least 1",
+            "evaluation.samples.aime24=0: must be positive",
         ),
-        (["checkpoint=x", "dry_run=true", "evaluation.samples=0"], "evaluation.samples.all=0: must be at least 1"),
-        (["checkpoint=x", "dry_run=true", "limit=0"], "limit=0: must be at least 1"),
+        (["checkpoint=x", "dry_run=true", "evaluation.samples=0"], "evaluation.samples.all=0: must be positive"),
+        (["checkpoint=x", "dry_run=true", "limit=0"], "limit=0: must be positive"),
         (["checkpoint=x", "evaluation.max_new_tokns=5"], "unknown key 'evaluation.max_new_tokns'"),
         (
             ["checkpoint=x", "dry_run=true", "evaluation.samples.gsm8=1"],

@@ -3,8 +3,8 @@
     python tests/measure/head.py [--tokens 256] [--width 1536]
 
 Each case is a process of its own, one thread. Per case: CPU seconds of the loss (forward and backward) and of scoring
-(log-probs of a token and the top 64); the resident memory that either adds, without the head's own gradient; the largest
-error of a log-prob against float64 of the same bfloat16 numbers.
+(log-probs of a token and the top 64); the resident memory that either adds, without the head's own gradient; the
+largest error of a log-prob against float64 of the same bfloat16 numbers.
 
     widened      the head's rows as float32, block by block: what a CPU does, and what every device did
     narrow       bfloat16 operands, float32 sums and result: a GPU's product, played here through float64 (no seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,33 @@ def test_the_first_difference_to_the_teachers_template(tokenizer: PreTrainedToke
     assert template_difference(tokenizer, teacher, {}) == "of the teacher the chat template cannot render it: no"
     teacher.chat_template = None
     assert template_difference(tokenizer, teacher, {}) == "the teacher has no chat template"
+
+
+def test_a_line_of_a_hundred_megabytes_is_refused_before_it_is_tokenised(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Tokenising it would take minutes."""
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"line 2: the prompt has 100000000 characters, more than setting.max_prompt"):
+        load(tokenizer, tmp_path, [{"prompt": "Add 1 ?"}, {"prompt": "x " * 50_000_000}])
+    assert time.perf_counter() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "Add \ud800 ?"}, "prompt: holds half of a surrogate pair"),
+        ({"prompt": "Add 1 ?", "id": "\ud800"}, "id is"),
+        ({"prompt": "Add 1 ?", "id": {"a": 1}}, "id is"),
+        ({"prompt": " \u2028\n"}, "prompt: is empty"),
+        ({"messages": [{"role": "user"}]}, "turn 1: is None; it must be a text"),
+        ({"messages": [{"content": "x"}]}, "turn 1: role is None"),
+        ({"messages": {"role": "user", "content": "x"}}, "is no list of turns"),
+    ],
+)
+def test_a_row_that_says_nothing_is_named(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, row: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 2: ") as error:
+        load(tokenizer, tmp_path, [{"prompt": "Add 1 ?"}, row])
+    assert words in str(error.value)
