@@ -125,7 +125,7 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     path = manager.task_index[name].yaml_path
     assert path is not None  # tasks come from files
     config = _changed(load_yaml(path), options)
-    _check_metadata(name, config["custom_dataset"], options)
+    _check_metadata(name, config.get("custom_dataset"), options.metadata or {})
     metadata = config.get("metadata", {})
     documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
     config["metadata"] = {**metadata, "data_dir": options.data_dir}
@@ -173,11 +173,12 @@ def _answer_length(generation: Mapping[str, Any] | None) -> int:
     return int((generation or {}).get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
 
 
-def _check_metadata(name: str, loader: Callable[..., Any], options: TaskOptions) -> None:
+def _check_metadata(name: str, loader: Callable[..., Any] | None, metadata: Mapping[str, Any]) -> None:
     """A UserError for something that the task's loader does not ask for."""
-    asked = [key for key, parameter in inspect.signature(loader).parameters.items() if parameter.kind != _ANY_OTHER]
+    parameters = inspect.signature(loader).parameters if loader is not None else {}
+    asked = [key for key, parameter in parameters.items() if parameter.kind != _ANY_OTHER]
     known = [key for key in asked if key not in ("data_dir", REPEAT_DOCUMENTS)]
-    for key in options.metadata or {}:
+    for key in metadata:
         if key not in known:
             raise UserError(
                 f"evaluation.metadata.{name}.{key}: the task has no such key; it has {', '.join(known) or 'none'}."

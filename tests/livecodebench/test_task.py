@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import harness.sandbox.packages as packages_module
@@ -10,6 +12,7 @@ from harness.sandbox import Sandbox
 from tasks.livecodebench_v6 import task as task_module
 from tasks.livecodebench_v6.prompts import prompt
 from tests.evaluation.scoring import protocol_hashes, scored
+from tests.livecodebench.conftest import DATA
 from tests.livecodebench.hostile import ATTACKS
 from tests.scripted import ScriptedEngine
 
@@ -50,6 +53,18 @@ def test_a_window_is_a_protocol_of_its_own(tokenizer, data_dir, solutions, sandb
         UserError, match=r"evaluation\.metadata\.livecodebench_v6\.strat: the task has no such key; it has"
     ):
         protocol_hashes(["livecodebench_v6"], tokenizer, data_dir=data_dir, metadata={"strat": "2025-02-01"})
+
+
+@pytest.mark.parametrize(("name", "held"), [("livecodebench_v1_v6", 6), ("livecodebench_2408_2505", 5)])
+def test_the_releases_that_are_called_v6(name, held, tokenizer, tmp_path, sandbox):
+    """A row in each of the six files; the first is of a contest of 2023."""
+    (tmp_path / "livecodebench_v6").mkdir()
+    for number, row in enumerate((DATA / "lcb_format_synthetic.jsonl").read_text().splitlines(), start=1):
+        content = json.loads(row) | ({"contest_date": "2023-05-07T00:00:00"} if number == 1 else {})
+        file = tmp_path / "livecodebench_v6" / f"test{number if number > 1 else ''}.jsonl"
+        file.write_text(json.dumps(content) + "\n")
+    result = run(ScriptedEngine(lambda request: "no program", tokenizer), tokenizer, str(tmp_path), name)
+    assert (result.evaluation.problems, result.evaluation.score) == (held, 0.0)
 
 
 def test_every_sample_is_graded_on_its_own(tokenizer, data_dir, solutions, sandbox):
