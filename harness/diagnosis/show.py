@@ -81,10 +81,10 @@ def tables(diagnosis: Mapping[str, Any]) -> list[Table]:
         for who in ("student", "teacher")
     ]
     return [
-        Table("The pair", count, ("", "", "what it is"), numbers, align="lrl"),
-        Table("By position", "Of a token in its completion, from 1.", header, by_position),
+        Table("Pair", count, ("", "", "what it is"), numbers, align="lrl"),
+        Table("Positions", "Of a token in its completion, from 1.", header, by_position),
         Table("Ends", "Mean probability of any end token.", ("", "where the student ended", "elsewhere"), stops),
-        Table("The gradients", READING, _gradient_header(), list(map(_gradient_row, diagnosis["gradients"].items()))),
+        Table("Gradients", READING, _gradient_header(), list(map(_gradient_row, diagnosis["gradients"].items()))),
         _cosines_by_group(diagnosis),
     ]
 
@@ -106,7 +106,7 @@ def _cosines_by_group(diagnosis: Mapping[str, Any]) -> Table:
         for name, row in diagnosis["gradients"].items()
     ]
     note = "Cosine with the exact reverse KL's gradient, by the parameters that it is of."
-    return Table("By parameters", note, ("method", *groups), rows)
+    return Table("Parameters", note, ("method", *groups), rows)
 
 
 def _form(key: str) -> str:
