@@ -34,6 +34,7 @@ MISTYPED = {  # what a person gets wrong, and what the answer names
     "compare": (["a", "--baselin", "b"], "--baselin"),
     "evaluate": (["chckpoint=x"], "chckpoint"),
     "grade": (["tsk=math"], "task="),
+    "diagnose": (["sttting=tiny_cpu"], "sttting"),
     "plan": (["hardware=h100_x8", "sttting=tiny_cpu"], "sttting"),
     "prepare": (["sorce=x"], "sorce"),
     "tune": (["sttting=tiny_cpu"], "sttting"),
