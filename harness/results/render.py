@@ -175,12 +175,12 @@ def _scores_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
     rows = []
     for row in board.rows:
         scores = [row.scores.get(task.column) for task in tasks]
-        cells = [NOTHING if score is None else format_interval(score.interval) for score in scores]
+        cells = [NOTHING if score is None else _score_cell(row, score) for score in scores]
         ranks = " / ".join(format_ranks(score.ranks if score else None) for score in scores)
         wins = [task.decoding or OWN_NAME for task in tasks if board.winners[task.column] == row.label]
         mark = f" (wins: {', '.join(wins)})" if wins else ""
         ranked = NOTHING if row.method in UNTRAINED else ranks
-        rows.append((row.label + mark, _join(row.seeds), *cells, ranked))
+        rows.append((row.label + mark, _seeds(board, row, row.seeds), *cells, ranked))
     above, below = _split_teacher(board, rows)
     failed = [_failure_cells(run, len(header)) for run in board.failed]
     name = tasks[0].name
@@ -192,11 +192,9 @@ def _scores_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
 def _differences_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
     """A task's differences to the baseline under its decodings, side by side."""
     header = ("method", *(task.decoding or OWN_NAME for task in tasks))
-    rows = []
-    for row in board.rows:
-        scores = [row.scores.get(task.column) for task in tasks]
-        rows.append((row.label, *(NOTHING if score is None else _difference_cell(score) for score in scores)))
-    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, tuple(rows), "", names=1)
+    scores = [(row.label, [row.scores.get(task.column) for task in tasks]) for row in board.rows]
+    rows = tuple((label, *(NOTHING if s is None else _difference_cell(s) for s in found)) for label, found in scores)
+    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, rows, "", names=1)
 
 
 def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
@@ -205,9 +203,7 @@ def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
     header = ("method", "decoding", f"above {BASELINE}", "pass@k", *(["maj@k"] if voted else []), "truncated")
     rows = []
     for row in board.rows:
-        for task in tasks:
-            if (score := row.scores.get(task.column)) is None:
-                continue
+        for task, score in ((task, score) for task in tasks if (score := row.scores.get(task.column))):
             chance = format_chance(score.difference.improvement) if score.difference else NOTHING
             intervals = [score.pass_at_k, score.maj_at_k][: 1 + voted]
             cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
@@ -251,7 +247,7 @@ def _difference_cell(score: Score) -> str:
         return NOTHING
     text = format_difference(score.difference)
     if score.difference_seeds != score.seeds:
-        text += f" on {'seed' if len(score.difference_seeds) == 1 else 'seeds'} {_join(score.difference_seeds)}"
+        text += f" on {_seed_list(score.difference_seeds)}"
     return text
 
 
@@ -259,14 +255,27 @@ def _score_cells(board: Leaderboard, row: Row, task: Task, columns: int) -> tupl
     score = row.scores.get(task.column)
     if score is None:
         return row.label, _join(row.seeds), "not evaluated", *[NOTHING] * (columns - 3)
-    seeds = _join(score.seeds)
-    if row.method not in UNTRAINED and len(score.seeds) < len(board.seeds):
-        seeds += f" ({len(score.seeds)} of {len(board.seeds)})"
+    seeds = _seeds(board, row, score.seeds)
     chance = format_chance(score.difference.improvement) if score.difference else NOTHING
     return (
         *(_label(board, row, task.column), seeds, format_interval(score.interval), _difference_cell(score)),
         *(chance, format_ranks(score.ranks)),
     )
+
+
+def _seeds(board: Leaderboard, row: Row, seeds: Sequence[int]) -> str:
+    """`0, 1 (2 of 3)`, where a method lacks some."""
+    whole = row.method in UNTRAINED or len(seeds) == len(board.seeds)
+    return _join(seeds) + ("" if whole else f" ({len(seeds)} of {len(board.seeds)})")
+
+
+def _score_cell(row: Row, score: Score) -> str:
+    """A score beside those of other decodings, with its seeds where they are not the row's."""
+    return format_interval(score.interval) + (f" on {_seed_list(score.seeds)}" if score.seeds != row.seeds else "")
+
+
+def _seed_list(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {_join(seeds)}"
 
 
 def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:

@@ -133,6 +133,17 @@ def test_a_method_that_lacks_a_decoding_wins_nothing_there() -> None:
     assert "| tropd (wins: paper) | 0, 1, 2 | 100.0 [63.1, 100.0] | – | 1 / – |" in render_markdown(made)
 
 
+def test_seeds_that_are_missing_are_said() -> None:
+    """tropd was run on two of three seeds, and by the paper's decoding scored on one of these."""
+    one, two = ({"paper": 4, "sampled": 0}, {"sampled": 0})
+    records = decoded_runs({"opd": {"paper": 2, "sampled": 2}})
+    for seed, under in enumerate((one, two)):
+        records.append(run("tropd", seed, evaluations=tuple(decoded(name, n) for name, n in under.items())))
+    text = render_markdown(build_leaderboard(records, "made"))
+    assert "| tropd (wins: sampled) |" not in text
+    assert "| 0, 1 (2 of 3) | 100.0 [63.1, 100.0]† on seed 0 | 0.0 [0.0, 36.9] |" in text
+
+
 def test_exports_name_the_decoding() -> None:
     made = board(TURNED)
     rows = list(csv.DictReader(io.StringIO(render_csv(made))))
