@@ -175,7 +175,7 @@ def _answer_length(generation: Mapping[str, Any] | None) -> int:
 
 def _check_metadata(name: str, loader: Callable[..., Any] | None, metadata: Mapping[str, Any]) -> None:
     """A UserError for something that the task's loader does not ask for."""
-    parameters = inspect.signature(loader).parameters if loader is not None else {}
+    parameters: Mapping[str, inspect.Parameter] = inspect.signature(loader).parameters if loader else {}
     asked = [key for key, parameter in parameters.items() if parameter.kind != _ANY_OTHER]
     known = [key for key in asked if key not in ("data_dir", REPEAT_DOCUMENTS)]
     for key in metadata:
