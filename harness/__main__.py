@@ -25,7 +25,6 @@ COMMANDS = {  # name -> its module, in the order in which a comparison needs the
     "grade": "harness.grade",
     "plan": "harness.plan",
     "diagnose": "harness.diagnose",
-    "diagnose": "harness.diagnose",
     "prepare": "harness.prepare",
     "tune": "harness.tune",
     "own_rates": "harness.own_rates",

@@ -117,6 +117,7 @@ def way_of(engine: HFEngine) -> Way:
     return _WAYS[model]
 
 
+@torch.no_grad()
 def _error(engine: HFEngine, way: Way) -> float:
     """How far log-probs are from those of whole forward passes, on four rows of three lengths, one with a prefix.
 
