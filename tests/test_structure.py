@@ -102,11 +102,11 @@ def test_nothing_is_too_large(name: str, path: Path) -> None:
 
 
 def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Names of a function's parameters, without self or cls."""
+    """Names of a function's parameters, without self or cls, and without `**_`: what a caller may say and is ignored."""
     given = node.args
     names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
     names += [a.arg for a in (given.vararg, given.kwarg) if a is not None]
-    return [name for name in names if name not in ("self", "cls")]
+    return [name for name in names if name not in ("self", "cls", "_")]
 
 
 def named_parameters(tree: ast.AST) -> set[str]:

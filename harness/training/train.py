@@ -140,7 +140,7 @@ def make_machinery(
         stop_ids=models.stop_ids,
         vocab_size=models.vocab_size,
         weights=weights,
-        engine_is_trainer=setting.dtype in WIDE and _steps_as_it_scores(student.engine),
+        engine_is_trainer=student.backend is None and setting.dtype in WIDE and _steps_as_it_scores(student.engine),
     )
 
 
