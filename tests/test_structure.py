@@ -102,7 +102,7 @@ def test_nothing_is_too_large(name: str, path: Path) -> None:
 
 
 def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Names of a function's parameters, without self or cls, and without `**_`: what a caller may say and is ignored."""
+    """Names of a function's parameters, without self or cls, and without `**_`: what may be said and is ignored."""
     given = node.args
     names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
     names += [a.arg for a in (given.vararg, given.kwarg) if a is not None]
