@@ -40,7 +40,9 @@ def changed(draw: st.DrawFn, sound: Any, changes: int = 2) -> Any:
     """A value of JSON of which one entry or two are replaced, taken away, doubled or new."""
     value = copy.deepcopy(sound)
     for _ in range(draw(st.integers(1, changes))):
-        *path, last = draw(st.sampled_from(places(value)[1:] or [("x",)]))
+        if not value:
+            break
+        *path, last = draw(st.sampled_from(places(value)[1:]))
         home = value
         for key in path:
             home = home[key]
