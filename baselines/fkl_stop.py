@@ -12,13 +12,22 @@ from harness.types import TokenBatch, TokenCredit, TokenSignal
 def stop_after_hard_outlier(
     credit: TokenCredit, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, threshold: float
 ) -> TokenCredit:
-    """The same credit, 0 on all of a rollout's tokens after its first own token with r < threshold.
+    """The same credit, 0 on all of a rollout's tokens after its first own token with r < threshold."""
+    return stop_after(credit, batch, hard_outliers(batch, teacher, student, threshold=threshold))
+
+
+def hard_outliers(batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, threshold: float) -> torch.Tensor:
+    """[B, T] bool: the student's own tokens with r < threshold."""
+    return ((teacher.logprobs - student.logprobs) < threshold) & batch.on_policy_mask
+
+
+def stop_after(credit: TokenCredit, batch: TokenBatch, marked: torch.Tensor) -> TokenCredit:
+    """The same credit, 0 on all of a rollout's tokens after its first marked one ([B, T] bool).
 
     That token keeps its credit. Stopped tokens still count in the denominator, as every token of the student does.
     """
     own = batch.on_policy_mask
-    hard = ((teacher.logprobs - student.logprobs) < threshold) & own
-    learned = hard.cumsum(1) - hard.long() == 0  # no hard outlier strictly before
+    learned = marked.cumsum(1) - marked.long() == 0  # none strictly before
     stopped = (own & ~learned).sum() / own.sum().clamp_min(1)
 
     def kept(values: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from baselines.jsd import JSD
 from baselines.mask_outlier import MaskOutlier
 from baselines.opd import OPD
 from baselines.random_gate import RandomGate
+from baselines.random_stop import RandomStop
 from baselines.reopold import REOPOLD
 from baselines.reverse_kl import ReverseKL
 from baselines.seqkd import SeqKD
@@ -321,6 +322,21 @@ def test_nothing_is_learned_after_the_first_hard_outlier(method: Method, base: M
         expected = torch.where(LEARNED, getattr(whole, name), torch.zeros(2, 5))
         assert torch.equal(getattr(credit, name), expected), name
     assert credit.metrics["stopped_frac"] == pytest.approx(3 / 9)
+
+
+def test_a_random_stop_is_where_another_rollout_has_its_first_hard_outlier() -> None:
+    """By the other one's outliers: the first row stops behind its fourth token, the second behind its third."""
+    own = torch.ones(2, 5).bool()
+    student = torch.full((2, 5), -0.5)
+    batch = TokenBatch(torch.zeros(2, 5).long(), own, ~own, student, torch.tensor([[0.5] * 5, [0.001] * 5]))
+    reward = torch.tensor([[1.0, 1.0, -6.0, 2.0, -7.0], [-4.9, -5.0, 0.5, -5.1, 3.0]])
+    sides = TokenSignal(student + reward), TokenSignal(student)
+    credit, whole = RandomStop().credit(batch, *sides, progress=0.0), TrOPD().credit(batch, *sides, progress=0.0)
+    learned = torch.tensor([[True, True, True, True, False], [True, True, True, False, False]])
+    for name in ("advantages", "divergence_weights", "imitation_weights"):
+        expected = torch.where(learned, getattr(whole, name), torch.zeros(2, 5))
+        assert torch.equal(getattr(credit, name), expected), name
+    assert credit.metrics["stopped_frac"] == pytest.approx(3 / 10)
 
 
 @pytest.mark.parametrize(
