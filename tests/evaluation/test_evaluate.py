@@ -156,7 +156,7 @@ def test_replayed_answers_give_the_published_total(tmp_path, monkeypatch, capsys
         return f"<think>hm</think>\\boxed{{{problem if is_right else 999}}}"
 
     @contextlib.contextmanager
-    def load(config, folder):
+    def load(config, folder, longest):
         tokenizer = make_tokenizer()
         yield EvaluatedModel(ScriptedEngine(answer, tokenizer), tokenizer, 100_000, (tokenizer.eos_token_id,))
 

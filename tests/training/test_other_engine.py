@@ -53,9 +53,9 @@ def other_engine(monkeypatch):
     original = training.open_engine
 
     @contextlib.contextmanager
-    def opened(execution, source, vocab_size, folder, *, model, role="student"):
+    def opened(execution, source, vocab_size, folder, *, longest, model, role="student"):
         if execution.name == "hf":
-            with original(execution, source, vocab_size, folder, model=model) as own:
+            with original(execution, source, vocab_size, folder, longest=longest, model=model) as own:
                 yield own
             return
         engine = HFEngine(copy.deepcopy(model), vocab_size)
