@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.files import read_rows, write_rows
-from harness.results.record import Evaluation, RunRecord, load_record, record_from_dict, way_out
+from harness.results.record import Evaluation, RunRecord, load_record, record_as_dict, record_from_dict, way_out
 
 PUBLISHED = "runs.jsonl"
 PUBLISHED_PROVENANCE = (
@@ -81,7 +81,7 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
     rows = []
     for record in sorted(records, key=key_of):
         provenance = {key: record.provenance[key] for key in PUBLISHED_PROVENANCE if key in record.provenance}
-        rows.append(dataclasses.asdict(dataclasses.replace(record, provenance=provenance)))
+        rows.append(record_as_dict(dataclasses.replace(record, provenance=provenance)))
     write_rows(path, rows, compact=True)
 
 

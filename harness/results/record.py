@@ -97,7 +97,15 @@ class RunRecord:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Writes `record` as JSON, atomically."""
-    write_json(path, dataclasses.asdict(record))
+    write_json(path, record_as_dict(record))
+
+
+def record_as_dict(record: RunRecord) -> dict[str, Any]:
+    """As it is stored: a counter of a GPU only where one was used, as records of other machines have none."""
+    content = dataclasses.asdict(record)
+    if not record.counters.peak_gpu_memory_bytes:
+        del content["counters"]["peak_gpu_memory_bytes"]
+    return content
 
 
 def load_record(path: Path) -> RunRecord:
