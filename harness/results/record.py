@@ -149,8 +149,12 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def record_to_dict(record: RunRecord) -> dict[str, Any]:
-    """What is written of a record: everything, and a decoding only where it has a name, as in older records."""
+    """What is written of a record: everything, but a decoding without a name and a GPU's counter without a GPU, which
+    older records have not.
+    """
     content = dataclasses.asdict(record)
+    if not record.counters.peak_gpu_memory_bytes:
+        del content["counters"]["peak_gpu_memory_bytes"]
     for evaluation in content["evaluations"]:
         if evaluation["decoding"] == OWN:
             del evaluation["decoding"]

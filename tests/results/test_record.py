@@ -34,7 +34,6 @@ STORED: dict[str, Any] = {
         "peak_memory_bytes": 1024,
         "reference_tokens": 0,
         "student_scored_tokens": 0,
-        "peak_gpu_memory_bytes": 0,
         "operations": 0.0,
     },
     "evaluations": [
@@ -188,3 +187,13 @@ def test_names_that_files_are_made_of() -> None:
         "tokens",
         "stop_reason",
     ]
+
+
+def test_a_gpus_peak_is_stored_where_there_was_one(path: Path) -> None:
+    """Records of CPUs, those published before among them, stay as they are, byte for byte."""
+    path.parent.mkdir()
+    counters = dataclasses.replace(RECORD.counters, peak_gpu_memory_bytes=7)
+    for record in (RECORD, dataclasses.replace(RECORD, counters=counters)):
+        write_record(path, record)
+        assert load_record(path) == record
+        assert ("peak_gpu_memory_bytes" in json.loads(path.read_text())["counters"]) == (record is not RECORD)

@@ -124,3 +124,16 @@ def test_log_probs_at_given_ids(scorer: HFScorer) -> None:
         truth = truth_of(scorer, completion).gather(-1, ids[i, :n])
         torch.testing.assert_close(signal.topk_logprobs[i, :n].double(), truth, rtol=0, atol=1e-5)
         assert torch.equal(signal.topk_ids[i, :n], ids[i, :n])
+
+
+def test_a_second_pass_is_batched_as_the_first(scorer: HFScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden states that were not kept are made again in as few forward passes as they were made in."""
+    monkeypatch.setattr(hf_module, "KEPT_HIDDEN_BYTES", 0)
+    passes: list[int] = []
+    original = HFScorer._hidden
+    monkeypatch.setattr(HFScorer, "_hidden", lambda self, some: passes.append(len(some)) or original(self, some))
+    made = completions()
+    scored = scorer.score(made, ScoreRequest())
+    first = list(passes)
+    scored.support(pad_completions(made)[0], 4)
+    assert len(made) > 1 and first == [len(made)] and passes == first * 2
