@@ -26,7 +26,7 @@ from tests.evaluation.scoring import scored
 
 DATA = os.environ.get("BENCHMARK_DATA")
 RECORDED = Path(__file__).parent / "recorded.json"
-SLICES = {"gsm8k": (4, 96), "ifbench": (4, 64), "mmlu_redux": (6, 24)}  # task -> problems, tokens
+SLICES = {"gsm8k": (4, 160), "ifbench": (10, 64), "mmlu_redux": (24, 12)}  # task -> problems, tokens
 
 pytestmark = [
     pytest.mark.real,
