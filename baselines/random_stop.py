@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from baselines.fkl_stop import hard_outliers, stop_after
-from baselines.tropd import TrOPD
 from baselines.tropd_stop import TrOPDStop
 from harness.types import TokenBatch, TokenCredit, TokenSignal
 
@@ -25,7 +24,7 @@ class RandomStop(TrOPDStop):
 
     def credit(self, batch: TokenBatch, teacher: TokenSignal, student: TokenSignal, progress: float) -> TokenCredit:
         """As TrOPD up to and including the borrowed place, 0 after it."""
-        credit = TrOPD.credit(self, batch, teacher, student, progress)
+        credit = super(TrOPDStop, self).credit(batch, teacher, student, progress)  # without the stop of its own
         hard = hard_outliers(batch, teacher, student, threshold=self.stop_below)
         return stop_after(credit, batch, hard.roll(1, dims=0) & batch.on_policy_mask)
 
