@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.diagnosis.positions import Compared
 from harness.divergences import HARD_OUTLIER
-from harness.numerics.distances import Distances
 from harness.types import Rollout
 
 BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)  # last positions of the rows of the table by position; a last one is open
 
 
-def describe_pair(found: Distances, positions: Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def describe_pair(found: Compared, positions: Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """All numbers of a pair, by name.
 
     Args: found: of N tokens, completion by completion; positions [N]: of each in its completion, from 1.
@@ -31,7 +31,7 @@ def describe_pair(found: Distances, positions: Tensor, rollouts: Sequence[Rollou
     }
 
 
-def overall(found: Distances) -> dict[str, float]:
+def overall(found: Compared) -> dict[str, float]:
     """Means over tokens, nats where nothing else is said."""
     reward = found.teacher - found.student
     k1 = -reward
@@ -40,10 +40,10 @@ def overall(found: Distances) -> dict[str, float]:
         "acceptance": float(1 - found.total_variation.mean()),  # of a draw by min(π_T / π_S, 1), exact
         "total_variation": float(found.total_variation.mean()),
         "hard_outliers": float((reward < HARD_OUTLIER).double().mean()),  # share of tokens
-        "reverse_kl": float(found.reverse_kl.mean()),
-        "forward_kl": float(found.forward_kl.mean()),  # on the student's tokens
+        "reverse_kl": float(found.reverse.mean()),
+        "forward_kl": float(found.forward.mean()),  # on the student's tokens
         "k1": float(k1.mean()),  # the sampled estimate of the reverse KL
-        "k1_deviation": float((k1 - found.reverse_kl).square().mean().sqrt()),  # of one token from the exact value
+        "k1_deviation": float((k1 - found.reverse).square().mean().sqrt()),  # of one token from the exact value
         "student_entropy": float(found.student_entropy.mean()),
         "teacher_entropy": float(found.teacher_entropy.mean()),
         "teacher_topk_mass": float(found.teacher_topk_mass.mean()),
@@ -51,7 +51,7 @@ def overall(found: Distances) -> dict[str, float]:
     }
 
 
-def _by_completion(found: Distances, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def _by_completion(found: Compared, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     lengths = [len(rollout.completion_ids) for rollout in rollouts]
     outliers = [part < HARD_OUTLIER for part in (found.teacher - found.student).split(lengths)]
     first = [int(part.nonzero()[0]) + 1 for part in outliers if part.any()]
@@ -73,7 +73,7 @@ def _buckets(positions: Tensor) -> Iterator[tuple[str, Tensor]]:
         first = last + 1
 
 
-def _stops(found: Distances, rollouts: Sequence[Rollout]) -> dict[str, float | None]:
+def _stops(found: Compared, rollouts: Sequence[Rollout]) -> dict[str, float | None]:
     """Mean probability of any end token: where the student stopped, and at all other tokens."""
     ended = torch.zeros(len(found.student), dtype=torch.bool)
     last = -1

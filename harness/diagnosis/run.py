@@ -16,12 +16,12 @@ from harness.console.progress import terminal_bar
 from harness.diagnosis.gradients import REFERENCES, BatchGradient, Remembering, batch_gradients, summarise
 from harness.diagnosis.meaning import pointers_of, warnings_of
 from harness.diagnosis.pair import describe_pair
+from harness.diagnosis.positions import Compared, distances, joined
 from harness.diagnosis.projection import ALL, Projection
 from harness.engines.caches import rows_per_batch
 from harness.engines.opening import open_hf
 from harness.errors import UserError
 from harness.models.pair import ends_line
-from harness.numerics.distances import Distances, distances, joined
 from harness.rollout import RolloutRequest
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.scoring.hf import HFScorer
@@ -68,7 +68,7 @@ def diagnose(runs: Sequence[RunConfig], amount: Amount) -> dict[str, Any]:
         machinery = next(iter(trainers.values())).machinery
         rollouts = _sample(config, machinery, amount)
         projection = Projection({n: p for n, p in models.student.named_parameters() if p.requires_grad})
-        pairs: list[Distances] = []
+        pairs: list[Compared] = []
         gradients: dict[str, list[BatchGradient]] = {name: [] for name in trainers}
         with terminal_bar("diagnosis", amount.batches, "batches") as bar:
             for number, batch in enumerate(_batches(rollouts, amount.batches)):
@@ -184,7 +184,7 @@ def _batches(rollouts: Sequence[Rollout], count: int) -> Iterator[Sequence[Rollo
         yield rollouts[begin:end]
 
 
-def _compare(rollouts: Sequence[Rollout], machinery: Machinery, top_k: int) -> Distances:
+def _compare(rollouts: Sequence[Rollout], machinery: Machinery, top_k: int) -> Compared:
     completions = [Completion(r.prompt_ids, r.completion_ids) for r in rollouts]
     mask, labels = pad_completions(completions)
     sides = [

@@ -36,7 +36,6 @@ MISTYPED = {  # what a person gets wrong, and what the answer names
     "grade": (["tsk=math"], "task="),
     "diagnose": (["sttting=tiny_cpu"], "sttting"),
     "plan": (["hardware=h100_x8", "sttting=tiny_cpu"], "sttting"),
-    "diagnose": (["sttting=tiny_cpu"], "sttting"),
     "prepare": (["sorce=x"], "sorce"),
     "tune": (["sttting=tiny_cpu"], "sttting"),
     "own_rates": (["a", "b", "--tsk=x"], "--tsk"),

@@ -14,8 +14,8 @@ from harness.config.sweep import planned_runs
 from harness.diagnosis import gradients, meaning, projection
 from harness.diagnosis import run as run_module
 from harness.diagnosis.pair import describe_pair
+from harness.diagnosis.positions import Compared
 from harness.diagnosis.projection import Projection
-from harness.numerics.distances import Distances
 from harness.training.loaded import load_models
 from harness.training.prompts import prompts_of
 from harness.types import Rollout
@@ -132,11 +132,11 @@ def test_numbers_of_a_pair_by_hand() -> None:
     student = torch.tensor([-1.0, -1.0, -1.0, -1.0, -1.0])
     teacher = student + torch.tensor([0.0, -6.0, -7.0, -1.0, -2.0])
     stops = torch.tensor([0.1, 0.1, 0.8, 0.2, 0.4]).log()
-    columns = dict.fromkeys(Distances.__dataclass_fields__, zeros)
-    columns |= {"student": student, "teacher": teacher, "student_stop": stops, "reverse_kl": torch.full((5,), 2.0)}
+    columns = dict.fromkeys(Compared.__dataclass_fields__, zeros)
+    columns |= {"student": student, "teacher": teacher, "student_stop": stops, "reverse": torch.full((5,), 2.0)}
     ended = Rollout((1,), (5, 6, 1), 0, (0.0,) * 3, 0, "stop", "a", 0)
     cut = replace(ended, completion_ids=(5, 6), stop_reason="length")
-    pair = describe_pair(Distances(**columns), torch.tensor([1, 2, 3, 1, 2]), [ended, cut])
+    pair = describe_pair(Compared(**columns), torch.tensor([1, 2, 3, 1, 2]), [ended, cut])
     assert (pair["completions"], pair["mean_length"], pair["truncated"]) == (2, 2.5, 0.5)
     assert (pair["with_hard_outlier"], pair["first_hard_outlier"]) == (0.5, 2.0)
     assert pair["hard_outliers"] == pytest.approx(2 / 5)

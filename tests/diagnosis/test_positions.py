@@ -1,9 +1,9 @@
-"""Distances of two models against sums over the whole vocabulary in float64."""
+"""Compared of two models against sums over the whole vocabulary in float64."""
 
 import torch
 
-from harness.numerics import distances as module
-from harness.numerics.distances import distances
+from harness.diagnosis import positions as module
+from harness.diagnosis.positions import distances
 from harness.numerics.logprobs import Head
 from harness.numerics.loss import TeacherRows
 
@@ -29,8 +29,8 @@ def test_equals_the_sums_written_out(monkeypatch) -> None:
             "teacher": log[1][ids[i]],
             "student_entropy": -sum(p[v] * log[0][v] for v in range(40)),
             "teacher_entropy": -sum(q[v] * log[1][v] for v in range(40)),
-            "reverse_kl": sum(p[v] * (log[0][v] - log[1][v]) for v in range(40)),
-            "forward_kl": sum(q[v] * (log[1][v] - log[0][v]) for v in range(40)),
+            "reverse": sum(p[v] * (log[0][v] - log[1][v]) for v in range(40)),
+            "forward": sum(q[v] * (log[1][v] - log[0][v]) for v in range(40)),
             "total_variation": 1 - sum(min(p[v], q[v]) for v in range(40)),
             "teacher_topk_mass": sum(q[v] for v in top),
             "student_topk_mass": sum(p[v] for v in top),

@@ -19,35 +19,35 @@ BUFFERS = 6  # of the vocabulary's width at a position: two distributions, and w
 
 
 @dataclass(frozen=True)
-class Distances:
+class Compared:
     """Of the student's and the teacher's distribution at N positions, each [N]."""
 
     student: Tensor  # log π_S of the token that was written
     teacher: Tensor  # log π_T of it
     student_entropy: Tensor
     teacher_entropy: Tensor
-    reverse_kl: Tensor  # KL(π_S ‖ π_T)
-    forward_kl: Tensor  # KL(π_T ‖ π_S)
+    reverse: Tensor  # KL(π_S ‖ π_T)
+    forward: Tensor  # KL(π_T ‖ π_S)
     total_variation: Tensor  # ½ Σ_v |π_S − π_T|: what a draw by min(π_T / π_S, 1) rejects on average
     teacher_topk_mass: Tensor  # π_T of the teacher's own top k
     student_topk_mass: Tensor  # π_S of the teacher's top k
     student_stop: Tensor  # log π_S of any end token
     teacher_stop: Tensor  # log π_T of any end token
 
-    def where(self, mask: Tensor) -> Distances:
+    def where(self, mask: Tensor) -> Compared:
         """Of some of the positions, mask [N]."""
-        return Distances(*(getattr(self, f.name)[mask] for f in fields(self)))
+        return Compared(*(getattr(self, f.name)[mask] for f in fields(self)))
 
 
-def joined(pieces: Sequence[Distances]) -> Distances:
+def joined(pieces: Sequence[Compared]) -> Compared:
     """One after the other."""
-    return Distances(*(torch.cat([getattr(piece, f.name) for piece in pieces]) for f in fields(Distances)))
+    return Compared(*(torch.cat([getattr(piece, f.name) for piece in pieces]) for f in fields(Compared)))
 
 
 @torch.no_grad()
 def distances(
     student: TeacherRows, teacher: TeacherRows, token_ids: Tensor, top_k: int, stop_ids: Sequence[int]
-) -> Distances:
+) -> Compared:
     """Compares two models at the same N positions.
 
     Args: student, teacher: their states at the positions, and heads of one vocabulary; token_ids [N], what was written
@@ -62,15 +62,15 @@ def distances(
     return joined(pieces)
 
 
-def _compare(student: Tensor, teacher: Tensor, token_ids: Tensor, top_k: int, stop_ids: list[int]) -> Distances:
+def _compare(student: Tensor, teacher: Tensor, token_ids: Tensor, top_k: int, stop_ids: list[int]) -> Compared:
     top = teacher.topk(min(top_k, teacher.shape[-1]), dim=-1)
-    return Distances(
+    return Compared(
         student=student.gather(-1, token_ids[:, None])[:, 0].cpu(),
         teacher=teacher.gather(-1, token_ids[:, None])[:, 0].cpu(),
         student_entropy=-(student.exp() * student).sum(-1).cpu(),
         teacher_entropy=-(teacher.exp() * teacher).sum(-1).cpu(),
-        reverse_kl=exact_reverse_kl(teacher, student).cpu(),
-        forward_kl=topk_forward_kl(teacher, student).cpu(),
+        reverse=exact_reverse_kl(teacher, student).cpu(),
+        forward=topk_forward_kl(teacher, student).cpu(),
         total_variation=0.5 * (student.exp() - teacher.exp()).abs().sum(-1).cpu(),
         teacher_topk_mass=top.values.exp().sum(-1).cpu(),
         student_topk_mass=student.gather(-1, top.indices).exp().sum(-1).cpu(),
