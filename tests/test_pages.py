@@ -62,6 +62,14 @@ def test_tables_are_embedded_where_they_are_expected() -> None:
     assert {f"docs/{name}.md" for name in expected} <= set(counts)
 
 
+def test_what_the_default_tables_say_is_in_them() -> None:
+    """Every figure of the page's reading stands in a table above it."""
+    tables, reading = TEXTS["docs/tiny_models.md"].split("## What these tables say")
+    figures = re.findall(r"\d+\.\d+", reading)
+    assert len(figures) >= 8
+    assert not [figure for figure in figures if figure not in tables]
+
+
 def test_plans_are_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
     """Every `$ python -m harness.plan …` of any page, run again."""
     shown = [plan for text in TEXTS.values() for plan in PLANS.findall(text)]
