@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.files import ROOT, write_text
 
-BLOCK = re.compile(r"(<!-- begin (\S+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
+BLOCK = re.compile(r"(<!-- begin ([^\n]+?) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
 
 
 def embed(text: str, root: Path) -> str:
