@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from harness.errors import UserError
 from harness.report.tokens import build_steps
 from harness.results.samples import credit_sample, is_sampled, read_samples, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
@@ -37,11 +39,27 @@ def test_row_holds_the_first_completion_without_padding() -> None:
         "prefix_len": 1,
         "stop_reason": "stop",
         "tokens": ["6", " 7"],
+        "teacher_logprob": [-0.5, -4.0],
+        "student_logprob": [-1.0, -2.0],
         "reward": [0.5, -2.0],  # −0.5 + 1, −4 + 2
         "advantage": [0.0, -2.0],
         "divergence_weight": [0.0, 1.0],
         "imitation_weight": [0.001, 0.0],
     }
+
+
+def test_numbers_of_a_model_that_was_not_asked_are_read_again(tmp_path: Path) -> None:
+    """A method may read neither model: its rows have no log-probs and no reward. Older rows have no log-probs at all."""
+    unread = TokenSignal(torch.full((1, 2), math.nan))
+    rollout = Rollout((5,), (6, 7), 0, (-1.0, -2.0), 0, "stop", "p", 0)
+    sample = credit_sample([rollout], unread, unread, TokenCredit(*[torch.zeros(1, 2)] * 3))
+    row = sample_row(1, sample, lambda ids: " ".join(map(str, ids)))
+    older = {key: value for key, value in row.items() if not key.endswith("_logprob")} | {"step": 2}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(older) + "\n")
+    assert [found["reward"] for found in read_samples(tmp_path)] == [[None, None]] * 2
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row | {"teacher_logprob": [None]}) + "\n")
+    with pytest.raises(UserError, match="not equally many"):
+        read_samples(tmp_path)
 
 
 def test_token_texts_make_up_the_completion() -> None:
