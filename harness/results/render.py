@@ -25,7 +25,7 @@ from harness.results.leaderboard import (
 from harness.results.orders import OWN_NAME
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
-from harness.results.verdicts import describe_power, describe_powers, turns_sentence, verdict_sentence
+from harness.results.verdicts import HOW_TO_READ, describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
 NOTHING = "–"
@@ -42,6 +42,7 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
     note: str
     names: int = 2  # leading columns that are names, and stand left; the others are numbers
+    key: str = ""  # what the words of the first table mean
 
 
 def format_interval(interval: Interval) -> str:
@@ -119,8 +120,7 @@ def footnotes(board: Leaderboard) -> list[str]:
     decodings = [f"{name}: {DECODINGS[name]}" for name in board.decodings if name in DECODINGS]
     return [
         *(["Decodings: " + "; ".join(decodings) + "."] if decodings else []),
-        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
-        "among the methods with a score, by resolved differences.",
+        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
         "GPU h is estimated: seconds of all phases times the GPUs of the run. Operations are estimated from tokens "
         "(harness/results/flops.py); seconds: rollout, scoring and update.",
@@ -143,7 +143,7 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
             sheets += [_task_sheet(board, tasks[0]), _samples_sheet(board, tasks[0])]
         else:
             sheets += [_scores_sheet(board, tasks), _differences_sheet(board, tasks), _decodings_sheet(board, tasks)]
-    sheets = sheets or [_failures_sheet(board)]
+    sheets = [replace(sheets[0], key=HOW_TO_READ), *sheets[1:]] if sheets else [_failures_sheet(board)]
     if board.distance is not None:
         sheets += _distance_sheets(board.distance)
     return [*sheets, *(_cost_sheets(board) if board.rows else []), *_published_sheets(board.published)]
@@ -377,8 +377,7 @@ def render_markdown(board: Leaderboard) -> str:
     for sheet in build_sheets(board):
         parts.append(f"### {escape.markdown(sheet.title)}")
         parts.append(markdown.table(sheet.header, sheet.rows, "l" * sheet.names + "r"))
-        if sheet.note:
-            parts.append(escape.markdown(sheet.note))
+        parts += [escape.markdown(text) for text in (sheet.note, sheet.key) if text]
     return "\n\n".join([*parts, *map(escape.markdown, footnotes(board))]) + "\n"
 
 
