@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from harness.config.decodings import DECODINGS
 from harness.errors import UserError
@@ -43,6 +44,7 @@ class Sheet:
     note: str
     names: int = 2  # leading columns that are names, and stand left; the others are numbers
     key: str = ""  # what the words of the first table mean
+    part: Literal["main", "detail", "cost"] = "main"  # a detail is folded on a page
 
 
 def format_interval(interval: Interval) -> str:
@@ -194,7 +196,7 @@ def _differences_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
     header = ("method", *(task.decoding or OWN_NAME for task in tasks))
     scores = [(row.label, [row.scores.get(task.column) for task in tasks]) for row in board.rows]
     rows = tuple((label, *(NOTHING if s is None else _difference_cell(s) for s in found)) for label, found in scores)
-    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, rows, "", names=1)
+    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, rows, "", names=1, part="detail")
 
 
 def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
@@ -209,7 +211,8 @@ def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
             cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
             name = f"{task.decoding or OWN_NAME} × {task.samples}"
             rows.append((row.label, name, chance, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{tasks[0].name}, by decoding", header, tuple(rows), "k: the samples of a problem.")
+    note = "k: the samples of a problem."
+    return Sheet(f"{tasks[0].name}, by decoding", header, tuple(rows), note, part="detail")
 
 
 def _task_sheet(board: Leaderboard, task: Task) -> Sheet:
@@ -288,7 +291,8 @@ def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
         intervals = [score.pass_at_k, score.maj_at_k][: len(columns)]
         cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
         rows.append((label, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{title_of(task.column)}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
+    header = ("method", *columns, "truncated")
+    return Sheet(f"{title_of(task.column)}, by sample", header, tuple(rows), "", names=1, part="detail")
 
 
 def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
@@ -316,7 +320,8 @@ def _distance_sheets(table: distance.DistanceTable) -> list[Sheet]:
     found = [Sheet(title, distance.header(table), rows, distance.note(table))]
     if rows:
         rows = distance.sample_cells(table, NOTHING, ONE_SEED)
-        found.append(Sheet(f"{title}, by sample", distance.SAMPLE_HEADER, rows, distance.SAMPLE_NOTE, names=1))
+        header, note = distance.SAMPLE_HEADER, distance.SAMPLE_NOTE
+        found.append(Sheet(f"{title}, by sample", header, rows, note, names=1, part="detail"))
     return found
 
 
@@ -341,9 +346,10 @@ def _cost_sheets(board: Leaderboard) -> list[Sheet]:
     phases = ("method", "rollout s", "scoring s", "update s", "eval s", "peak MiB", "GPU h")
     base = next((row.cost for row in board.rows if row.label == BASELINE), None)
     work = tuple((row.label, *_work_cells(row.cost, base)) for row in board.rows)
+    spent = tuple((row.label, *_phase_cells(row.cost)) for row in board.rows)
     return [
-        Sheet("cost", header, work, "", names=1),
-        Sheet("cost, by phase", phases, tuple((row.label, *_phase_cells(row.cost)) for row in board.rows), "", names=1),
+        Sheet("cost", header, work, "", names=1, part="cost"),
+        Sheet("cost, by phase", phases, spent, "", names=1, part="cost"),
     ]
 
 

@@ -57,9 +57,8 @@ class SampleRow:
     student_logprob: list[float | None] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.reward, self.advantage, self.divergence_weight, self.imitation_weight)
-        logprobs = (self.teacher_logprob, self.student_logprob)
-        if {len(column) for column in (*columns, *filter(None, logprobs))} - {len(self.tokens)}:
+        found = [len(column) for name in NUMBERS if (column := getattr(self, name)) is not None]
+        if set(found) != {len(self.tokens)}:
             raise ValueError("its tokens and the numbers of their credit are not equally many")
 
 

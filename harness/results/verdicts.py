@@ -101,10 +101,18 @@ def _plain_verdict(board: Leaderboard, column: str) -> str:
         return f"No verdict from one seed: {first} leads with {scored}."
     pairs = {row.label: _pair(board, column, first, row.label) for row in ranked[1:]}
     rivals = [label for label, pair in pairs.items() if pair is None or not pair.resolved]
-    named = rivals if len(rivals) <= LISTED_RIVALS + 1 else rivals[:LISTED_RIVALS]
-    named = [*named, *([f"{len(rivals) - len(named)} others"] if len(rivals) > len(named) else [])]
-    listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
-    return f"No winner: {first} leads with {scored}, but it cannot be told from {listed}."
+    started = [*(row.label for row in board.rows if row.method not in UNTRAINED), *(run.label for run in board.failed)]
+    unscored = [label for label in dict.fromkeys(started) if label not in {first, *pairs}]
+    doubts = [f"it cannot be told from {_listed(rivals)}"] if rivals else []
+    doubts += [f"{_listed(unscored)} {'has' if len(unscored) == 1 else 'have'} no score"] if unscored else []
+    return f"No winner: {first} leads with {scored}, but {' and '.join(doubts)}."
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """`a, b and c`, of many `a, b, c and 7 others`."""
+    named = list(labels) if len(labels) <= LISTED_RIVALS + 1 else [*labels[:LISTED_RIVALS]]
+    named += [f"{len(labels) - len(named)} others"] if len(labels) > len(named) else []
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
 
 
 def _lead_in_words(board: Leaderboard, ranked: Sequence[Row], column: str) -> str:

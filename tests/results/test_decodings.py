@@ -81,6 +81,8 @@ def test_the_sentence_where_there_is_little_to_say() -> None:
     assert one.startswith("No verdict from one seed: tropd leads with 100.0 %, 100.0 points more than opd [")
     assert headlines(board({"opd": {"": 2}}))[0].text == "Nothing to compare: opd alone has a score."
     assert headlines(build_leaderboard([run("opd", 0)], "made")) == []
+    whole = build_leaderboard([*decoded_runs(TURNED), run("eopd", 0, status="failed", reason="x")], "made")
+    assert headlines(whole)[0].text.endswith("[63.1, 100.0], but eopd has no score.")  # greedily tropd beats opd
     many = {name: {"": 2} for name in ("opd", "a", "b", "c", "d", "e")}
     assert headlines(board(many))[0].text.endswith("it cannot be told from b, c, d and 2 others.")
 
