@@ -98,8 +98,10 @@ def _task_result(
                     stop_reason=sample.stop_reason,
                 )
             )
-            kept = text if keep_private_texts or not loaded.private else None
-            texts.append({**_key(items[-1]), "text": kept, "extracted": extracted})
+            shown = keep_private_texts or not loaded.private
+            texts.append({**_key(items[-1]), "text": text if shown else None, "extracted": extracted})
+            if shown and items[-1].repeat == 0:
+                texts[-1] |= _question(loaded, row, items[-1].item_id)
         votes += row.get("votes", [])
         majority += [int(row["maj_at_k"])] if "maj_at_k" in row else []
     metrics = _plain_metrics(results["results"][name])
@@ -109,6 +111,15 @@ def _task_result(
         metrics |= {"maj_at_k": sum(majority) / len(majority)} if majority else {}
     own = {key: {name: part[name]} for key, part in results.items() if key != "samples" and name in part}
     return TaskResult(_evaluation(loaded, items, metrics, majority=majority), items, texts, own)
+
+
+def _question(loaded: LoadedTask, row: Mapping[str, Any], name: str) -> dict[str, str | None]:
+    """What was asked, and the answer that lm-eval has for it; None where the task's target only names the problem."""
+    target = str(row.get("target", ""))
+    return {
+        "problem": str(loaded.task.doc_to_text(row["doc"])),
+        "reference": None if target in ("", name) else target,
+    }
 
 
 def _pass_at_k(items: Sequence[ItemRow], k: int) -> float:

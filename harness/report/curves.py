@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.results.record import CURVE, START
+
 Array = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]  # of one run, a row per step
 
+OPERATIONS = "operations"  # of a row: those of its step (harness.results.flops)
 AXES: Mapping[str, str] = {
     "step": "optimiser steps",
     "tokens/student": "student tokens",
-    "tokens/trained": "student and teacher tokens",
+    OPERATIONS: "operations of the training",
 }
 
 
@@ -32,39 +35,60 @@ class Curve:
     seeds: int
 
 
-def build_curve(label: str, runs: Sequence[Rows], key: str, axis: str = "step", points: int = 100) -> Curve | None:
-    """The curve of `key`, or None where no step has a finite value in every run.
+def build_curve(
+    label: str, runs: Sequence[Rows], key: str, axis: str = "step", points: int = 100, window: int = 1
+) -> Curve | None:
+    """The curve of `key`, or None where no step has a finite value, or no place on the axis, in every run.
 
     Args:
         runs: the rows of each seed; only steps that all of them report count, so that the mean is over the same seeds
-            everywhere.
-        axis: of AXES. Token counts are sums up to the step, averaged over seeds.
+            everywhere. A development score starts at step 0, where one was recorded.
+        axis: of AXES. Tokens and operations are sums up to the step, averaged over seeds.
         points: more steps than that are averaged in blocks of equal length before seeds are compared.
+        window: of a moving mean over that many of the points of a seed, fewer at the ends; odd.
     """
-    values = [{int(row["step"]): float(row[key]) for row in rows if _is_finite(row.get(key))} for rows in runs]
-    steps = sorted(set.intersection(*map(set, values))) if values else []
+    values = [_values(rows, key) for rows in runs]
+    positions = [dict(_positions(rows, axis)) for rows in runs]
+    steps = sorted(set.intersection(*map(set, [*values, *positions]))) if values else []
     if not steps:
         return None
-    y = np.array([[by_step[step] for step in steps] for by_step in values])
-    positions = [dict(_positions(rows, axis)) for rows in runs]
+    y = _smooth(np.array([[by_step[step] for step in steps] for by_step in values]), window)
     x = np.array([[by_step[step] for step in steps] for by_step in positions]).mean(0)
     x, y = _blocks(x[None], points)[0], _blocks(y, points)
     return Curve(label=label, x=x, mean=y.mean(0), low=y.min(0), high=y.max(0), seeds=len(runs))
 
 
-def build_curves(metrics: Mapping[str, Sequence[Rows]], key: str, axis: str = "step", points: int = 100) -> list[Curve]:
+def build_curves(
+    metrics: Mapping[str, Sequence[Rows]], key: str, axis: str = "step", points: int = 100, window: int = 1
+) -> list[Curve]:
     """The curve of every label that has one."""
-    found = [build_curve(label, runs, key, axis, points=points) for label, runs in metrics.items()]
+    found = [build_curve(label, runs, key, axis, points=points, window=window) for label, runs in metrics.items()]
     return [curve for curve in found if curve is not None]
 
 
+def _values(rows: Rows, key: str) -> dict[int, float]:
+    """step -> value, that of the student before the first step included."""
+    found = {int(row["step"]): float(row[key]) for row in rows if _is_finite(row.get(key))}
+    start = rows[0].get(START + key.removeprefix(CURVE)) if rows and key.startswith(CURVE) else None
+    return {0: float(start), **found} if _is_finite(start) else found
+
+
 def _positions(rows: Rows, axis: str) -> Sequence[tuple[int, float]]:
-    steps = [int(row["step"]) for row in rows]
+    """Steps and where they are on the axis, step 0 at its beginning; nothing where a row does not know."""
+    steps = [0, *(int(row["step"]) for row in rows)]
     if axis == "step":
         return [(step, float(step)) for step in steps]
-    keys = ("tokens/student", "tokens/teacher") if axis == "tokens/trained" else (axis,)
-    counts = [sum(float(row.get(key, 0.0)) for key in keys) for row in rows]
-    return list(zip(steps, np.cumsum(counts).tolist(), strict=True))
+    counts = [float(row[axis]) for row in rows if _is_finite(row.get(axis))]
+    if len(counts) < len(rows):
+        return []
+    return list(zip(steps, [0.0, *np.cumsum(counts).tolist()], strict=True))
+
+
+def _smooth(values: Array, window: int) -> Array:
+    """[S, N] -> [S, N]: at each place the mean of the values that are at most half a window away."""
+    half = window // 2
+    columns = [values[:, max(0, i - half) : i + half + 1].mean(1) for i in range(values.shape[1])]
+    return np.stack(columns, axis=1)
 
 
 def _blocks(values: Array, points: int) -> Array:
@@ -75,5 +99,5 @@ def _blocks(values: Array, points: int) -> Array:
     return sums / np.diff([*starts, values.shape[1]])
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -26,7 +26,7 @@ _LONGEST, _SHORTEST = (
     1200,
     300,
 )  # characters kept of a long text, fewer where there are many: three quarters from its beginning
-_FULL = (0, 114, 178)  # the colour of a solved problem; an unsolved one is transparent
+_FULL = (24, 148, 100)  # --solved, for light and dark: the colour of a solved problem; an unsolved one is transparent
 FLIP = 0.5  # difference in the share of solved samples that counts as a flip
 
 
@@ -59,6 +59,8 @@ class Problem:
     name: str
     spread: float  # highest less lowest share of solved samples among the methods
     cells: tuple[Cell, ...]
+    question: str | None  # None: private, or of a run that did not keep it
+    reference: str | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,12 @@ def build_items(source: Source, column: str) -> TaskItems:
         solved, total = counts[label]
         return Cell(label, int(solved[problem]), total, sampled[label].get(names[problem]))
 
-    shown = [Problem(names[i], float(spread[i]), tuple(cell(label, i) for label in labels)) for i in chosen]
+    asked = _read_questions(source, column, {names[i] for i in chosen})
+    nothing = (None, None)
+    shown = [
+        Problem(names[i], float(spread[i]), tuple(cell(label, i) for label in labels), *asked.get(names[i], nothing))
+        for i in chosen
+    ]
     rows = [
         (names[i], *(f"{counts[label][0][i]}/{counts[label][1]}" for label in labels))
         for i in (range(shares.shape[1]) if shares.shape[1] <= LISTED_PROBLEMS else ())
@@ -179,12 +186,32 @@ def _read_sampled(source: Source, column: str, label: str, names: Sequence[str],
     return found
 
 
+def _read_questions(source: Source, column: str, names: set[str]) -> dict[str, tuple[str, str | None]]:
+    """What was asked, and the task's answer, by the first run that kept it."""
+    for label in source.evaluations[column]:
+        run = source.first_run(label, column)
+        rows = _rows(run, TEXTS_FILE, _evaluation(run, source, column)) if run is not None else iter(())
+        found = {
+            row["item_id"]: (_cut(row["problem"], _LONGEST)[0], row.get("reference"))
+            for row in rows
+            if row["item_id"] in names and row.get("problem")
+        }
+        if found:
+            return found
+    return {}
+
+
+def _cut(text: str, kept: int) -> tuple[str, int]:
+    """The text, of a long one its beginning and its end, and how many characters were left out."""
+    left_out = max(0, len(text) - kept)
+    return (f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text), left_out
+
+
 def _sampled(row: Mapping[str, Any], correct: bool | None, kept: int) -> Sampled:
     text = row.get("text")
     if not isinstance(text, str):  # the driver keeps no text of gated and private sets; its answer stays away too
         return Sampled(repeat=row["repeat"], text=None, is_private=True, extracted="", correct=correct, left_out=0)
-    left_out = max(0, len(text) - kept)
-    shown = f"{text[: kept - kept // 4]} […] {text[-(kept // 4) :]}" if left_out else text
+    shown, left_out = _cut(text, kept)
     extracted = row.get("extracted")
     answer = "" if extracted is None else str(extracted)[:200]
     return Sampled(

@@ -20,6 +20,8 @@ from harness.results.statistics import Interval
 WIDTH = 380  # of every figure, in CSS pixels at its natural size
 _CURVE_HEIGHT = 220
 _ROW = 40  # of a forest plot, height per label
+_REFERENCE = 20  # height of the line of text that names a reference
+_NEAR = 0.4  # of the range of the others: a reference farther beyond them is an arrow, so that it does not squeeze them
 _POINTS_WITH_MARKERS = 20
 _LABEL_WIDTH = 34  # characters of a label in a forest plot that fit beside its numbers
 
@@ -54,17 +56,27 @@ class Estimate:
     interval: Interval
 
 
-def draw_forest(
-    key: str, title: str, note: str, estimates: Sequence[Estimate], looks: Mapping[str, Look], zero: bool = False
-) -> Panel:
-    """Estimates with their 95 % intervals, one row each, best read against each other.
+@dataclass(frozen=True)
+class Scale:
+    """What a forest plot is read against; values in percent."""
 
-    Args: zero: the values are differences; the line of no difference is drawn.
-    """
-    height = _ROW * len(estimates) + 34
+    zero: bool = False  # the values are differences: the line of no difference is drawn
+    limits: tuple[float, float] | None = None  # shared by several plots; None: of the estimates alone
+    reference: Estimate | None = None  # a line of its own, out of the way of the others
+
+
+_ALONE = Scale()
+
+
+def draw_forest(
+    key: str, words: tuple[str, str], estimates: Sequence[Estimate], looks: Mapping[str, Look], scale: Scale = _ALONE
+) -> Panel:
+    """Estimates with their 95 % intervals, one row each, best read against each other; `words`: title and note."""
+    (title, note), zero = words, scale.zero
+    height = _ROW * len(estimates) + 34 + (_REFERENCE if scale.reference else 0)
     with style_context():
         figure = new_figure(WIDTH, height)
-        axes = figure.add_axes((14 / WIDTH, 30 / height, (WIDTH - 30) / WIDTH, (height - 34) / height))
+        axes = figure.add_axes((14 / WIDTH, 30 / height, (WIDTH - 30) / WIDTH, _ROW * len(estimates) / height))
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.set(ylim=(len(estimates), 0), yticks=[])
@@ -72,18 +84,41 @@ def draw_forest(
             axes.axvline(0, color=MUTED, linewidth=1)
         for row, estimate in enumerate(estimates):
             _draw_estimate(axes, row, estimate, looks[estimate.label])
+        if scale.limits:
+            axes.set_xlim(*scale.limits)
+        if scale.reference:
+            _draw_reference(axes, len(estimates), scale.reference, looks[scale.reference.label])
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(
             FuncFormatter(lambda value, _: f"{value:+g}" if zero and value else f"{value:g}")
         )
-        description = "; ".join(f"{estimate.label}: {estimate.text}" for estimate in estimates)
+        shown = [*estimates, *([scale.reference] if scale.reference else [])]
+        description = "; ".join(f"{estimate.label}: {estimate.text}" for estimate in shown)
         svg = to_svg(figure, key, title, f"{note} {description}.")
-    rows = tuple((e.label, *[f"{100 * v:.2f}" for v in _ends(e.interval)]) for e in estimates)
+    rows = tuple((e.label, *[f"{100 * v:.2f}" for v in _ends(e.interval)]) for e in shown)
     return Panel(title=title, note=note, svg=svg, header=("method", "estimate", "low", "high"), rows=rows)
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:
     return interval.estimate, interval.low, interval.high
+
+
+def _draw_reference(axes: Axes, rows: int, reference: Estimate, look: Look) -> None:
+    """A mark at the estimate in each of the rows, or an arrow towards it where it is far beyond them."""
+    value, (low, high) = 100 * reference.interval.estimate, axes.get_xlim()
+    gid, words = titled(f"{reference.label}: {reference.text}"), f"{visible(reference.label)} {reference.text}"
+    room = _NEAR * (high - low)
+    if low - room <= value <= high + room:
+        axes.set_xlim(min(low, value - 0.02 * (high - low)), max(high, value + 0.02 * (high - low)))
+        low, high = axes.get_xlim()
+        for row in range(rows):
+            axes.plot([value, value], [row + 0.58, row + 0.9], color=look.placeholder, linewidth=1.6, gid=gid)
+        words = f"| {words}"
+    else:
+        words = f"{words} →" if value > high else f"← {words}"
+    place = min(1.0, max(0.0, (value - low) / (high - low)))
+    side = "right" if place > 0.5 else "left"
+    axes.annotate(words, (place, 1), (0, 5), "axes fraction", textcoords="offset points", ha=side, color=MUTED)
 
 
 def _draw_estimate(axes: Axes, row: int, estimate: Estimate, look: Look) -> None:
@@ -99,6 +134,13 @@ def _draw_estimate(axes: Axes, row: int, estimate: Estimate, look: Look) -> None
     axes.annotate(
         estimate.text, (1, row + 0.46), xycoords=("axes fraction", "data"), va="bottom", ha="right", color=MUTED
     )
+
+
+def shared_limits(groups: Sequence[Sequence[Estimate]]) -> tuple[float, float]:
+    """Limits within which the intervals of all these plots, and 0, lie; in percent."""
+    ends = [0.0, *(100 * value for group in groups for estimate in group for value in _ends(estimate.interval))]
+    margin = 0.05 * (max(ends) - min(ends)) or 1.0
+    return min(ends) - margin, max(ends) + margin
 
 
 def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mapping[str, Look], axis: str) -> Panel:
@@ -119,7 +161,7 @@ def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mappin
             line.set(marker=marker, markersize=3.6, gid=titled(curve.label))
         axes.set_xlabel(AXES[axis])
         axes.margins(x=0.02, y=0.06)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis == "step"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -132,7 +174,12 @@ def draw_curves(key: str, metric: Metric, curves: Sequence[Curve], looks: Mappin
 
 
 def _short_count(value: float) -> str:
-    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+    """`90`, `40k`, `1.5M`, `1.2e+11`."""
+    if abs(value) < 10_000:
+        return f"{value:g}"
+    if abs(value) < 1e6:
+        return f"{value / 1000:g}k"
+    return f"{value / 1e6:g}M" if abs(value) < 1e9 else f"{value:.3g}"
 
 
 def _describe(metric: Metric, curves: Sequence[Curve], scale: float) -> str:
@@ -147,7 +194,7 @@ def _curve_table(
     """The drawn means, a row per point; where methods do not share their x, each has a column of its own for it."""
     points = max((len(curve.x) for curve in curves), default=0)
     shared = axis == "step" and all(np.array_equal(curve.x, curves[0].x) for curve in curves)
-    what = "step" if axis == "step" else "tokens"
+    what = "step" if axis == "step" else AXES[axis].partition(" of ")[0]
     header: list[str] = ["step"] if shared else []
     columns: list[list[str]] = []
     if shared:
@@ -155,7 +202,7 @@ def _curve_table(
     for curve in curves:
         if not shared:
             header.append(f"{curve.label}: {what}")
-            columns.append([f"{x:,.0f}" for x in curve.x])
+            columns.append([f"{x:,.0f}" if x < 1e9 else f"{x:.4g}" for x in curve.x])
         header.append(curve.label)
         columns.append([format_value(scale * value) for value in curve.mean])
     padded = [column + [""] * (points - len(column)) for column in columns]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.decodings import ORDER_BY
+from harness.report.curves import OPERATIONS
 from harness.results.collect import FoundRun, Protocols, find_runs, select_evaluations
+from harness.results.flops import MODELS, counters_of, known_sizes, training_flops
 from harness.results.leaderboard import Leaderboard, build_leaderboard
 from harness.results.record import Evaluation, RunRecord, read_metrics
 from harness.results.samples import read_samples
@@ -48,8 +50,8 @@ class Source:
 
     @cached_property
     def metrics(self) -> Mapping[str, list[list[dict[str, Any]]]]:
-        """label -> the metrics.jsonl of its completed runs (of its unfinished ones if none is), in
-        the order of seeds.
+        """label -> the metrics.jsonl of its completed runs (of its unfinished ones if none is), in the order of
+        seeds, each row with its OPERATIONS.
         """
         return {label: rows for label in self.methods if (rows := self._metrics_of(label))}
 
@@ -77,7 +79,20 @@ class Source:
     def _metrics_of(self, label: str) -> list[list[dict[str, Any]]]:
         runs = [run for run in self.runs if run.record.label == label and run.folder is not None]
         completed = [run for run in runs if run.record.status == "completed"]
-        return [rows for run in completed or runs if run.folder is not None and (rows := read_metrics(run.folder))]
+        found = [rows for run in completed or runs if run.folder is not None and (rows := read_metrics(run.folder))]
+        return [[self._with_operations(row) for row in rows] for rows in found]
+
+    def _with_operations(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with what its step took, where the models' sizes are known."""
+        if self._sizes is None:
+            return row
+        return {**row, OPERATIONS: training_flops(*self._sizes, counters_of([row]))}
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int] | None:
+        """Parameters of student and teacher; replicates have students of one recipe."""
+        setting = self.runs[0].record.setting
+        return known_sizes(setting) if set(MODELS) <= setting.keys() else None
 
 
 def load_source(folder: Path, command: str, protocols: Protocols | None, order_by: str = ORDER_BY) -> Source:

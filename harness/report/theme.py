@@ -6,6 +6,7 @@ light, the dark and the printed page. Its text stays text, in the page's font.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
@@ -24,8 +25,16 @@ from matplotlib.figure import Figure
 from harness.results.escape import visible
 from harness.types import UNTRAINED
 
-HUES = 6  # colours of methods in style.css: --hue-0 … --hue-5
+HUES = 8  # colours of methods in style.css: --hue-0 … --hue-7
 _DASHES: Sequence[str] = ("-", "--", ":", "-.")  # tell methods apart that share a hue
+# A name's place in this list is its colour for good: hue after hue, first solid, then dashed. Names are only appended.
+_KNOWN: Sequence[str] = (
+    *("opd", "tropd", "eopd", "reopold", "seqkd", "reverse_kl", "fkl_direct", "tropd_stop"),
+    *("aopd", "tropd_mask", "reopold_2stage", "gkd", "fkl_stop", "fkl_outlier", "tropd_clip", "sft"),
+    *("jsd", "mask_outlier", "clip_outlier", "vopd", "topd", "fkl_scalar", "additive_trust", "tropd_scalar"),
+    *("entropy_opd", "random_gate", "fixed_negative", "additive_trust_stop", "fkl_tail", "tropd_expected"),
+    *("tropd_aopd", "tropd_scalar_prefix"),
+)
 INK, MUTED, RULE = "#010203", "#010204", "#010205"  # placeholder colours
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", "#010206": "--hue-student", "#010207": "--hue-teacher"}
 _VARIABLES |= {f"#0102{16 + hue:02x}": f"--hue-{hue}" for hue in range(HUES)}
@@ -79,13 +88,27 @@ class Look:
 
 
 def assign_looks(labels: Sequence[str]) -> dict[str, Look]:
-    """A look for each label, from the set of labels alone; student and teacher have their own."""
+    """A look for each label, which belongs to its name: the same on every page, whatever else is shown there.
+
+    Student, teacher and the methods of _KNOWN have their own; another label's is drawn by the hash of its name, and
+    drawn again where the page has that look already.
+    """
     by_variable = {variable: placeholder for placeholder, variable in _VARIABLES.items()}
     looks = {label: Look(f"--hue-{label}", by_variable[f"--hue-{label}"], "--") for label in UNTRAINED}
-    for number, label in enumerate(sorted(set(labels) - set(UNTRAINED))):
-        variable = f"--hue-{number % HUES}"
-        looks[label] = Look(variable, by_variable[variable], _DASHES[number // HUES % len(_DASHES)])
+    known = {label: (n % HUES, _DASHES[n // HUES]) for n, label in enumerate(_KNOWN) if label in labels}
+    taken = set(known.values())
+    for label in sorted(set(labels) - set(UNTRAINED)):
+        drawn = [known[label]] if label in known else _drawn_looks(label)
+        hue, dash = next((look for look in drawn if label in known or look not in taken), drawn[0])
+        taken.add((hue, dash))
+        looks[label] = Look(f"--hue-{hue}", by_variable[f"--hue-{hue}"], dash)
     return looks
+
+
+def _drawn_looks(label: str) -> list[tuple[int, str]]:
+    """Hues and dashes in the order in which a label draws them; nearly every one comes up."""
+    digests = [hashlib.sha256(f"{label} {draw}".encode()).digest() for draw in range(8 * HUES * len(_DASHES))]
+    return [(digest[0] % HUES, _DASHES[digest[1] % len(_DASHES)]) for digest in digests]
 
 
 def style_context() -> AbstractContextManager[None]:

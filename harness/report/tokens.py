@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.divergences import HARD_OUTLIER
 from harness.report.plots import format_value
 
-KINDS: Mapping[str, str] = {
-    "trusted": "trusted: the advantage on the sampled token, stronger where it is larger",
-    "outlier": "outlier: the direct gradient on the teacher's top k instead",
-    "both": "advantage and direct gradient",
-    "none": "no credit",
-    "prefix": "prefix: written by the teacher",
+KINDS: Mapping[str, str] = {  # of a token, and how their numbers are told
+    "up": "made more likely",
+    "down": "made less likely",
+    "none": "left alone",
+    "direct": "with a direct gradient",
+    "prefix": "written by the teacher",
 }
-HEADER = ("token", "log π_T − log π_S", "advantage", "divergence weight", "imitation weight")
-_COLUMNS = ("reward", "advantage", "divergence_weight", "imitation_weight")
+HEADER = ("token", "r", "log π_T", "log π_S", "advantage", "divergence weight", "imitation weight")
+_COLUMNS = ("reward", "teacher_logprob", "student_logprob", "advantage", "divergence_weight", "imitation_weight")
 _TOKENS = 6000  # shown in the whole page
 _FEWEST_TOKENS = 40  # of a completion
 _MANY_LABELS, _FEW_STEPS = 6, 4
@@ -28,10 +29,19 @@ class Token:
     """A token as it is shown."""
 
     text: str
-    kind: str  # of KINDS
-    strength: int  # 0 … 3, of an advantage
-    is_negative: bool  # the advantage makes the token less likely
+    sign: str  # up, down or none, by its advantage; prefix
+    strength: int  # 0 … 3, of the advantage
+    is_direct: bool  # the direct gradient on the teacher's top k
     numbers: tuple[str, ...]  # of HEADER, but the first
+
+    @property
+    def told(self) -> str:
+        """Everything about it, for the pointer."""
+        r, teacher, student, advantage, divergence, imitation = self.numbers
+        return (
+            f"“{self.text}”\nr = {r} nats: log π_T {teacher}, log π_S {student}\n"
+            f"credit: advantage {advantage}, divergence weight {divergence}, imitation weight {imitation}"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Completion:
     tokens: tuple[Token, ...]
     left_out: int  # tokens after those
     stop_reason: str
-    counts: Mapping[str, int]  # tokens of each kind, all of the completion
+    counts: Mapping[str, int]  # tokens of each of KINDS, all of the completion
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,12 @@ class StepCompletions:
     prompt_id: str
     prompt: str
     completions: tuple[Completion, ...]
+    outliers: int  # tokens of all the completions with r below HARD_OUTLIER
+
+
+def busiest_step(steps: Sequence[StepCompletions]) -> int:
+    """Which of the steps has most outliers, the first of several: what there is to see is there."""
+    return max(range(len(steps)), key=lambda number: steps[number].outliers, default=0)
 
 
 def build_steps(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[StepCompletions]:
@@ -68,18 +84,30 @@ def build_steps(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Step
                 groups.setdefault((int(row["step"]), str(row["prompt_id"])), []).append((label, row))
     return [
         StepCompletions(
-            step, prompt_id, str(rows[0][1]["prompt"]), tuple(_completion(label, row, limit) for label, row in rows)
+            step=step,
+            prompt_id=prompt_id,
+            prompt=str(rows[0][1]["prompt"]),
+            completions=tuple(_completion(label, row, limit) for label, row in rows),
+            outliers=sum(_outliers(row) for _, row in rows),
         )
         for (step, prompt_id), rows in sorted(groups.items(), key=lambda entry: entry[0])
     ]
 
 
+def _outliers(row: Mapping[str, Any]) -> int:
+    rewards = row["reward"][int(row["prefix_len"]) :]
+    return sum(reward is not None and reward < HARD_OUTLIER for reward in rewards)
+
+
 def _completion(label: str, row: Mapping[str, Any], limit: int) -> Completion:
+    texts = list(map(str, row["tokens"]))
+    columns = [row.get(key) or [None] * len(texts) for key in _COLUMNS]
     tokens = [
-        _token(position, str(text), int(row["prefix_len"]), *numbers)
-        for position, (text, *numbers) in enumerate(zip(row["tokens"], *(row[key] for key in _COLUMNS), strict=True))
+        _token(text, numbers, position < int(row["prefix_len"]))
+        for position, (text, *numbers) in enumerate(zip(texts, *columns, strict=True))
     ]
-    counts = {kind: sum(token.kind == kind for token in tokens) for kind in KINDS}
+    counts = {kind: sum(token.sign == kind for token in tokens) for kind in KINDS}
+    counts["direct"] = sum(token.is_direct for token in tokens)
     return Completion(
         label=label,
         tokens=tuple(tokens[:limit]),
@@ -89,33 +117,14 @@ def _completion(label: str, row: Mapping[str, Any], limit: int) -> Completion:
     )
 
 
-def _token(
-    position: int,
-    text: str,
-    prefix_len: int,
-    reward: float | None,
-    advantage: float,
-    divergence: float,
-    imitation: float,
-) -> Token:
-    strength = sum(abs(advantage) > bound for bound in _STRENGTHS)
-    numbers = tuple(
-        "–" if value is None else format_value(value) for value in (reward, advantage, divergence, imitation)
-    )
-    kind = "prefix" if position < prefix_len else _own_kind(reward, advantage, divergence)
+def _token(text: str, numbers: Sequence[float | None], is_prefix: bool) -> Token:
+    """`numbers`: of HEADER, but the first; None: a model was not asked, or an older run did not keep it."""
+    advantage, divergence = numbers[3] or 0.0, numbers[4] or 0.0
+    sign = "prefix" if is_prefix else "up" if advantage > 0 else "down" if advantage < 0 else "none"
     return Token(
         text=text,
-        kind=kind,
-        strength=strength if kind in ("trusted", "both") else 0,
-        is_negative=kind == "trusted" and advantage < 0,
-        numbers=numbers,
+        sign=sign,
+        strength=0 if is_prefix else sum(abs(advantage) > bound for bound in _STRENGTHS),
+        is_direct=not is_prefix and divergence > 0,
+        numbers=tuple("–" if value is None else format_value(value) for value in numbers),
     )
-
-
-def _own_kind(reward: float | None, advantage: float, divergence: float) -> str:
-    """What a token that the student wrote got. Where both models agree exactly, the advantage of a
-    trusted token is 0.
-    """
-    if divergence > 0:
-        return "both" if advantage else "outlier"
-    return "trusted" if advantage or not reward else "none"

@@ -35,6 +35,8 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
         console.print(table)
         if sheet.note:
             console.print(shown(sheet.note))
+        if sheet.key:
+            console.print(shown(sheet.key, style="dim"))
     for line in footnotes(board):
         console.print(shown(line, style="dim"))
 

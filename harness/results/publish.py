@@ -28,7 +28,7 @@ from harness.results.collect import (
 )
 from harness.results.expectations import SUMMARIES
 from harness.results.leaderboard import Leaderboard, build_leaderboard
-from harness.results.record import CURVE, METRICS_FILE, RunRecord, read_metrics
+from harness.results.record import CURVE, METRICS_FILE, START, RunRecord, read_metrics
 from harness.results.reference import ReferenceRow, published_rows
 from harness.results.render import write_leaderboard
 from harness.results.schema import parse
@@ -148,7 +148,11 @@ def _with_training(run: FoundRun) -> RunRecord:
     rows = read_metrics(run.folder)
     keys = sorted({key for row in rows for key in row} - {"step"})
     summary = SUMMARIES["second_half_mean"]
-    training = {key: summary([row[key] for row in rows if row.get(key) is not None]) for key in keys}
+    training = {
+        f"{CURVE}{key.removeprefix(START)}@0" if key.startswith(START) else key: summary(found)
+        for key in keys
+        if (found := [row[key] for row in rows if row.get(key) is not None])
+    }
     training |= {
         f"{k}@{row['step']}": row[k] for row in rows for k in keys if k.startswith(CURVE) and row.get(k) is not None
     }

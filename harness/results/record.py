@@ -34,6 +34,7 @@ ITEMS_FILE, TEXTS_FILE = "items.jsonl", "texts.jsonl"
 DISTANCE_FILE = "distance.jsonl"
 _SUBSET = re.compile(r" \(\d+ of \d+\)$")
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
+START = "start/"  # likewise, of the student before the first step: in the row of step 1
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ class TextRow:
     repeat: int
     text: str | None  # None: of a set whose texts are kept private
     extracted: Any  # the answer that was read from it
+    problem: str | None = None  # of a problem's first sample: the question, and the task's own answer
+    reference: str | None = None
 
 
 ROW_FILES: dict[str, type] = {ITEMS_FILE: ItemRow, TEXTS_FILE: TextRow}  # what their rows are

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from harness.config.decodings import DECODINGS
 from harness.errors import UserError
@@ -25,7 +26,7 @@ from harness.results.leaderboard import (
 from harness.results.orders import OWN_NAME
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import Difference, Interval
-from harness.results.verdicts import describe_power, describe_powers, turns_sentence, verdict_sentence
+from harness.results.verdicts import HOW_TO_READ, describe_power, describe_powers, turns_sentence, verdict_sentence
 from harness.types import UNTRAINED
 
 NOTHING = "–"
@@ -42,6 +43,8 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
     note: str
     names: int = 2  # leading columns that are names, and stand left; the others are numbers
+    key: str = ""  # what the words of the first table mean
+    part: Literal["main", "detail", "cost"] = "main"  # a detail is folded on a page
 
 
 def format_interval(interval: Interval) -> str:
@@ -119,8 +122,7 @@ def footnotes(board: Leaderboard) -> list[str]:
     decodings = [f"{name}: {DECODINGS[name]}" for name in board.decodings if name in DECODINGS]
     return [
         *(["Decodings: " + "; ".join(decodings) + "."] if decodings else []),
-        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %. Ranks: "
-        "among the methods with a score, by resolved differences.",
+        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %.",
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
         "GPU h is estimated: seconds of all phases times the GPUs of the run. Operations are estimated from tokens "
         "(harness/results/flops.py); seconds: rollout, scoring and update.",
@@ -143,7 +145,7 @@ def build_sheets(board: Leaderboard) -> list[Sheet]:
             sheets += [_task_sheet(board, tasks[0]), _samples_sheet(board, tasks[0])]
         else:
             sheets += [_scores_sheet(board, tasks), _differences_sheet(board, tasks), _decodings_sheet(board, tasks)]
-    sheets = sheets or [_failures_sheet(board)]
+    sheets = [replace(sheets[0], key=HOW_TO_READ), *sheets[1:]] if sheets else [_failures_sheet(board)]
     if board.distance is not None:
         sheets += _distance_sheets(board.distance)
     return [*sheets, *(_cost_sheets(board) if board.rows else []), *_published_sheets(board.published)]
@@ -194,7 +196,7 @@ def _differences_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
     header = ("method", *(task.decoding or OWN_NAME for task in tasks))
     scores = [(row.label, [row.scores.get(task.column) for task in tasks]) for row in board.rows]
     rows = tuple((label, *(NOTHING if s is None else _difference_cell(s) for s in found)) for label, found in scores)
-    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, rows, "", names=1)
+    return Sheet(f"{tasks[0].name}, minus {BASELINE}", header, rows, "", names=1, part="detail")
 
 
 def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
@@ -209,7 +211,8 @@ def _decodings_sheet(board: Leaderboard, tasks: Sequence[Task]) -> Sheet:
             cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
             name = f"{task.decoding or OWN_NAME} × {task.samples}"
             rows.append((row.label, name, chance, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{tasks[0].name}, by decoding", header, tuple(rows), "k: the samples of a problem.")
+    note = "k: the samples of a problem."
+    return Sheet(f"{tasks[0].name}, by decoding", header, tuple(rows), note, part="detail")
 
 
 def _task_sheet(board: Leaderboard, task: Task) -> Sheet:
@@ -288,7 +291,8 @@ def _samples_sheet(board: Leaderboard, task: Task) -> Sheet:
         intervals = [score.pass_at_k, score.maj_at_k][: len(columns)]
         cells = [NOTHING if interval is None else format_interval(interval) for interval in intervals]
         rows.append((label, *cells, f"{_percent(score.truncated_frac)} %"))
-    return Sheet(f"{title_of(task.column)}, by sample", ("method", *columns, "truncated"), tuple(rows), "", names=1)
+    header = ("method", *columns, "truncated")
+    return Sheet(f"{title_of(task.column)}, by sample", header, tuple(rows), "", names=1, part="detail")
 
 
 def _published_sheets(cells: Sequence[ReferenceRow]) -> list[Sheet]:
@@ -316,7 +320,8 @@ def _distance_sheets(table: distance.DistanceTable) -> list[Sheet]:
     found = [Sheet(title, distance.header(table), rows, distance.note(table))]
     if rows:
         rows = distance.sample_cells(table, NOTHING, ONE_SEED)
-        found.append(Sheet(f"{title}, by sample", distance.SAMPLE_HEADER, rows, distance.SAMPLE_NOTE, names=1))
+        header, note = distance.SAMPLE_HEADER, distance.SAMPLE_NOTE
+        found.append(Sheet(f"{title}, by sample", header, rows, note, names=1, part="detail"))
     return found
 
 
@@ -341,9 +346,10 @@ def _cost_sheets(board: Leaderboard) -> list[Sheet]:
     phases = ("method", "rollout s", "scoring s", "update s", "eval s", "peak MiB", "GPU h")
     base = next((row.cost for row in board.rows if row.label == BASELINE), None)
     work = tuple((row.label, *_work_cells(row.cost, base)) for row in board.rows)
+    spent = tuple((row.label, *_phase_cells(row.cost)) for row in board.rows)
     return [
-        Sheet("cost", header, work, "", names=1),
-        Sheet("cost, by phase", phases, tuple((row.label, *_phase_cells(row.cost)) for row in board.rows), "", names=1),
+        Sheet("cost", header, work, "", names=1, part="cost"),
+        Sheet("cost, by phase", phases, spent, "", names=1, part="cost"),
     ]
 
 
@@ -377,8 +383,7 @@ def render_markdown(board: Leaderboard) -> str:
     for sheet in build_sheets(board):
         parts.append(f"### {escape.markdown(sheet.title)}")
         parts.append(markdown.table(sheet.header, sheet.rows, "l" * sheet.names + "r"))
-        if sheet.note:
-            parts.append(escape.markdown(sheet.note))
+        parts += [escape.markdown(text) for text in (sheet.note, sheet.key) if text]
     return "\n\n".join([*parts, *map(escape.markdown, footnotes(board))]) + "\n"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # who reads the file needs no torch
     from harness.types import Rollout, TokenCredit, TokenSignal
 
 SAMPLES_FILE = "samples.jsonl"
+NUMBERS = ("teacher_logprob", "student_logprob", "reward", "advantage", "divergence_weight", "imitation_weight")
 SAMPLED_STEPS = 8  # of a run, evenly spaced, and the first
 
 Decode = Callable[[Sequence[int]], str]
@@ -30,6 +31,8 @@ class CreditSample:
     """One completion of a step, and what a method made of its T tokens."""
 
     rollout: Rollout
+    teacher_logprob: list[float]  # [T] log π_T(x), nats; NaN where the teacher was not asked
+    student_logprob: list[float]  # [T] log π_S(x), likewise
     reward: list[float]  # [T] log π_T(x) − log π_S(x), nats; NaN where a model was not asked
     advantage: list[float]  # [T]
     divergence_weight: list[float]  # [T]
@@ -46,14 +49,16 @@ class SampleRow:
     prefix_len: int
     stop_reason: str  # "stop" | "length"
     tokens: list[str]  # [T]
-    reward: list[float]  # [T], and so on: CreditSample
+    reward: list[float | None]  # [T], and so on: CreditSample
     advantage: list[float]
     divergence_weight: list[float]
     imitation_weight: list[float]
+    teacher_logprob: list[float | None] | None = None  # [T]; None: written before they were kept
+    student_logprob: list[float | None] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.reward, self.advantage, self.divergence_weight, self.imitation_weight)
-        if {len(column) for column in columns} != {len(self.tokens)}:
+        found = [len(column) for name in NUMBERS if (column := getattr(self, name)) is not None]
+        if set(found) != {len(self.tokens)}:
             raise ValueError("its tokens and the numbers of their credit are not equally many")
 
 
@@ -64,6 +69,8 @@ def credit_sample(
     rollout = rollouts[0]
     valid = (0, slice(len(rollout.completion_ids)))
     columns = (
+        teacher.logprobs[valid],
+        student.logprobs[valid],
         teacher.logprobs[valid] - student.logprobs[valid],
         credit.advantages[valid],
         credit.divergence_weights[valid],
@@ -89,7 +96,7 @@ def sample_row(step: int, sample: CreditSample, decode: Decode) -> dict[str, Any
         "tokens": token_texts(rollout.completion_ids, decode),
         **{
             name: [None if math.isnan(value) else float(f"{value:.{_DIGITS}g}") for value in getattr(sample, name)]
-            for name in ("reward", "advantage", "divergence_weight", "imitation_weight")
+            for name in NUMBERS
         },
     }
 

@@ -5,13 +5,42 @@ cannot see.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.config.decodings import OWN, column_of, decoding_of
-from harness.results.leaderboard import BASELINE, Leaderboard, Row
+from harness.config.decodings import OWN, column_of, decoding_of, task_of
+from harness.results.columns import title_of
+from harness.results.leaderboard import BASELINE, Comparison, Leaderboard, Row
 from harness.results.orders import OWN_NAME, Order, Turn, TurnedOrder, find_turns
+from harness.results.reference import AVERAGE
 from harness.types import UNTRAINED
 
 LISTED_TURNS = 6  # pairs that a line names whose turn is not resolved; more are counted
+LISTED_RIVALS = 3  # methods that a sentence names from which the first cannot be told; more are counted
+HOW_TO_READ = (
+    "How to read it. [low, high]: a 95 % interval, over other problems and other training seeds than these. "
+    f"minus {BASELINE}: points, on the same problems and seeds. Rank 1–4: by the resolved differences the method may "
+    "be any of the first to the fourth. Cannot see: a true difference smaller than that is missed more often than one "
+    "time in five."
+)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict of a column, for somebody who reads one sentence."""
+
+    column: str
+    title: str  # what the column is, in words
+    wins: bool
+    text: str
+
+
+def headlines(board: Leaderboard) -> list[Headline]:
+    """A sentence for each decoding: of the average of all tasks where there is one, else of every column."""
+    columns = [column for column in board.winners if task_of(column) == AVERAGE] or list(board.winners)
+    return [
+        Headline(column, title_of(column), board.winners[column] is not None, _plain_verdict(board, column))
+        for column in columns
+    ]
 
 
 def decodings_under(board: Leaderboard, task: str) -> list[str]:
@@ -59,30 +88,88 @@ def turns_sentence(board: Leaderboard, task: str) -> str:
     return f"The order turns round between decodings: {'; '.join(parts)}."
 
 
+def _plain_verdict(board: Leaderboard, column: str) -> str:
+    """`tropd wins: it scores 80.1 %, 33.4 points more than opd [28.0, 38.8], ...`"""
+    ranked = _ranked(board, column)
+    if len(ranked) < 2:
+        return f"Nothing to compare: {ranked[0].label if ranked else 'no method'} alone has a score."
+    first = ranked[0].label
+    scored = f"{100 * _estimate(ranked[0], column):.1f} %, {_lead_in_words(board, ranked, column)}"
+    if board.winners[column] is not None:
+        return f"{first} wins: it scores {scored}, and its lead over every other method is resolved."
+    if _has_one_seed(board, column):
+        return f"No verdict from one seed: {first} leads with {scored}."
+    pairs = {row.label: _pair(board, column, first, row.label) for row in ranked[1:]}
+    rivals = [label for label, pair in pairs.items() if pair is None or not pair.resolved]
+    started = [*(row.label for row in board.rows if row.method not in UNTRAINED), *(run.label for run in board.failed)]
+    unscored = [label for label in dict.fromkeys(started) if label not in {first, *pairs}]
+    doubts = [f"it cannot be told from {_listed(rivals)}"] if rivals else []
+    doubts += [f"{_listed(unscored)} {'has' if len(unscored) == 1 else 'have'} no score"] if unscored else []
+    return f"No winner: {first} leads with {scored}, but {' and '.join(doubts)}."
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """`a, b and c`, of many `a, b, c and 7 others`."""
+    named = list(labels) if len(labels) <= LISTED_RIVALS + 1 else [*labels[:LISTED_RIVALS]]
+    named += [f"{len(labels) - len(named)} others"] if len(labels) > len(named) else []
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def _lead_in_words(board: Leaderboard, ranked: Sequence[Row], column: str) -> str:
+    """`33.4 points more than opd [28.0, 38.8]`: than the baseline, or than the next one where that is first."""
+    first, other = ranked[0].label, _measure(ranked)
+    pair = _pair(board, column, first, other)
+    if pair is None:
+        return f"on no seed that {other} has"
+    difference, sign = pair.difference, 1 if pair.a == first else -1
+    low, high = sorted((100 * sign * difference.low, 100 * sign * difference.high))
+    points = 100 * sign * difference.estimate
+    return f"{abs(points):.1f} points {'more' if points >= 0 else 'less'} than {other} [{low:.1f}, {high:.1f}]"
+
+
 def _verdict(board: Leaderboard, column: str) -> str:
     """Of one column: who wins, or that nobody does and who leads."""
-    rows = [row for row in board.rows if row.method not in UNTRAINED and row.score(column)]
-    if len(rows) < 2:
+    ranked = _ranked(board, column)
+    if len(ranked) < 2:
         return "nothing to compare"
-    ranked = sorted(rows, key=lambda row: -_estimate(row, column))
     winner = board.winners[column]
     if winner is not None:
-        first = next(row for row in rows if row.label == winner)
-        return f"{winner} wins ({_against(board, first, ranked, column)})"
-    if not any(len(pair.seeds) > 1 for pair in board.comparisons if pair.task == column):
+        return f"{winner} wins ({_against(board, ranked, column)})"
+    if _has_one_seed(board, column):
         return f"no winner, one seed ({ranked[0].label} leads)"
-    return f"no winner ({ranked[0].label} leads, {_against(board, ranked[0], ranked, column)})"
+    return f"no winner ({ranked[0].label} leads, {_against(board, ranked, column)})"
 
 
-def _against(board: Leaderboard, first: Row, ranked: Sequence[Row], column: str) -> str:
+def _against(board: Leaderboard, ranked: Sequence[Row], column: str) -> str:
     """`+33.3 points over opd, resolved`: over the baseline, or over the next method where that one is first."""
-    others = [row.label for row in ranked if row.label != first.label]
-    other = BASELINE if BASELINE in others else others[0]
-    for pair in board.comparisons:
-        if pair.task == column and {pair.a, pair.b} == {first.label, other}:
-            points = 100 * pair.difference.estimate * (1 if pair.a == first.label else -1)
-            return f"{points:+.1f} points over {other}, {'resolved' if pair.resolved else 'not resolved'}"
-    return f"no seed in common with {other}"
+    first, other = ranked[0].label, _measure(ranked)
+    pair = _pair(board, column, first, other)
+    if pair is None:
+        return f"no seed in common with {other}"
+    points = 100 * pair.difference.estimate * (1 if pair.a == first else -1)
+    return f"{points:+.1f} points over {other}, {'resolved' if pair.resolved else 'not resolved'}"
+
+
+def _ranked(board: Leaderboard, column: str) -> list[Row]:
+    """The methods with a score in the column, the winner or the highest mean first."""
+    rows = [row for row in board.rows if row.method not in UNTRAINED and row.score(column)]
+    return sorted(rows, key=lambda row: (row.label != board.winners[column], -_estimate(row, column)))
+
+
+def _measure(ranked: Sequence[Row]) -> str:
+    """What the first is held against: the baseline, or the next method where that one is first."""
+    others = [row.label for row in ranked[1:]]
+    return BASELINE if BASELINE in others else others[0]
+
+
+def _pair(board: Leaderboard, column: str, a: str, b: str) -> Comparison | None:
+    """The comparison of two labels, whichever comes first in it; None without a seed in common."""
+    found = (pair for pair in board.comparisons if pair.task == column and {pair.a, pair.b} == {a, b})
+    return next(found, None)
+
+
+def _has_one_seed(board: Leaderboard, column: str) -> bool:
+    return not any(len(pair.seeds) > 1 for pair in board.comparisons if pair.task == column)
 
 
 def _estimate(row: Row, column: str) -> float:

@@ -139,17 +139,17 @@ class TransferWeights(PushedWeights):
 
 
 class CheckedWeights:
-    """Runs a self-check after the first pushes of another WeightSync."""
+    """Runs a self-check after the first pushes of another WeightSync, once for each version."""
 
     def __init__(self, weights: WeightSync, check: Callable[[int], None]) -> None:
         self._weights, self._check = weights, check
-        self._pushes = 0
+        self._checked: set[int] = set()  # versions
 
     def push(self, policy_version: int) -> None:
         """See WeightSync."""
         self._weights.push(policy_version)
-        if self._pushes < CHECKED_PUSHES:
-            self._pushes += 1
+        if policy_version not in self._checked and len(self._checked) < CHECKED_PUSHES:
+            self._checked.add(policy_version)
             self._check(policy_version)
 
 

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from harness.console.progress import RunProgress
 from harness.errors import UserError
 from harness.files import append_row, write_rows
-from harness.results.record import METRICS_FILE, read_metrics
+from harness.results.record import CURVE, METRICS_FILE, START, read_metrics
 from harness.results.samples import SAMPLES_FILE, CreditSample, Decode, is_sampled, read_samples, sample_row
 from harness.results.seal import damage_of, has_digests, is_sealed, seal
 from harness.training import ranks
@@ -61,6 +61,13 @@ class StepRecorder(TrainerCallback):
         self.progress = progress
         self.development_scores = development_scores  # of the weights after a step
         self.decode = decode  # token ids to text
+        self.start: dict[str, float] = {}  # development scores before the first step
+
+    def score_start(self) -> None:
+        """Scores the student that the run begins with: where its learning curve starts."""
+        if self.log.scored_every is not None:
+            scores = self.development_scores(0)
+            self.start = {f"{START}{key.removeprefix(CURVE)}": score for key, score in scores.items()}
 
     def on_log(
         self,
@@ -75,7 +82,7 @@ class StepRecorder(TrainerCallback):
             return  # the summary at the end of training
         step = state.global_step
         row: dict[str, Any] = {"step": step, "grad_norm": logs["grad_norm"], "learning_rate": logs["learning_rate"]}
-        row |= self.log.metrics
+        row |= self.log.metrics | (self.start if step == 1 else {})
         last = step == state.max_steps or control.should_training_stop
         if self.log.is_scored(step, last):
             row |= self.development_scores(step)

@@ -64,7 +64,10 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
-            callbacks.append(make_recorder(config, models, machinery, log, folder=folder, progress=progress))
+            recorder = make_recorder(config, models, machinery, log, folder=folder, progress=progress)
+            callbacks.append(recorder)
+            if resume_from is None:
+                recorder.score_start()
         budget = Budget(config.setting, ranks.from_main(read_metrics(folder) if ranks.index() == 0 else []))
         trainer = DistillationTrainer(machinery, config, folder / "trainer", log, callbacks=callbacks, budget=budget)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

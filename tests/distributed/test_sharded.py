@@ -44,6 +44,7 @@ def test_a_development_task_is_scored_on_whole_weights(random_pair: Path, tmp_pa
     found, expected = result(tmp_path / "sharded"), alone(config, tmp_path / "alone")
     assert_equal(found, expected)
     assert [row["step"] for row in found[1] if "eval/arithmetic_dev" in row] == [2, 3]
+    assert found[1][0]["start/arithmetic_dev"] == expected[1][0]["start/arithmetic_dev"]
 
 
 def test_a_run_goes_on_on_two_ranks_and_on_four(random_pair: Path, tmp_path: Path) -> None:

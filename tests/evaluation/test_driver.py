@@ -47,7 +47,10 @@ def test_all_correct_responses_score_1_with_leading_zeros_in_the_answers(tokeniz
         "repeat": 0,
         "text": boxed("25"),
         "extracted": "25",
+        "problem": "Find the sum of the first five odd positive integers.",
+        "reference": "025",
     }
+    assert "problem" not in result.texts[1]  # once for each problem
 
 
 def test_every_sample_counts_on_its_own(tokenizer):

@@ -38,6 +38,7 @@ def metrics_rows(steps: int, level: float = 0.0) -> list[dict[str, float]]:
             "length/prefix": max(0.0, 10.0 - step),
             "truncated_frac": 0.0,
             "credit/kept_frac": 0.9,
+            **({"start/arithmetic_dev": 0.1 + level} if step == 1 else {}),
             **({"eval/arithmetic_dev": 0.2 + 0.01 * step + level} if step % 5 == 0 else {}),
         }
         for step in range(1, steps + 1)
@@ -89,6 +90,8 @@ def write_everything(
                     key |= {"item_id": f"item-{problem}", "repeat": repeat}
                     items.append({**key, "correct": float(repeat < solved), "tokens": 5, "stop_reason": "stop"})
                     texts.append({**key, **shown})
+                    if repeat == 0 and not private:
+                        texts[-1] |= {"problem": f"question {problem}?", "reference": "7"}
         if items:
             write_rows(path.parent / "items.jsonl", items)
             write_rows(path.parent / "texts.jsonl", texts)

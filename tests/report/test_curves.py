@@ -46,3 +46,25 @@ def test_blocks_are_averaged_before_the_seeds_are_compared() -> None:
     assert long is not None
     assert len(long.x) == 100
     assert np.all(long.mean == 1.0)
+
+
+def test_a_learning_curve_starts_before_the_first_step() -> None:
+    first = {"step": 1, "start/dev": 0.25, "tokens/student": 10.0, "operations": 5.0}
+    second = {"step": 2, "eval/dev": 0.5, "tokens/student": 30.0, "operations": 7.0}
+    places = {"step": [0, 2], "tokens/student": [0, 40], "operations": [0, 12]}
+    for axis, x in places.items():
+        curve = build_curve("m", [[first, second]], "eval/dev", axis)
+        assert curve is not None
+        assert (curve.x.tolist(), curve.mean.tolist()) == (x, [0.25, 0.5])
+    assert build_curve("m", [[{**first, "operations": None}, second]], "eval/dev", "operations") is None
+
+
+def test_smoothing_is_a_moving_mean_of_each_seed_shorter_at_the_ends() -> None:
+    """1, 3, 8, 0 over 3 steps: (1 + 3) / 2, (1 + 3 + 8) / 3, (3 + 8 + 0) / 3, (8 + 0) / 2."""
+    curve = build_curve("m", [rows({1: 1.0, 2: 3.0, 3: 8.0, 4: 0.0})], "x", window=3)
+    assert curve is not None
+    assert curve.mean.tolist() == [2.0, 4.0, 11 / 3, 4.0]
+    seeds = [rows({1: 0.0, 2: 6.0, 3: 0.0}), rows({1: 6.0, 2: 0.0, 3: 6.0})]
+    curve = build_curve("m", seeds, "x", window=3)
+    assert curve is not None
+    assert curve.low.tolist() == [3.0, 2.0, 3.0] and curve.high.tolist() == [3.0, 4.0, 3.0]

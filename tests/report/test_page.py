@@ -18,7 +18,7 @@ from harness.results.render import build_sheets
 from tests.report.folders import NASTY, comparison, write_everything, write_rows
 from tests.results.synthetic import decoded_runs, run, small_comparison, write_runs
 
-VOID = {"meta", "link", "img"}
+VOID = {"meta", "link", "img", "input"}
 
 
 class Outline(HTMLParser):
@@ -64,8 +64,8 @@ def test_page_is_well_formed_and_has_every_section(whole: str) -> None:
     assert len(outline.ids) == len(set(outline.ids))
     links = [str(value)[1:] for name, value in outline.attributes if name == "href" and str(value).startswith("#")]
     assert set(links) <= set(outline.ids)
-    for section in ("main", "scores", "learning", "dynamics", "problems", "credit", "configuration", "provenance"):
-        assert section in outline.ids
+    sections = ("main", "scores", "learning", "dynamics", "problems", "credit", "cost", "configuration", "provenance")
+    assert [name for name in outline.ids if name in sections] == list(sections)  # cost is further down
     assert {"svg", "table", "details"} <= set(outline.tags)
 
 
@@ -92,9 +92,12 @@ def test_decodings_stand_side_by_side(tmp_path: Path) -> None:
     """A figure for each, scores before differences; texts of each; a winner's mark keeps the colour of its method."""
     solved = {"opd": {"greedy": 0, "sampled": 2}, "tropd": {"greedy": 1, "sampled": 0}}
     page = page_of(write_everything(tmp_path, decoded_runs(solved), metrics=[]))
-    titles = ("Score, greedy", "Score, sampled", "Minus opd, greedy", "Minus opd, sampled")
-    places = [page.index(f"<h4>{title}</h4>") for title in titles]
+    titles = ("<h2>arithmetic, greedy</h2>", "<h2>arithmetic, sampled</h2>", "<table>", "<h4>Score, greedy</h4>")
+    places = [page.index(title) for title in (*titles, "<h4>Score, sampled</h4>")]
     assert places == sorted(places)
+    assert page.count("<h3>Minus opd</h3>") == 2  # beside the sentence of each decoding
+    assert page.index("tropd wins: it scores 100.0 %") < places[1] < page.index("opd wins: it scores 50.0 %")
+    assert "The order turns round between decodings: opd above tropd under sampled (resolved)" in page
     assert "<h3>arithmetic, greedy</h3>" in page and "<h3>arithmetic, sampled</h3>" in page
     for mark in ("tropd (wins: greedy)", "opd (wins: sampled)"):
         assert re.search(rf'<span class="chip"[^>]*></span>{re.escape(mark)}<', page)
@@ -145,7 +148,9 @@ def test_texts_are_those_of_the_sampled_problem(tmp_path: Path) -> None:
     problems = re.findall(r'<details class="problem">.*?</div></details>', page, flags=re.S)
     assert len(problems) == 1  # only the first problem flips
     assert "item-0" in problems[0]
-    assert re.findall(r"<pre>(.*?)</pre>", problems[0]) == ["an answer by tropd", "an answer by opd"]  # by score
+    shown = re.findall(r"<pre>(.*?)</pre>", problems[0])
+    assert shown == ["question 0?", "an answer by tropd", "an answer by opd"]  # by score
+    assert "reference: <code>7</code>" in problems[0]
     assert "✗ not solved" in problems[0] and "✓ solved" in problems[0]
     assert "1 of 3 problems flip" in page
 

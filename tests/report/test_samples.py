@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.report.tokens import build_steps
+from harness.errors import UserError
+from harness.report.tokens import build_steps, busiest_step
 from harness.results.samples import credit_sample, is_sampled, read_samples, sample_row, token_texts
 from harness.tiny.language import build_tokenizer
 from harness.training.checks import check_leftovers
@@ -37,11 +39,27 @@ def test_row_holds_the_first_completion_without_padding() -> None:
         "prefix_len": 1,
         "stop_reason": "stop",
         "tokens": ["6", " 7"],
+        "teacher_logprob": [-0.5, -4.0],
+        "student_logprob": [-1.0, -2.0],
         "reward": [0.5, -2.0],  # −0.5 + 1, −4 + 2
         "advantage": [0.0, -2.0],
         "divergence_weight": [0.0, 1.0],
         "imitation_weight": [0.001, 0.0],
     }
+
+
+def test_numbers_of_a_model_that_was_not_asked_are_read_again(tmp_path: Path) -> None:
+    """A method may read neither model: its rows have no log-probs and no reward. Older rows lack the log-probs."""
+    unread = TokenSignal(torch.full((1, 2), math.nan))
+    rollout = Rollout((5,), (6, 7), 0, (-1.0, -2.0), 0, "stop", "p", 0)
+    sample = credit_sample([rollout], unread, unread, TokenCredit(*[torch.zeros(1, 2)] * 3))
+    row = sample_row(1, sample, lambda ids: " ".join(map(str, ids)))
+    older = {key: value for key, value in row.items() if not key.endswith("_logprob")} | {"step": 2}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(older) + "\n")
+    assert [found["reward"] for found in read_samples(tmp_path)] == [[None, None]] * 2
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row | {"teacher_logprob": [None]}) + "\n")
+    with pytest.raises(UserError, match="not equally many"):
+        read_samples(tmp_path)
 
 
 def test_token_texts_make_up_the_completion() -> None:
@@ -72,19 +90,42 @@ def test_resumed_run_cuts_the_rows_after_its_checkpoint(tmp_path: Path) -> None:
 def test_kinds_of_credit() -> None:
     (step,) = build_steps({"m": sample_rows([1], ["p", "a", "b", "c"])})
     (completion,) = step.completions
-    assert [token.kind for token in completion.tokens] == ["prefix", "trusted", "outlier", "none"]
-    assert [(token.strength, token.is_negative) for token in completion.tokens][1] == (2, True)  # |−2| > 1 nat
-    assert completion.counts == {"trusted": 1, "outlier": 1, "both": 0, "none": 1, "prefix": 1}
+    assert [token.sign for token in completion.tokens] == ["prefix", "down", "none", "none"]
+    assert [token.is_direct for token in completion.tokens] == [False, False, True, False]
+    assert [token.strength for token in completion.tokens] == [0, 2, 0, 0]  # |−2| > 1 nat
+    assert completion.counts == {"up": 0, "down": 1, "none": 2, "direct": 1, "prefix": 1}
 
 
 @pytest.mark.parametrize(
-    ("reward", "advantage", "divergence", "kind"),
-    [(0.0, 0.0, 0.0, "trusted"), (-1.0, -1.0, 0.5, "both"), (-1.0, 0.0, 0.0, "none")],
+    ("advantage", "divergence", "sign", "is_direct"),
+    [(0.0, 0.0, "none", False), (-1.0, 0.5, "down", True), (0.2, 0.0, "up", False), (0.0, 1.0, "none", True)],
 )
-def test_kind_of_a_students_token(reward: float, advantage: float, divergence: float, kind: str) -> None:
+def test_kind_of_a_students_token(advantage: float, divergence: float, sign: str, is_direct: bool) -> None:
     row = {**sample_rows([1], ["x"])[0], "prefix_len": 0}
-    row |= {"reward": [reward], "advantage": [advantage], "divergence_weight": [divergence]}
-    assert build_steps({"m": [row]})[0].completions[0].tokens[0].kind == kind
+    row |= {"advantage": [advantage], "divergence_weight": [divergence]}
+    token = build_steps({"m": [row]})[0].completions[0].tokens[0]
+    assert (token.sign, token.is_direct) == (sign, is_direct)
+
+
+def test_a_token_tells_its_numbers() -> None:
+    """Token, r, both log-probs and the credit; a dash for what an older run did not keep."""
+    row = sample_rows([1], ["p", " 7"])[0] | {"teacher_logprob": [-1.0, -2.5], "student_logprob": [-1.0, -0.5]}
+    token = build_steps({"m": [row]})[0].completions[0].tokens[1]
+    assert token.told == (
+        "“ 7”\nr = -2 nats: log π_T -2.5, log π_S -0.5\ncredit: advantage -2, divergence weight 0, imitation weight 0"
+    )
+    older = build_steps({"m": sample_rows([1], ["p", " 7"])})[0].completions[0].tokens[1]
+    assert "log π_T –, log π_S –" in older.told
+
+
+def test_the_step_with_most_outliers_is_the_busiest() -> None:
+    """Rewards below −5 nats on tokens that the student wrote; the teacher's prefix does not count."""
+    rewards = {1: [-9.0, -1.0, -6.0], 2: [0.0, -6.0, -7.0], 3: [0.0, -8.0, None]}
+    rows = [row | {"reward": rewards[row["step"]]} for row in sample_rows([1, 2, 3], ["p", "a", "b"])]
+    steps = build_steps({"m": rows, "n": rows[:1]})
+    assert [step.outliers for step in steps] == [2, 2, 1]  # of two methods at step 1
+    assert busiest_step(steps) == 0 and busiest_step(steps[1:]) == 0 and busiest_step([]) == 0
+    assert busiest_step(build_steps({"m": rows})) == 1
 
 
 def test_methods_are_shown_on_the_same_prompt_and_long_completions_are_cut() -> None:

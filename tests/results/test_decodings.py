@@ -27,7 +27,7 @@ from harness.results.orders import Turn
 from harness.results.publish import publish, rebuild_leaderboard
 from harness.results.render import build_sheets, render_markdown
 from harness.results.sides import hold_against, pair_up
-from harness.results.verdicts import turned_orders, turns_sentence, verdict_sentence
+from harness.results.verdicts import headlines, turned_orders, turns_sentence, verdict_sentence
 from harness.run import scored_protocols
 
 from .synthetic import Solved, decoded, decoded_runs, run, write_runs
@@ -52,6 +52,45 @@ def test_the_verdict_of_each_decoding() -> None:
         "arithmetic@paper": None,
         "arithmetic@sampled": "opd",
     }
+
+
+def test_one_plain_sentence_for_each_decoding() -> None:
+    """The same numbers; half of the interval is Clopper and Pearson's 36.9 points at 8 problems without a variance."""
+    found = {headline.title: (headline.wins, headline.text) for headline in headlines(board(TURNED))}
+    assert found == {
+        "arithmetic, greedy": (
+            True,
+            "tropd wins: it scores 100.0 %, 100.0 points more than opd [63.1, 100.0], and its lead over every other "
+            "method is resolved.",
+        ),
+        "arithmetic, paper": (
+            False,
+            "No winner: tropd leads with 75.0 %, 25.0 points more than opd [-11.9, 61.9], but it cannot be told from "
+            "opd.",
+        ),
+        "arithmetic, sampled": (
+            True,
+            "opd wins: it scores 50.0 %, 50.0 points more than tropd [13.1, 86.9], and its lead over every other "
+            "method is resolved.",
+        ),
+    }
+
+
+def test_the_sentence_where_there_is_little_to_say() -> None:
+    one = headlines(board(TURNED, seeds=1))[0].text
+    assert one.startswith("No verdict from one seed: tropd leads with 100.0 %, 100.0 points more than opd [")
+    assert headlines(board({"opd": {"": 2}}))[0].text == "Nothing to compare: opd alone has a score."
+    assert headlines(build_leaderboard([run("opd", 0)], "made")) == []
+    whole = build_leaderboard([*decoded_runs(TURNED), run("eopd", 0, status="failed", reason="x")], "made")
+    assert headlines(whole)[0].text.endswith("[63.1, 100.0], but eopd has no score.")  # greedily tropd beats opd
+    many = {name: {"": 2} for name in ("opd", "a", "b", "c", "d", "e")}
+    assert headlines(board(many))[0].text.endswith("it cannot be told from b, c, d and 2 others.")
+
+
+def test_of_several_tasks_the_average_speaks() -> None:
+    tasks = [replace(decoded("greedy", solved), task=name) for name, solved in (("a", 0), ("b", 1))]
+    records = [run(method, seed, evaluations=tuple(tasks)) for method in ("opd", "tropd") for seed in (0, 1)]
+    assert [headline.column for headline in headlines(build_leaderboard(records, "made"))] == ["average@greedy"]
 
 
 def test_one_seed_has_no_winner() -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,6 +98,17 @@ def test_first_line_says_what_the_table_is() -> None:
 
 def difference(*numbers: float) -> Difference:
     return Difference(*numbers, 0.1, Interval(0.5, 0.4, 0.6, 0.05, 5, 3, 200))  # type: ignore[arg-type]
+
+
+def test_words_are_explained_once_under_the_first_table() -> None:
+    board = build_leaderboard(small_comparison(), "made")
+    assert [bool(sheet.key) for sheet in build_sheets(board)] == [True, *[False] * (len(build_sheets(board)) - 1)]
+    text = render_markdown(board)
+    first, second = [match.start() for match in re.finditer("^### ", text, flags=re.M)][:2]
+    for words in ("a 95 % interval, over other problems", "Rank 1–4: ", "Cannot see: "):
+        assert first < text.index(words) < second
+    failed = build_leaderboard([run("opd", 0, status="failed", reason="x")], "made")
+    assert "How to read" not in render_markdown(failed)
 
 
 def test_format_of_numbers() -> None:

@@ -69,10 +69,11 @@ def test_published_runs_keep_the_mean_of_each_metric_over_the_second_half_of_the
     ]
     for step, development_score in ((2, 0.25), (4, 0.75)):  # kept by step, too
         rows[step - 1]["eval/dev"] = development_score
+    rows[0]["start/dev"] = 0.125  # before the first step
     write_metrics(folder, "opd", 0, rows)
     publish(folder, tmp_path / "published")
     by_key = {(record.label, record.seed): record.training for record in load_records(tmp_path / "published")}
-    curve = {"eval/dev": 0.75, "eval/dev@2": 0.25, "eval/dev@4": 0.75}
+    curve = {"eval/dev": 0.75, "eval/dev@0": 0.125, "eval/dev@2": 0.25, "eval/dev@4": 0.75}
     assert by_key["opd", 0] == {"grad_norm": 1.5, "length": 5.0, **curve}
     assert by_key["opd", 1] == {}
     publish(tmp_path / "published", tmp_path / "again")

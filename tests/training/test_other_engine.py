@@ -8,6 +8,7 @@ import contextlib
 import copy
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from harness.engines.opening import Opened
 from harness.errors import UserError
 from harness.models.loading import load_tokenizer, stop_ids_of
 from harness.rollout.hf import HFEngine
+from harness.rollout.weights import CheckedWeights
 from harness.rollout.worker import vocabulary_digest
 from harness.scoring.hf import HFScorer
 from harness.training import train as training
@@ -138,3 +140,12 @@ def test_rollouts_of_another_version_are_refused(random_pair, tmp_path, other_en
     monkeypatch.setitem(globals(), "CopiedWeights", SampledFromAnotherPolicy)
     with pytest.raises(RuntimeError, match="sampled from policy version -1, the trainer is at 0"):
         run(with_vllm(random_pair, tmp_path), tmp_path / "run")
+
+
+def test_the_first_versions_are_checked_once_each() -> None:
+    """Development scores before the first step push its version, and the step pushes it again."""
+    checked: list[int] = []
+    weights = CheckedWeights(SimpleNamespace(push=lambda version: None), checked.append)
+    for version in (0, 0, 1, 2):
+        weights.push(version)
+    assert checked == [0, 1]

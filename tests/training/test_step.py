@@ -118,6 +118,27 @@ def opd_run(
     return run(config_for(random_pair, root, OPD()), root / "run")
 
 
+def test_the_learning_curve_begins_before_the_first_step_and_changes_no_draw(
+    random_pair: Path, tmp_path: Path, opd_run
+) -> None:
+    """The row of step 1 has the score of the student that the run began with: a curve of rate 0 is level."""
+    scored = dataclasses.replace(
+        NO_EVALUATION,
+        dev_task="arithmetic_dev",
+        dev_every=2,
+        samples={"arithmetic_dev": 1},
+        max_new_tokens={"arithmetic_dev": 8},
+    )
+    config = dataclasses.replace(config_for(random_pair, tmp_path, OPD()), evaluation=scored)
+    weights, rows = run(config, tmp_path / "run")
+    assert_same_weights(weights, opd_run[0])
+    assert [row["step"] for row in rows if "start/arithmetic_dev" in row] == [1]
+    assert [row["step"] for row in rows if "eval/arithmetic_dev" in row] == [2, STEPS]
+    still = dataclasses.replace(config, setting=dataclasses.replace(config.setting, learning_rate=0.0))
+    _, rows = run(still, tmp_path / "still")
+    assert rows[0]["start/arithmetic_dev"] == rows[1]["eval/arithmetic_dev"] == rows[2]["eval/arithmetic_dev"]
+
+
 @pytest.mark.parametrize(
     "method", [AlwaysTrusted(prefix_schedule="none"), EOPD(entropy_threshold=math.inf), REOPOLD(floor=-math.inf)]
 )
