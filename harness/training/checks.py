@@ -85,11 +85,12 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
             ranks.check_ranks(run)
         if engine.name != "hf" and (processes > 1 or setting.lora_rank):
             raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
-        if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
+        if setting.prompts_per_step % ((engine.micro_batch_prompts or 1) * processes):
             several = f" times {processes} processes" if processes > 1 else ""
+            given = f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several}"
+            what = given if engine.micro_batch_prompts else f"launch.num_processes={processes}"
             raise UserError(
-                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several} does not divide "
-                f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
+                f"{what} does not divide setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         if engine.name != "hf" and setting.termination == "map":
             raise UserError(
