@@ -99,10 +99,11 @@ def compare(arguments: Sequence[str]) -> int:
         from harness.planning.dry_run import show_plan
 
         check_execution(runs)
-        return show_plan(runs)
+        return show_plan(runs, arguments)
     check_comparison(runs)
     one_after_another(runs, arguments)
-    say_ends(runs)
+    runs = fit_memory(runs, arguments)
+    say_pairs(runs, arguments)
     quiet_libraries()
     parent.lead()
     monitor = Monitor([run.run_folder() for run in runs], Console(stderr=True), title_of(runs))
@@ -142,11 +143,33 @@ def one_after_another(runs: Sequence[RunConfig], arguments: Sequence[str]) -> No
         sys.argv.append("hydra/launcher=basic")
 
 
-def say_ends(runs: Sequence[RunConfig]) -> None:
-    """The end tokens of both models of every comparison, on stderr."""
-    from harness.models.pair import ends_line
+def fit_memory(runs: Sequence[RunConfig], arguments: Sequence[str]) -> list[RunConfig]:
+    """The runs with engine.micro_batch_prompts where it was left open; what is derived is said where it is less than
+    the step, and told to Hydra.
+    """
+    from harness.planning.micro_batches import derived, derived_line, with_micro_batches
 
-    for line in dict.fromkeys(ends_line(run.setting) for run in runs):
+    at_once = len(os.sched_getaffinity(0)) if side_by_side([*arguments, *sys.argv]) else 1
+    prompts = derived(runs, min(at_once, len(runs)))
+    if prompts is None:
+        return list(runs)
+    if any(prompts < run.setting.prompts_per_step for run in runs):
+        print(derived_line(runs, prompts), file=sys.stderr)
+    sys.argv.append(f"engine.micro_batch_prompts={prompts}")
+    return with_micro_batches(runs, prompts)
+
+
+def side_by_side(arguments: Sequence[str]) -> bool:
+    """Whether the launcher is the default, a run per core of this machine."""
+    return not any(a == "hydra.mode=RUN" or a.partition("=")[0].endswith("hydra/launcher") for a in arguments)
+
+
+def say_pairs(runs: Sequence[RunConfig], arguments: Sequence[str]) -> None:
+    """What both models of every comparison make of each other, on stderr."""
+    from harness.planning.pair_check import pair_lines
+
+    trained = {repr(run.setting): run for run in sorted(runs, key=lambda run: run.method is not None)}
+    for line in dict.fromkeys(line for run in trained.values() for line in pair_lines(run, arguments)):
         print(line, file=sys.stderr)
 
 
@@ -155,6 +178,7 @@ def compare_together(arguments: Sequence[str]) -> int:
     launcher.
     """
     from harness.engines.checks import device_of
+    from harness.planning.micro_batches import derived, with_micro_batches
     from harness.training import ranks
     from harness.training.rank_program import follow
 
@@ -163,6 +187,10 @@ def compare_together(arguments: Sequence[str]) -> int:
     check_execution(runs)
     quiet_libraries()
     ranks.start(device_of(runs[0]))
+    if any(run.engine.micro_batch_prompts is None for run in runs):  # all ranks cut a step alike
+        prompts = ranks.from_main((derived(runs) or 1) if ranks.index() == 0 else None)
+        runs, arguments = with_micro_batches(runs, prompts), [*arguments, f"engine.micro_batch_prompts={prompts}"]
+        sys.argv.append(arguments[-1])
     if ranks.index() == 0:
         return compare(arguments)
     follow(runs)
@@ -196,6 +224,9 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         references = [run.reference] if run.reference else []
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
+        own = [other.run_folder() for other in runs if other.comparison_folder() == folder]
+        for line in said_of_runs(own, losses=not protocols):
+            print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)
@@ -204,6 +235,17 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
             print_measured(outcomes)
             ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
+
+
+def said_of_runs(folders: Sequence[Path], losses: bool) -> list[str]:
+    """Lines under the table about the runs: how they trained, if nothing was scored, and where one failed."""
+    from harness.results.losses import loss_lines
+
+    failed = [path for folder in dict.fromkeys(folders) if (path := folder / "error.log").exists()]
+    return [
+        *(loss_lines(list(dict.fromkeys(folders))) if losses else []),
+        *(f"failed: {path} has the whole error" for path in failed if not _is_completed(path.parent / "record.json")),
+    ]
 
 
 def scored_protocols(protocols: Mapping[str, str], records: Sequence[RunRecord]) -> dict[str, str]:

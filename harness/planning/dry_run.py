@@ -18,6 +18,8 @@ from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_line
 from harness.models.sizes import model_size
 from harness.planning.estimate import gib, memory_of, parts_of, work_of
+from harness.planning.micro_batches import derived, derived_line, with_micro_batches
+from harness.planning.pair_check import pair_lines
 from harness.results.flops import EQUAL_COST, training_flops
 from harness.results.record import Counters
 from harness.training.prompts import prompts_of
@@ -27,7 +29,7 @@ from tasks.data import HubSource
 GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampling with a cache is slower
 
 
-def show_plan(runs: Sequence[RunConfig]) -> int:
+def show_plan(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> int:
     """Prints the plan of every comparison among the runs; returns exit code 0. UserError for what
     is wrong with them.
     """
@@ -35,12 +37,12 @@ def show_plan(runs: Sequence[RunConfig]) -> int:
     for run in runs:
         by_comparison.setdefault(run.comparison_folder(), []).append(run)
     for comparison in by_comparison.values():
-        print("\n".join(plan_lines(comparison)), end="\n\n")
+        print("\n".join(plan_lines(comparison, arguments)), end="\n\n")
     print("dry_run: nothing was fetched, trained or written.")
     return 0
 
 
-def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
+def plan_lines(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> list[str]:
     """The plan of one comparison."""
     first, setting = runs[0], runs[0].setting
     tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
@@ -54,7 +56,7 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
         + (f" (another hash once {' and '.join(missing)} are there)" if missing else ""),
         *([f"Published rows: {first.reference}"] if first.reference else []),
         *row_lines(runs),
-        *prompt_lines(first),
+        *prompt_lines(max(runs, key=lambda run: run.method is not None), arguments),
         *step_lines(runs),
         *cost_lines(runs),
         "Evaluation: " + (", ".join(f"{task}{drawn(first, task)}" for task in tasks) or "none"),
@@ -76,22 +78,20 @@ def _label(run: RunConfig) -> str:
     return f"{run.method_name} ({changed})" if changed else run.method_name
 
 
-def prompt_lines(run: RunConfig) -> list[str]:
+def prompt_lines(run: RunConfig, arguments: Sequence[str]) -> list[str]:
     """How many prompts, if they and the tokenizer are here; checks them, and the pair, where they are."""
     setting = run.setting
     both = Path(locate(setting.student)).is_dir() and Path(locate(setting.teacher)).is_dir()
-    said = []
     if both:
         check_pair(run)
-        said.append(ends_line(setting))
     kind = kind_of(setting.prompts)
     if kind in ("missing", "hub"):
         where = "not there yet: see python -m harness.prepare" if kind == "missing" else "on the Hub"
-        return [*said, f"Prompts: {setting.prompts}, {where}"]
+        return [*([ends_line(setting)] if both else []), f"Prompts: {setting.prompts}, {where}"]
     if not Path(locate(setting.student)).is_dir():
         return [f"Prompts: {setting.prompts}"]
     prompts = prompts_of(setting, load_tokenizer(setting.student, setting.student_revision))
-    return [*said, f"Prompts: {len(prompts):,} of {setting.prompts}"]
+    return [*(pair_lines(run, arguments) if both else []), f"Prompts: {len(prompts):,} of {setting.prompts}"]
 
 
 def step_lines(runs: Sequence[RunConfig]) -> list[str]:
@@ -128,7 +128,10 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
         unknown = setting.student if sizes[0] is None else setting.teacher
         return [f"Memory and work: not known before {unknown} has been fetched"]
     student, teacher = sizes[0], sizes[1]
-    peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in runs]
+    prompts = derived(runs)
+    derived_here = [line] if (line := derived_line(runs, prompts)) else []
+    planned = with_micro_batches(runs, prompts)
+    peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in planned]
     memory = max(peaks, key=lambda peak: (peak.total, peak.extra))
     flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
     flops = min(flops, setting.operations or flops)
@@ -139,6 +142,7 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
     return [
         f"Models: {student.parameters:,} + {teacher.parameters:,} parameters",
         f"Memory of a rank, GiB: {gib(memory.total)}: {parts_of(memory)}; {memory.binding} binds",
+        *derived_here,
         work,
     ]
 
