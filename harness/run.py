@@ -40,7 +40,7 @@ from harness.console.commands import (
     quiet_libraries,
 )
 from harness.errors import UserError
-from harness.results.record import RunRecord, load_record
+from harness.results.record import RunRecord, load_record, read_metrics
 from harness.training.checks import check_comparison, check_execution, protocols_of
 from harness.types import UNTRAINED
 
@@ -224,8 +224,8 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         references = [run.reference] if run.reference else []
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
-        own = [other.run_folder() for other in runs if other.comparison_folder() == folder]
-        for line in said_of_runs(own, losses=not protocols):
+        own = dict.fromkeys(other.run_folder() for other in runs if other.comparison_folder() == folder)
+        for line in said_of_runs([path for path in own if (path / "record.json").exists()], losses=not protocols):
             print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
         mine = {other.run_folder() for other in runs}
@@ -238,14 +238,19 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
 
 
 def said_of_runs(folders: Sequence[Path], losses: bool) -> list[str]:
-    """Lines under the table about the runs: how they trained, if nothing was scored, and where one failed."""
+    """Lines under the table about the runs: how they trained, if nothing was scored, whether nearly all answers were
+    cut off, and where one failed.
+    """
+    from harness.results.cut_off import scored_lines, trained_line
     from harness.results.losses import loss_lines
 
-    failed = [path for folder in dict.fromkeys(folders) if (path := folder / "error.log").exists()]
-    return [
-        *(loss_lines(list(dict.fromkeys(folders))) if losses else []),
-        *(f"failed: {path} has the whole error" for path in failed if not _is_completed(path.parent / "record.json")),
-    ]
+    lines = loss_lines(folders) if losses else []
+    for folder in folders:
+        record, label = load_record(folder / "record.json"), f"{folder.parent.name} {folder.name}"
+        lines += [*trained_line(label, read_metrics(folder)), *scored_lines(label, record.evaluations)]
+        if record.status != "completed" and (folder / "error.log").exists():
+            lines.append(f"failed: {folder / 'error.log'} has the whole error")
+    return lines
 
 
 def scored_protocols(protocols: Mapping[str, str], records: Sequence[RunRecord]) -> dict[str, str]:

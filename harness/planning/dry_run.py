@@ -5,14 +5,16 @@ nothing, trains nothing.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.config.entries import for_task
 from harness.config.identity import is_pinned
 from harness.config.settings import RunConfig
-from harness.evaluation.loading import task_folders
-from harness.evaluation.options import check_options
+from harness.errors import UserError
+from harness.evaluation.loading import read_data, task_folders
+from harness.evaluation.options import check_options, options_of
 from harness.files import locate
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_line
@@ -24,7 +26,7 @@ from harness.results.flops import EQUAL_COST, training_flops
 from harness.results.record import Counters
 from harness.training.prompts import prompts_of
 from harness.training.rows import kind_of
-from tasks.data import HubSource
+from tasks.data import HubSource, data_folder
 
 GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampling with a cache is slower
 
@@ -61,6 +63,7 @@ def plan_lines(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> list
         *cost_lines(runs),
         "Evaluation: " + (", ".join(f"{task}{drawn(first, task)}" for task in tasks) or "none"),
     ]
+    lines += missing_lines(first, folders)
     fetched = list(would_fetch(first, folders))
     return [*lines, "Would fetch: " + ("; ".join(fetched) or "nothing")]
 
@@ -165,6 +168,32 @@ def drawn(run: RunConfig, task: str) -> str:
     return samples + (f" under {' and '.join(decodings)}" if decodings else "")
 
 
+def missing_lines(run: RunConfig, folders: Mapping[str, str]) -> list[str]:
+    """What the tasks need and this machine has not: files of a local data folder, and resources such as NLTK's data.
+    What comes from the Hub is not looked at.
+    """
+    evaluation = run.evaluation
+    local = data_folder(evaluation.data_dir) is not None
+    missing: dict[str, None] = {}
+    for task, folder in folders.items():
+        try:
+            if local:
+                read_data(task, options_of(evaluation, task)[0])
+            elif check := _of_data_module(folder, "require_nltk_data"):
+                check(None)
+        except UserError as error:
+            missing[f"Missing: {error}"] = None
+    return list(missing)
+
+
+def _of_data_module(folder: str, name: str) -> Any:
+    """An entry of a task's data module; None where it has no such thing."""
+    try:
+        return getattr(importlib.import_module(f"tasks.{folder}.data"), name, None)
+    except ModuleNotFoundError:
+        return None
+
+
 def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
     """Everything that is not on this machine, as Hub ids with their revision."""
     setting = run.setting
@@ -173,7 +202,7 @@ def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
             yield f"model {name}@{revision or 'main'}"
     if kind_of(setting.prompts) == "hub":
         yield f"data {setting.prompts} ({setting.prompts_split})"
-    if run.evaluation.data_dir is None:
+    if data_folder(run.evaluation.data_dir) is None:
         yield from dict.fromkeys(source for folder in folders.values() for source in hub_sources(folder))
 
 
