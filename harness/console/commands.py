@@ -59,9 +59,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
 def _answer(command: Callable[[], int]) -> int:
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a door may keep it waiting while it imports
-        if _started_by_path():
-            raise UserError("start a command by its name, such as python -m harness.run; python -m harness lists all.")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it has waited for the imports (console.start)
         return command()
     except UserError as error:
         complain(error)
@@ -78,14 +76,6 @@ def _answer(command: Callable[[], int]) -> int:
         if not isinstance(ended.code, int | None):
             raise
         return ended.code or 0
-
-
-def _started_by_path() -> bool:
-    """Whether a file of harness/ is the program itself: its folder then hides modules of the standard library."""
-    program = sys.modules["__main__"]
-    path = getattr(program, "__file__", None)
-    by_path = getattr(program, "__spec__", None) is None and path is not None
-    return by_path and Path(str(path)).resolve().parent == Path(__file__).resolve().parents[1]
 
 
 def complain(error: UserError) -> None:

@@ -83,16 +83,10 @@ def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
     tasks = "; ".join(_describe_columns(board, name) for name in dict.fromkeys(task.name for task in board.tasks))
     order = f" Rows are ordered by {board.order_by}." if len(board.decodings) > 1 else ""
-    if not board.tasks:
-        return (
-            f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: none "
-            f"evaluated. Seeds: {_join(board.seeds)}."
-        )
-    return (
-        f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
-        f"{tasks}. Seeds: {_join(board.seeds)}. Scores in %, with the 95 % interval of the mean "
-        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only).{order}"
-    )
+    first = f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
+    first += f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}."
+    scores = "Scores in %, with the 95 % interval of the mean over problems and training seeds"
+    return first + bool(tasks) * f" {scores} ({ONE_SEED} one seed: problems only, this checkpoint only).{order}"
 
 
 def _describe_columns(board: Leaderboard, name: str) -> str:
