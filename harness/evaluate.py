@@ -28,7 +28,7 @@ from harness.config.entries import for_task
 from harness.config.mistakes import check_form
 from harness.config.settings import CONF_DIR
 from harness.config.sweep import composing, quoted
-from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
+from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries, stop_if_interrupted
 from harness.console.waiting import waiting
 from harness.errors import UserError
 
@@ -70,6 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
             say("")
             _print_plan(config)
             return 0
+        stop_if_interrupted()
         folder, record, evaluations = score_checkpoint(config, say)
     print_scores(f"{record.label}, seed {record.seed}", evaluations, config.evaluation.cut_decimals)
     print(f"{folder}/record.json")

@@ -38,7 +38,9 @@ from harness.console.commands import (
     complain_once,
     exit_code_of,
     quiet_libraries,
+    stop_if_interrupted,
 )
+from harness.console.waiting import waiting
 from harness.errors import UserError
 from harness.results.record import RunRecord, load_record, read_metrics
 from harness.training.checks import check_comparison, check_execution, protocols_of
@@ -94,18 +96,22 @@ def compare(arguments: Sequence[str]) -> int:
     """Checks the whole sweep before anything is trained, runs it, and prints the tables."""
     from harness.console.monitor import Monitor
 
-    runs = planned_runs(arguments)
-    if any(run.dry_run for run in runs):
-        from harness.planning.dry_run import show_plan
+    with waiting("reading the configuration") as say:
+        runs = planned_runs(arguments)
+        if any(run.dry_run for run in runs):
+            from harness.planning.dry_run import show_plan
 
-        check_execution(runs)
-        return show_plan(runs, arguments)
-    check_comparison(runs)
+            say("")
+            check_execution(runs)
+            return show_plan(runs, arguments)
+        say("checking models, prompts and tasks")
+        check_comparison(runs)
     one_after_another(runs, arguments)
     runs = fit_memory(runs, arguments)
     say_pairs(runs, arguments)
     quiet_libraries()
     parent.lead()
+    stop_if_interrupted()
     monitor = Monitor([run.run_folder() for run in runs], Console(stderr=True), title_of(runs))
     try:
         with monitor:

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,8 +58,27 @@ def exit_code_of(command: Callable[[], int]) -> int:
         return CUT_OFF
 
 
+_interrupted = False  # whether Ctrl-C was pressed, though a library may have caught what it raised
+
+
+def _interrupt(*_: object) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raises a KeyboardInterrupt again that was lost: one that comes in the middle of an import may be."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
 def _answer(command: Callable[[], int]) -> int:
+    global _interrupted
     try:
+        _interrupted = False
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread():
+            signal.signal(signal.SIGINT, _interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it has waited for the imports (console.start)
         return command()
     except UserError as error:
@@ -76,6 +96,10 @@ def _answer(command: Callable[[], int]) -> int:
         if not isinstance(ended.code, int | None):
             raise
         return ended.code or 0
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def complain(error: UserError) -> None:

@@ -34,6 +34,7 @@ from harness.evaluation.loading import LoadedTask, longest_sequence
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.backbone import check_decoder
+from harness.models.hub import use_cache_if_unreachable
 from harness.models.loading import load_config, load_tokenizer
 from harness.models.pair import check_head
 from harness.results.provenance import (
@@ -102,8 +103,10 @@ def score_checkpoint(config: EvaluateConfig, say: Say = silent) -> tuple[Path, R
     Args: say: told what is waited for before the bar of the first task.
     Returns: the folder of its rows, its record, and those of its evaluations that the configuration asked for.
     """
-    check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
     check_devices(config.engine)
+    if not Path(locate(config.checkpoint)).is_dir():
+        use_cache_if_unreachable()
+    check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
     say("reading the tasks")
     run = _own_run(config)
     folder = run or _folder_of(config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
-from harness.files import check_writable
+from harness.files import check_writable, locate
 from harness.results.record import load_record, read_metrics
 from harness.results.samples import read_samples
 
@@ -33,6 +33,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     check_execution(runs)
     for run in runs:
         check_devices(run.engine)
+    check_local(runs)
     # by Setting: the student's tokenizer, and what it makes
     inputs: dict[str, tuple[PreTrainedTokenizerBase, list[Prompt]]] = {}
     vocab_sizes: dict[str, int] = {}
@@ -65,6 +66,32 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
             held_out_prompts(run, run.evaluation.distance, inputs[repr(setting)][0])
     for warning in warnings:
         print(f"warning: {warning}.", file=sys.stderr)
+
+
+def check_local(runs: Sequence[RunConfig]) -> None:
+    """Where something is to come from the Hub: what is wrong with local prompts and data is said before it is asked."""
+    from harness.evaluation.loading import read_data
+    from harness.evaluation.options import options_of
+    from harness.models.hub import use_cache_if_unreachable
+    from harness.training.conversations import example_of
+    from harness.training.rows import kind_of, read_rows
+    from tasks.data import data_folder
+
+    settings = {repr(run.setting): run.setting for run in runs}.values()
+    models = {name for setting in settings for name in (setting.student, setting.teacher)}
+    sources = {(setting.prompts, setting.prompts_split) for setting in settings}
+    from_hub = [source for source, _ in sources if kind_of(source) == "hub"]
+    from_hub += [name for name in models if not Path(locate(name)).is_dir()]
+    if not from_hub:
+        return
+    for source, split in sources:
+        if kind_of(source) != "hub":
+            for place, row in read_rows(source, split):
+                example_of(row, place)
+    for evaluation in {repr(run.evaluation): run.evaluation for run in runs}.values():
+        for task in evaluation.tasks if data_folder(evaluation.data_dir) is not None else []:
+            read_data(task, options_of(evaluation, task)[0])
+    use_cache_if_unreachable()
 
 
 def check_execution(runs: Sequence[RunConfig]) -> None:

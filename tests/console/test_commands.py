@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import COMMANDS, main, sentence_of
-from harness.console.commands import Parser, complain_once, exit_code_of
+from harness.console.commands import Parser, complain_once, exit_code_of, stop_if_interrupted
 from harness.errors import UserError
 from harness.files import ROOT
 
@@ -285,3 +287,23 @@ def test_an_interrupt_during_the_imports_is_one_line(name: str, tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on from here.\n")
+
+
+def test_an_interrupt_that_a_library_catches_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """An `except` around an optional import may take it; the command stops where it looks next."""
+
+    def command() -> int:
+        with contextlib.suppress(BaseException):  # the library
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        stop_if_interrupted()
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert exit_code_of(command) == 130
+        assert exit_code_of(lambda: 0) == 0  # the next command knows nothing of it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on from here.\n"
