@@ -24,6 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from hydra import compose
 from omegaconf import OmegaConf
 
+from harness.config.comments import task_names
 from harness.config.entries import for_task
 from harness.config.mistakes import check_form
 from harness.config.settings import CONF_DIR
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asks_for_help(given):
             print(__doc__)
             print((CONF_DIR / "evaluate.yaml").read_text(encoding="utf-8"))
+            print(f"evaluation.tasks: a list of {', '.join(task_names())}")
             return 0
         return _run(given)
 

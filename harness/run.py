@@ -27,6 +27,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.comments import task_names
 from harness.config.decodings import task_of
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
@@ -87,6 +88,7 @@ def show_help(overrides: Sequence[str]) -> int:
     """
     options, configuration = options_and_configuration(overrides)
     groups = [f"{group}: {', '.join(names)}" for group, names in options.items()]
+    groups.append(f"evaluation.tasks: a list of {', '.join(task_names())}")
     print(__doc__, "Groups (group=option):", "", *groups, "", "Configuration of this command line:", "", sep="\n")
     print(configuration, end="")
     return 0

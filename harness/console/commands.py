@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.errors import UserError
 from harness.files import is_full, no_room, write_text
@@ -37,6 +37,15 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Takes `output=FILE` for `--output FILE`, as the commands whose arguments are key=value have it."""
+        given = list(sys.argv[1:] if args is None else args)
+        options = {text for action in self._actions for text in action.option_strings if action.nargs is None}
+        named = {text.partition("=")[0] for text in given}
+        free = options - named  # one that is given both ways is the command's own to refuse
+        spelled = [f"--{text}" if "=" in text and f"--{text.partition('=')[0]}" in free else text for text in given]
+        return super().parse_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError in place of printing the usage."""

@@ -307,3 +307,12 @@ def test_an_interrupt_that_a_library_catches_is_not_lost(capsys: pytest.CaptureF
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted; run the same command again to go on from here.\n"
+
+
+def test_an_option_is_written_either_way() -> None:
+    """`output=FILE` and `--output FILE` are the same in every command; what is no option stays what it is."""
+    parser = Parser("x", "Text.")
+    parser.add_argument("folder")
+    parser.add_argument("--output")
+    for given in (["a=b", "output=f"], ["a=b", "--output", "f"], ["a=b", "--output=f"]):
+        assert vars(parser.parse_args(given)) == {"folder": "a=b", "output": "f"}
