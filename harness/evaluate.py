@@ -24,11 +24,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from hydra import compose
 from omegaconf import OmegaConf
 
+from harness.config.comments import task_names
 from harness.config.entries import for_task
 from harness.config.mistakes import check_form
 from harness.config.settings import CONF_DIR
 from harness.config.sweep import composing, quoted
-from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
+from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries, stop_if_interrupted
+from harness.console.waiting import waiting
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asks_for_help(given):
             print(__doc__)
             print((CONF_DIR / "evaluate.yaml").read_text(encoding="utf-8"))
+            print(f"evaluation.tasks: a list of {', '.join(task_names())}")
             return 0
         return _run(given)
 
@@ -54,19 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     raw = _composed(arguments)
-    quiet_libraries()
+    with waiting("loading libraries") as say:
+        quiet_libraries()
 
-    from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
-    from harness.evaluation.summary import print_scores
-    from harness.evaluation.validation import entries_of
+        from harness.evaluation.standalone import EvaluateConfig, score_checkpoint
+        from harness.evaluation.summary import print_scores
+        from harness.evaluation.validation import entries_of
 
-    if raw["validate"]:
-        return _validate(arguments, entries_of(raw["validate"]), raw["dry_run"])
-    config = EvaluateConfig.from_raw(raw)
-    if config.dry_run:
-        _print_plan(config)
-        return 0
-    folder, record, evaluations = score_checkpoint(config)
+        if raw["validate"]:
+            say("")
+            return _validate(arguments, entries_of(raw["validate"]), raw["dry_run"])
+        config = EvaluateConfig.from_raw(raw)
+        if config.dry_run:
+            say("")
+            _print_plan(config)
+            return 0
+        stop_if_interrupted()
+        folder, record, evaluations = score_checkpoint(config, say)
     print_scores(f"{record.label}, seed {record.seed}", evaluations, config.evaluation.cut_decimals)
     print(f"{folder}/record.json")
     return 0

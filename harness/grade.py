@@ -8,12 +8,8 @@ graded at all. A benchmark's name stands for its kind of task: task=gsm8k is tas
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
-
-if __name__ == "__main__":  # an interrupt waits for `exit_code_of`, which answers it with one line
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 from harness.console.commands import asks_for_help, exit_code_of
 from harness.errors import UserError

@@ -27,6 +27,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.config.comments import task_names
 from harness.config.decodings import task_of
 from harness.config.settings import CONF_DIR, RunConfig
 from harness.config.sweep import options_and_configuration, planned_runs, quoted
@@ -38,9 +39,11 @@ from harness.console.commands import (
     complain_once,
     exit_code_of,
     quiet_libraries,
+    stop_if_interrupted,
 )
+from harness.console.waiting import waiting
 from harness.errors import UserError
-from harness.results.record import RunRecord, load_record
+from harness.results.record import RunRecord, load_record, read_metrics
 from harness.training.checks import check_comparison, check_execution, protocols_of
 from harness.types import UNTRAINED
 
@@ -85,6 +88,7 @@ def show_help(overrides: Sequence[str]) -> int:
     """
     options, configuration = options_and_configuration(overrides)
     groups = [f"{group}: {', '.join(names)}" for group, names in options.items()]
+    groups.append(f"evaluation.tasks: a list of {', '.join(task_names())}")
     print(__doc__, "Groups (group=option):", "", *groups, "", "Configuration of this command line:", "", sep="\n")
     print(configuration, end="")
     return 0
@@ -94,17 +98,22 @@ def compare(arguments: Sequence[str]) -> int:
     """Checks the whole sweep before anything is trained, runs it, and prints the tables."""
     from harness.console.monitor import Monitor
 
-    runs = planned_runs(arguments)
-    if any(run.dry_run for run in runs):
-        from harness.planning.dry_run import show_plan
+    with waiting("reading the configuration") as say:
+        runs = planned_runs(arguments)
+        if any(run.dry_run for run in runs):
+            from harness.planning.dry_run import show_plan
 
-        check_execution(runs)
-        return show_plan(runs)
-    check_comparison(runs)
+            say("")
+            check_execution(runs)
+            return show_plan(runs, arguments)
+        say("checking models, prompts and tasks")
+        check_comparison(runs)
     one_after_another(runs, arguments)
-    say_ends(runs)
+    runs = fit_memory(runs, arguments)
+    say_pairs(runs, arguments)
     quiet_libraries()
     parent.lead()
+    stop_if_interrupted()
     monitor = Monitor([run.run_folder() for run in runs], Console(stderr=True), title_of(runs))
     try:
         with monitor:
@@ -142,11 +151,33 @@ def one_after_another(runs: Sequence[RunConfig], arguments: Sequence[str]) -> No
         sys.argv.append("hydra/launcher=basic")
 
 
-def say_ends(runs: Sequence[RunConfig]) -> None:
-    """The end tokens of both models of every comparison, on stderr."""
-    from harness.models.pair import ends_line
+def fit_memory(runs: Sequence[RunConfig], arguments: Sequence[str]) -> list[RunConfig]:
+    """The runs with engine.micro_batch_prompts where it was left open; what is derived is said where it is less than
+    the step, and told to Hydra.
+    """
+    from harness.planning.micro_batches import derived, derived_line, with_micro_batches
 
-    for line in dict.fromkeys(ends_line(run.setting) for run in runs):
+    at_once = len(os.sched_getaffinity(0)) if side_by_side([*arguments, *sys.argv]) else 1
+    prompts = derived(runs, min(at_once, len(runs)))
+    if prompts is None:
+        return list(runs)
+    if any(prompts < run.setting.prompts_per_step for run in runs):
+        print(derived_line(runs, prompts), file=sys.stderr)
+    sys.argv.append(f"engine.micro_batch_prompts={prompts}")
+    return with_micro_batches(runs, prompts)
+
+
+def side_by_side(arguments: Sequence[str]) -> bool:
+    """Whether the launcher is the default, a run per core of this machine."""
+    return not any(a == "hydra.mode=RUN" or a.partition("=")[0].endswith("hydra/launcher") for a in arguments)
+
+
+def say_pairs(runs: Sequence[RunConfig], arguments: Sequence[str]) -> None:
+    """What both models of every comparison make of each other, on stderr."""
+    from harness.planning.pair_check import pair_lines
+
+    trained = {repr(run.setting): run for run in sorted(runs, key=lambda run: run.method is not None)}
+    for line in dict.fromkeys(line for run in trained.values() for line in pair_lines(run, arguments)):
         print(line, file=sys.stderr)
 
 
@@ -155,6 +186,7 @@ def compare_together(arguments: Sequence[str]) -> int:
     launcher.
     """
     from harness.engines.checks import device_of
+    from harness.planning.micro_batches import derived, with_micro_batches
     from harness.training import ranks
     from harness.training.rank_program import follow
 
@@ -163,6 +195,10 @@ def compare_together(arguments: Sequence[str]) -> int:
     check_execution(runs)
     quiet_libraries()
     ranks.start(device_of(runs[0]))
+    if any(run.engine.micro_batch_prompts is None for run in runs):  # all ranks cut a step alike
+        prompts = ranks.from_main((derived(runs) or 1) if ranks.index() == 0 else None)
+        runs, arguments = with_micro_batches(runs, prompts), [*arguments, f"engine.micro_batch_prompts={prompts}"]
+        sys.argv.append(arguments[-1])
     if ranks.index() == 0:
         return compare(arguments)
     follow(runs)
@@ -196,6 +232,9 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         references = [run.reference] if run.reference else []
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
+        own = dict.fromkeys(other.run_folder() for other in runs if other.comparison_folder() == folder)
+        for line in said_of_runs([path for path in own if (path / "record.json").exists()], losses=not protocols):
+            print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
         mine = {other.run_folder() for other in runs}
         ok &= all(_is_completed(path / "record.json") for path in mine)
@@ -204,6 +243,22 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
             print_measured(outcomes)
             ok &= all(outcome.ok for outcome in outcomes)
     return 0 if ok else 1
+
+
+def said_of_runs(folders: Sequence[Path], losses: bool) -> list[str]:
+    """Lines under the table about the runs: how they trained, if nothing was scored, whether nearly all answers were
+    cut off, and where one failed.
+    """
+    from harness.results.cut_off import scored_lines, trained_line
+    from harness.results.losses import loss_lines
+
+    lines = loss_lines(folders) if losses else []
+    for folder in folders:
+        record, label = load_record(folder / "record.json"), f"{folder.parent.name} {folder.name}"
+        lines += [*trained_line(label, read_metrics(folder)), *scored_lines(label, record.evaluations)]
+        if record.status != "completed" and (folder / "error.log").exists():
+            lines.append(f"failed: {folder / 'error.log'} has the whole error")
+    return lines
 
 
 def scored_protocols(protocols: Mapping[str, str], records: Sequence[RunRecord]) -> dict[str, str]:

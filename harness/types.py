@@ -9,10 +9,9 @@ from __future__ import annotations
 if __name__ == "types":  # the standard library asks for its own: a file of this folder was started by its path
     import sys
 
-    print(
-        "error: start a command by its name, such as python -m harness.run; python -m harness lists all.",
-        file=sys.stderr,
-    )
+    name = sys.argv[0].rpartition("/")[2].removesuffix(".py")
+    given = " " * (len(sys.argv) > 1) + " ".join(sys.argv[1:])
+    print(f"error: a command is started by its name: python -m harness.{name}{given}", file=sys.stderr)
     sys.exit(2)
 
 from collections.abc import Callable, Mapping

@@ -196,7 +196,9 @@ class Execution:
     name: str  # rollout engine: hf | vllm | server
     device: str  # auto | cpu | cuda
     threads: int  # torch threads of one run
-    micro_batch_prompts: int  # prompts in one forward and backward pass; a multiple of these makes a step
+    # prompts in one forward and backward pass; a multiple of these makes a step; None: what memory holds
+    # (planning.micro_batches)
+    micro_batch_prompts: int | None
     save_every: int  # steps between two resumable checkpoints
     report_to: list[str]  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
     gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.comments import commented, comments_of
 from harness.config.entries import spelled_out
 from harness.config.methods import register_methods
 from harness.config.mistakes import UNKNOWN_KEY, check_form, keys_of, one_sentence, public
@@ -67,8 +68,8 @@ def _keys(command: str) -> list[str]:
 
 
 def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[str]], str]:
-    """What a help text shows: group -> its options, and the configuration of a command line as YAML (what it sweeps,
-    unswept).
+    """What a help text shows: group -> its options, and the configuration of a command line as YAML, each key with its
+    comment (what it sweeps, unswept).
 
     Hydra's own help takes a copy of every configuration for every group that it lists, which is most of its time.
     """
@@ -80,7 +81,7 @@ def options_and_configuration(arguments: Sequence[str]) -> tuple[dict[str, list[
         groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
         options = {group: public(loader.get_group_options(group)) for group in groups}
         shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        return options, OmegaConf.to_yaml(shown)
+        return options, commented(OmegaConf.to_yaml(shown), comments_of(str(config.method.get("name"))))
 
 
 def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:

@@ -11,10 +11,11 @@ import os
 import select
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.errors import UserError
 from harness.files import is_full, no_room, write_text
@@ -37,6 +38,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Takes `output=FILE` for `--output FILE`, as the commands whose arguments are key=value have it."""
+        given = list(sys.argv[1:] if args is None else args)
+        options = {text for action in self._actions for text in action.option_strings if action.nargs is None}
+        named = {text.partition("=")[0] for text in given}
+        free = options - named  # one that is given both ways is the command's own to refuse
+        spelled = [f"--{text}" if "=" in text and f"--{text.partition('=')[0]}" in free else text for text in given]
+        return super().parse_args(spelled, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises UserError in place of printing the usage."""
         raise UserError(f"{message}; see {self.prog} --help.")
@@ -57,11 +67,28 @@ def exit_code_of(command: Callable[[], int]) -> int:
         return CUT_OFF
 
 
+_interrupted = False  # whether Ctrl-C was pressed, though a library may have caught what it raised
+
+
+def _interrupt(*_: object) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raises a KeyboardInterrupt again that was lost: one that comes in the middle of an import may be."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
 def _answer(command: Callable[[], int]) -> int:
+    global _interrupted
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a door may keep it waiting while it imports
-        if _started_by_path():
-            raise UserError("start a command by its name, such as python -m harness.run; python -m harness lists all.")
+        _interrupted = False
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread():
+            signal.signal(signal.SIGINT, _interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it has waited for the imports (console.start)
         return command()
     except UserError as error:
         complain(error)
@@ -80,12 +107,8 @@ def _answer(command: Callable[[], int]) -> int:
         return ended.code or 0
 
 
-def _started_by_path() -> bool:
-    """Whether a file of harness/ is the program itself: its folder then hides modules of the standard library."""
-    program = sys.modules["__main__"]
-    path = getattr(program, "__file__", None)
-    by_path = getattr(program, "__spec__", None) is None and path is not None
-    return by_path and Path(str(path)).resolve().parent == Path(__file__).resolve().parents[1]
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def complain(error: UserError) -> None:

@@ -153,6 +153,19 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     )
 
 
+def read_data(name: str, options: TaskOptions) -> None:
+    """Lets a task's loader read its data, with no model or tokenizer; UserError where something that it needs is not
+    there.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    path = _manager(options.tasks_dir.resolve()).task_index[name].yaml_path
+    assert path is not None  # tasks come from files
+    config = _changed(load_yaml(path), options)
+    if "custom_dataset" in config:
+        config["custom_dataset"](**{**config.get("metadata", {}), "data_dir": options.data_dir})
+
+
 def longest_sequence(tasks: Iterable[LoadedTask]) -> int:
     """Positions of a prompt and its answer in any of these tasks, at most: what an engine is opened for; 0 without a
     task.

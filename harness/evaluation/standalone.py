@@ -19,6 +19,7 @@ from harness.config.entries import as_entries
 from harness.config.identity import model_identity
 from harness.config.settings import EvaluationConfig, Execution, strict
 from harness.config.values import check_keys, folder_of, plain_name, whole_number
+from harness.console.waiting import Say, silent
 from harness.engines.checks import check_devices, check_engine_options, device_name
 from harness.engines.opening import Source, open_engine
 from harness.errors import UserError
@@ -33,6 +34,7 @@ from harness.evaluation.loading import LoadedTask, longest_sequence
 from harness.evaluation.model import EvaluatedModel
 from harness.files import LOCK, check_writable, clear_folder, locate
 from harness.models.backbone import check_decoder
+from harness.models.hub import use_cache_if_unreachable
 from harness.models.loading import load_config, load_tokenizer
 from harness.models.pair import check_head
 from harness.results.provenance import (
@@ -95,13 +97,17 @@ class EvaluateConfig:
         return device_name(self.engine)
 
 
-def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Evaluation]]:
+def score_checkpoint(config: EvaluateConfig, say: Say = silent) -> tuple[Path, RunRecord, list[Evaluation]]:
     """Scores the checkpoint on every task that its record lacks.
 
+    Args: say: told what is waited for before the bar of the first task.
     Returns: the folder of its rows, its record, and those of its evaluations that the configuration asked for.
     """
-    check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
     check_devices(config.engine)
+    if not Path(locate(config.checkpoint)).is_dir():
+        use_cache_if_unreachable()
+    check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
+    say("reading the tasks")
     run = _own_run(config)
     folder = run or _folder_of(config)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))
@@ -115,7 +121,7 @@ def score_checkpoint(config: EvaluateConfig) -> tuple[Path, RunRecord, list[Eval
                     f"engine={record.engine}."
                 )
             check_rows(folder)
-            record = _score(config, folder, record, tasks)
+            record = _score(config, folder, record, tasks, say=say)
     except Timeout:
         raise UserError(f"another process is working on {folder}; wait for it or stop it.") from None
     found = {(entry.task, entry.protocol_hash): entry for entry in record.evaluations}
@@ -180,10 +186,13 @@ def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
     )
 
 
-def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mapping[str, LoadedTask]) -> RunRecord:
+def _score(
+    config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mapping[str, LoadedTask], say: Say
+) -> RunRecord:
     path = folder / "record.json"
     torch.set_num_threads(config.engine.threads)
     reset_peak_memory()
+    say("loading the model")
 
     def done(latest: RunRecord) -> None:
         write_record(path, latest)
@@ -194,6 +203,7 @@ def _score(config: EvaluateConfig, folder: Path, record: RunRecord, tasks: Mappi
         folder=folder,
         identity=model_identity(config.checkpoint, config.revision),
         open_model=lambda: load_checkpoint(config, folder, longest_sequence(tasks.values())),
+        begins=lambda column: say(""),
         done=done,
         quiet=False,
     )

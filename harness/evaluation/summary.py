@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from harness.evaluation.validation import ValidatedTask, cut_percent, is_within, largest_difference, summarise
+from harness.results.cut_off import scored_lines
 from harness.results.record import Evaluation
 from harness.results.render import NOTHING, format_interval
 from harness.results.statistics import mean_interval
@@ -42,6 +43,8 @@ def print_scores(title: str, evaluations: Sequence[Evaluation], cut_decimals: Se
     console = open_console(width=SCORES_WIDTH)
     console.print(table)
     console.print("Intervals: 95 %, clustered by problem; they speak of this checkpoint only.")
+    for line in scored_lines(title, evaluations):
+        console.print(line, soft_wrap=True)
     for entry in evaluations:
         own = {key: value for key, value in entry.metrics.items() if key not in _SHOWN}
         if own:

@@ -5,29 +5,33 @@ nothing, trains nothing.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.config.entries import for_task
 from harness.config.identity import is_pinned
 from harness.config.settings import RunConfig
-from harness.evaluation.loading import task_folders
-from harness.evaluation.options import check_options
+from harness.errors import UserError
+from harness.evaluation.loading import read_data, task_folders
+from harness.evaluation.options import check_options, options_of
 from harness.files import locate
 from harness.models.loading import load_tokenizer
 from harness.models.pair import check_pair, ends_line
 from harness.models.sizes import model_size
 from harness.planning.estimate import gib, memory_of, parts_of, work_of
+from harness.planning.micro_batches import derived, derived_line, with_micro_batches
+from harness.planning.pair_check import pair_lines
 from harness.results.flops import EQUAL_COST, training_flops
 from harness.results.record import Counters
 from harness.training.prompts import prompts_of
 from harness.training.rows import kind_of
-from tasks.data import HubSource
+from tasks.data import HubSource, data_folder
 
 GPU_FLOPS = 0.4 * 989e12  # per second: 40 % of an H100's dense bfloat16; sampling with a cache is slower
 
 
-def show_plan(runs: Sequence[RunConfig]) -> int:
+def show_plan(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> int:
     """Prints the plan of every comparison among the runs; returns exit code 0. UserError for what
     is wrong with them.
     """
@@ -35,12 +39,12 @@ def show_plan(runs: Sequence[RunConfig]) -> int:
     for run in runs:
         by_comparison.setdefault(run.comparison_folder(), []).append(run)
     for comparison in by_comparison.values():
-        print("\n".join(plan_lines(comparison)), end="\n\n")
+        print("\n".join(plan_lines(comparison, arguments)), end="\n\n")
     print("dry_run: nothing was fetched, trained or written.")
     return 0
 
 
-def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
+def plan_lines(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> list[str]:
     """The plan of one comparison."""
     first, setting = runs[0], runs[0].setting
     tasks = [*first.evaluation.tasks, *([first.evaluation.dev_task] if first.evaluation.dev_task else [])]
@@ -54,11 +58,12 @@ def plan_lines(runs: Sequence[RunConfig]) -> list[str]:
         + (f" (another hash once {' and '.join(missing)} are there)" if missing else ""),
         *([f"Published rows: {first.reference}"] if first.reference else []),
         *row_lines(runs),
-        *prompt_lines(first),
+        *prompt_lines(max(runs, key=lambda run: run.method is not None), arguments),
         *step_lines(runs),
         *cost_lines(runs),
         "Evaluation: " + (", ".join(f"{task}{drawn(first, task)}" for task in tasks) or "none"),
     ]
+    lines += missing_lines(first, folders)
     fetched = list(would_fetch(first, folders))
     return [*lines, "Would fetch: " + ("; ".join(fetched) or "nothing")]
 
@@ -76,22 +81,20 @@ def _label(run: RunConfig) -> str:
     return f"{run.method_name} ({changed})" if changed else run.method_name
 
 
-def prompt_lines(run: RunConfig) -> list[str]:
+def prompt_lines(run: RunConfig, arguments: Sequence[str]) -> list[str]:
     """How many prompts, if they and the tokenizer are here; checks them, and the pair, where they are."""
     setting = run.setting
     both = Path(locate(setting.student)).is_dir() and Path(locate(setting.teacher)).is_dir()
-    said = []
     if both:
         check_pair(run)
-        said.append(ends_line(setting))
     kind = kind_of(setting.prompts)
     if kind in ("missing", "hub"):
         where = "not there yet: see python -m harness.prepare" if kind == "missing" else "on the Hub"
-        return [*said, f"Prompts: {setting.prompts}, {where}"]
+        return [*([ends_line(setting)] if both else []), f"Prompts: {setting.prompts}, {where}"]
     if not Path(locate(setting.student)).is_dir():
         return [f"Prompts: {setting.prompts}"]
     prompts = prompts_of(setting, load_tokenizer(setting.student, setting.student_revision))
-    return [*said, f"Prompts: {len(prompts):,} of {setting.prompts}"]
+    return [*(pair_lines(run, arguments) if both else []), f"Prompts: {len(prompts):,} of {setting.prompts}"]
 
 
 def step_lines(runs: Sequence[RunConfig]) -> list[str]:
@@ -128,7 +131,10 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
         unknown = setting.student if sizes[0] is None else setting.teacher
         return [f"Memory and work: not known before {unknown} has been fetched"]
     student, teacher = sizes[0], sizes[1]
-    peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in runs]
+    prompts = derived(runs)
+    derived_here = [line] if (line := derived_line(runs, prompts)) else []
+    planned = with_micro_batches(runs, prompts)
+    peaks = [memory_of(run, student, teacher, work_of(run, run.launch.num_processes)) for run in planned]
     memory = max(peaks, key=lambda peak: (peak.total, peak.extra))
     flops = training_flops(student.parameters, teacher.parameters, most_tokens(runs[0]))
     flops = min(flops, setting.operations or flops)
@@ -139,6 +145,7 @@ def cost_lines(runs: Sequence[RunConfig]) -> list[str]:
     return [
         f"Models: {student.parameters:,} + {teacher.parameters:,} parameters",
         f"Memory of a rank, GiB: {gib(memory.total)}: {parts_of(memory)}; {memory.binding} binds",
+        *derived_here,
         work,
     ]
 
@@ -161,6 +168,32 @@ def drawn(run: RunConfig, task: str) -> str:
     return samples + (f" under {' and '.join(decodings)}" if decodings else "")
 
 
+def missing_lines(run: RunConfig, folders: Mapping[str, str]) -> list[str]:
+    """What the tasks need and this machine has not: files of a local data folder, and resources such as NLTK's data.
+    What comes from the Hub is not looked at.
+    """
+    evaluation = run.evaluation
+    local = data_folder(evaluation.data_dir) is not None
+    missing: dict[str, None] = {}
+    for task, folder in folders.items():
+        try:
+            if local:
+                read_data(task, options_of(evaluation, task)[0])
+            elif check := _of_data_module(folder, "require_nltk_data"):
+                check(None)
+        except UserError as error:
+            missing[f"Missing: {error}"] = None
+    return list(missing)
+
+
+def _of_data_module(folder: str, name: str) -> Any:
+    """An entry of a task's data module; None where it has no such thing."""
+    try:
+        return getattr(importlib.import_module(f"tasks.{folder}.data"), name, None)
+    except ModuleNotFoundError:
+        return None
+
+
 def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
     """Everything that is not on this machine, as Hub ids with their revision."""
     setting = run.setting
@@ -169,7 +202,7 @@ def would_fetch(run: RunConfig, folders: dict[str, str]) -> Iterator[str]:
             yield f"model {name}@{revision or 'main'}"
     if kind_of(setting.prompts) == "hub":
         yield f"data {setting.prompts} ({setting.prompts_split})"
-    if run.evaluation.data_dir is None:
+    if data_folder(run.evaluation.data_dir) is None:
         yield from dict.fromkeys(source for folder in folders.values() for source in hub_sources(folder))
 
 

@@ -73,7 +73,8 @@ def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
         rows=min(sequences, run.engine.rows_per_batch or ROWS),
         prompt=setting.max_prompt_tokens,
         completion=completion or setting.max_new_tokens * (2 if guided else 1),
-        micro_sequences=run.engine.micro_batch_prompts * setting.samples_per_prompt,
+        micro_sequences=(run.engine.micro_batch_prompts or math.ceil(setting.prompts_per_step / ranks))
+        * setting.samples_per_prompt,
         dtype=setting.dtype,
         shards=ranks if is_sharded(run) else 1,
         checkpointing=run.engine.gradient_checkpointing,

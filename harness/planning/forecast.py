@@ -22,6 +22,7 @@ from harness.planning.estimate import (
     work_of,
 )
 from harness.planning.hardware import Hardware
+from harness.planning.micro_batches import micro_batch_prompts, with_micro_batches
 from harness.results.record import Counters, load_record
 
 
@@ -53,6 +54,16 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     return lines
 
 
+def fitted(runs: Sequence[RunConfig], hardware: Hardware) -> list[RunConfig]:
+    """A run of every method, with what the hardware holds where engine.micro_batch_prompts was left open."""
+    methods = list({run.method_name: run for run in runs}.values())
+    memory = int(hardware.memory_gib * 2**30)
+    return [
+        with_micro_batches([run], micro_batch_prompts(run, memory, hardware.ranks, on_card=hardware.gpu))[0]
+        for run in methods
+    ]
+
+
 def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:
     """What an engine of vLLM is opened with."""
     if run.engine.name == "hf":
@@ -72,9 +83,11 @@ def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:
     for run in runs:
         by_setting.setdefault(run.setting.name, []).append(run)
     for same in by_setting.values():
-        plans = [(make_plan(run, hardware), run) for run in {run.method_name: run for run in same}.values()]
+        plans = [(make_plan(run, hardware), run) for run in fitted(same, hardware)]
         made, run = max(plans, key=lambda pair: pair[0].seconds.total)
         print("\n".join(lines_of(run, made, hardware, name, trained=len(same))))
+        if any(other.engine.micro_batch_prompts is None for other in same):
+            print(f"  engine.micro_batch_prompts={run.engine.micro_batch_prompts}, derived for this memory")
     return 0
 
 
@@ -86,6 +99,7 @@ def beside(folder: Path, planned: RunConfig, hardware: Hardware) -> int:
     if not record.counters.steps:
         raise UserError(f"{folder} has trained nothing.")
     run = replace(planned, setting=Setting.of_record(record.setting), method_name=record.method)
+    (run,) = fitted([run], hardware)
     counters = record.counters
     steps, per_step = counters.steps, run.setting.prompts_per_step * run.setting.samples_per_prompt
     made = make_plan(run, hardware, completion=max(1, round(counters.scored_tokens / steps / per_step)))

@@ -86,11 +86,10 @@ def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
     tasks = "; ".join(_describe_columns(board, name) for name in dict.fromkeys(task.name for task in board.tasks))
     order = f" Rows are ordered by {board.order_by}." if len(board.decodings) > 1 else ""
-    return (
-        f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
-        f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}. Scores in %, with the 95 % interval of the mean "
-        f"over problems and training seeds ({ONE_SEED} one seed: problems only, this checkpoint only).{order}"
-    )
+    first = f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
+    first += f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}."
+    scores = "Scores in %, with the 95 % interval of the mean over problems and training seeds"
+    return first + bool(tasks) * f" {scores} ({ONE_SEED} one seed: problems only, this checkpoint only).{order}"
 
 
 def _describe_columns(board: Leaderboard, name: str) -> str:
@@ -120,9 +119,10 @@ def _grader(task: Task) -> str:
 def footnotes(board: Leaderboard) -> list[str]:
     """What the words mean, and where the numbers come from."""
     decodings = [f"{name}: {DECODINGS[name]}" for name in board.decodings if name in DECODINGS]
+    columns = f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %."
     return [
         *(["Decodings: " + "; ".join(decodings) + "."] if decodings else []),
-        f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %.",
+        *([columns] if board.tasks else []),
         f"Cost: mean per completed run, peak memory the maximum; measured on {', '.join(board.hardware) or 'unknown'}. "
         "GPU h is estimated: seconds of all phases times the GPUs of the run. Operations are estimated from tokens "
         "(harness/results/flops.py); seconds: rollout, scoring and update.",

@@ -18,11 +18,13 @@ from harness.training import ranks
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
     """The Setting in the Trainer's words. A process works on one device, however many it sees."""
     on_cpu = execution.device == "cpu" or not torch.cuda.is_available()
+    share = setting.prompts_per_step // ranks.count()
+    micro_batch = execution.micro_batch_prompts or share  # a door derives it; without one the step is one batch
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=setting.steps,
-        per_device_train_batch_size=execution.micro_batch_prompts,
-        gradient_accumulation_steps=setting.prompts_per_step // (execution.micro_batch_prompts * ranks.count()),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=share // micro_batch,
         learning_rate=setting.learning_rate,
         weight_decay=setting.weight_decay,
         adam_beta1=setting.adam_beta1,

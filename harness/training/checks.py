@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
-from harness.files import check_writable
+from harness.files import check_writable, locate
 from harness.results.record import load_record, read_metrics
 from harness.results.samples import read_samples
 
@@ -33,6 +33,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     check_execution(runs)
     for run in runs:
         check_devices(run.engine)
+    check_local(runs)
     # by Setting: the student's tokenizer, and what it makes
     inputs: dict[str, tuple[PreTrainedTokenizerBase, list[Prompt]]] = {}
     vocab_sizes: dict[str, int] = {}
@@ -67,6 +68,32 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         print(f"warning: {warning}.", file=sys.stderr)
 
 
+def check_local(runs: Sequence[RunConfig]) -> None:
+    """Where something is to come from the Hub: what is wrong with local prompts and data is said before it is asked."""
+    from harness.evaluation.loading import read_data
+    from harness.evaluation.options import options_of
+    from harness.models.hub import use_cache_if_unreachable
+    from harness.training.conversations import example_of
+    from harness.training.rows import kind_of, read_rows
+    from tasks.data import data_folder
+
+    settings = {repr(run.setting): run.setting for run in runs}.values()
+    models = {name for setting in settings for name in (setting.student, setting.teacher)}
+    sources = {(setting.prompts, setting.prompts_split) for setting in settings}
+    from_hub = [source for source, _ in sources if kind_of(source) == "hub"]
+    from_hub += [name for name in models if not Path(locate(name)).is_dir()]
+    if not from_hub:
+        return
+    for source, split in sources:
+        if kind_of(source) != "hub":
+            for place, row in read_rows(source, split):
+                example_of(row, place)
+    for evaluation in {repr(run.evaluation): run.evaluation for run in runs}.values():
+        for task in evaluation.tasks if data_folder(evaluation.data_dir) is not None else []:
+            read_data(task, options_of(evaluation, task)[0])
+    use_cache_if_unreachable()
+
+
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
     from harness.engines.checks import check_engine_options
@@ -85,11 +112,12 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
             ranks.check_ranks(run)
         if engine.name != "hf" and (processes > 1 or setting.lora_rank):
             raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
-        if setting.prompts_per_step % (engine.micro_batch_prompts * processes):
+        if setting.prompts_per_step % ((engine.micro_batch_prompts or 1) * processes):
             several = f" times {processes} processes" if processes > 1 else ""
+            given = f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several}"
+            what = given if engine.micro_batch_prompts else f"launch.num_processes={processes}"
             raise UserError(
-                f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several} does not divide "
-                f"setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
+                f"{what} does not divide setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
         if engine.name != "hf" and setting.termination == "map":
             raise UserError(

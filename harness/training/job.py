@@ -199,6 +199,8 @@ def _new_record(config: RunConfig) -> RunRecord:
 def _provenance(config: RunConfig) -> dict[str, Any]:
     """Of this process; with the GPUs of all ranks, and what it is all made from."""
     found = {**collect_provenance(device_of(config)), **config.sources()}
+    if config.method is not None:
+        found["micro_batch_prompts"] = config.engine.micro_batch_prompts
     return {**found, "gpus": found["gpus"] * max(config.launch.num_processes, ranks.count())}
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from harness.__main__ import COMMANDS, main, sentence_of
-from harness.console.commands import Parser, complain_once, exit_code_of
+from harness.console.commands import Parser, complain_once, exit_code_of, stop_if_interrupted
 from harness.errors import UserError
 from harness.files import ROOT
 
@@ -225,11 +228,91 @@ def test_another_broken_pipe_is_not_hidden() -> None:
     assert done.returncode == 1 and "BrokenPipeError: of a worker" in done.stderr
 
 
-def test_a_file_that_is_started_by_its_path_says_how_it_is_done() -> None:
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("run.py", "a command is started by its name: python -m harness.run method=opd a b"),
+        ("leaderboard.py", "a command is started by its name: python -m harness.leaderboard method=opd a b"),
+        ("report/__main__.py", "a command is started by its name: python -m harness.report method=opd 'a b'"),
+        ("results/printing.py", "printing.py is a part of the harness and no command; python -m harness lists the"),
+    ],
+)
+def test_a_file_that_is_started_by_its_path_says_how_it_is_done(file: str, sentence: str) -> None:
     """There the folder harness/ is on the path, and harness/types.py hides the module of the standard library."""
-    done = subprocess.run([sys.executable, "harness/leaderboard.py"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert (
-        done.stderr
-        == "error: start a command by its name, such as python -m harness.run; python -m harness lists all.\n"
+    done = subprocess.run(
+        [sys.executable, f"harness/{file}", "method=opd", "a b"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {sentence}") and done.stderr.count("\n") == 1
+
+
+def test_a_helper_module_is_no_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "harness.results.printing"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: harness.results.printing is a part of the harness and no command; ")
+
+
+def test_an_older_python_is_one_sentence() -> None:
+    """Said before anything is imported that it could not read."""
+    program = "import sys; sys.version_info = (3, 10, 12); sys.version = '3.10.12 (main)'; import harness"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: the harness needs Python 3.11 or newer, and this is 3.10.12.\n"
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "harness.errors":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_interrupt_during_the_imports_is_one_line(name: str, tmp_path: Path) -> None:
+    """Every command imports harness.errors before it has parsed its arguments."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", f"harness.{name}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on from here.\n")
+
+
+def test_an_interrupt_that_a_library_catches_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """An `except` around an optional import may take it; the command stops where it looks next."""
+
+    def command() -> int:
+        with contextlib.suppress(BaseException):  # the library
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        stop_if_interrupted()
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert exit_code_of(command) == 130
+        assert exit_code_of(lambda: 0) == 0  # the next command knows nothing of it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on from here.\n"
+
+
+def test_an_option_is_written_either_way() -> None:
+    """`output=FILE` and `--output FILE` are the same in every command; what is no option stays what it is."""
+    parser = Parser("x", "Text.")
+    parser.add_argument("folder")
+    parser.add_argument("--output")
+    for given in (["a=b", "output=f"], ["a=b", "--output", "f"], ["a=b", "--output=f"]):
+        assert vars(parser.parse_args(given)) == {"folder": "a=b", "output": "f"}

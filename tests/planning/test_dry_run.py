@@ -28,7 +28,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("HF_HUB_OFFLINE", "BENCHMARK_DATA"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_papers_setting(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
