@@ -147,7 +147,7 @@ def _against(board: Leaderboard, ranked: Sequence[Row], column: str) -> str:
     if pair is None:
         return f"no seed in common with {other}"
     points = 100 * pair.difference.estimate * (1 if pair.a == first else -1)
-    return f"{points:+.1f} points over {other}, {'resolved' if pair.resolved else 'not resolved'}"
+    return f"{points:+z.1f} points over {other}, {'resolved' if pair.resolved else 'not resolved'}"
 
 
 def _ranked(board: Leaderboard, column: str) -> list[Row]:
