@@ -80,9 +80,9 @@ def draw_forest(
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.set(ylim=(len(estimates), 0), yticks=[])
-        if zero:
-            axes.axvline(0, color=MUTED, linewidth=1)
         for row, estimate in enumerate(estimates):
+            if zero:  # a piece in each row, out of the way of the labels
+                axes.plot([0, 0], [row + 0.52, row + 1], color=MUTED, linewidth=1)
             _draw_estimate(axes, row, estimate, looks[estimate.label])
         if scale.limits:
             axes.set_xlim(*scale.limits)

@@ -21,7 +21,7 @@ _COLUMNS = ("reward", "teacher_logprob", "student_logprob", "advantage", "diverg
 _TOKENS = 6000  # shown in the whole page
 _FEWEST_TOKENS = 40  # of a completion
 _MANY_LABELS, _FEW_STEPS = 6, 4
-_STRENGTHS = (0.1, 1.0, 3.0)  # nats; advantages above each are drawn stronger
+_STRENGTHS = (0.1, 1.0, 3.0)  # nats; advantages above each are drawn stronger, below the first not at all
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,12 @@ def _completion(label: str, row: Mapping[str, Any], limit: int) -> Completion:
 def _token(text: str, numbers: Sequence[float | None], is_prefix: bool) -> Token:
     """`numbers`: of HEADER, but the first; None: a model was not asked, or an older run did not keep it."""
     advantage, divergence = numbers[3] or 0.0, numbers[4] or 0.0
-    sign = "prefix" if is_prefix else "up" if advantage > 0 else "down" if advantage < 0 else "none"
+    strength = sum(abs(advantage) > bound for bound in _STRENGTHS)
+    sign = "prefix" if is_prefix else "none" if not strength else "up" if advantage > 0 else "down"
     return Token(
         text=text,
         sign=sign,
-        strength=0 if is_prefix else sum(abs(advantage) > bound for bound in _STRENGTHS),
+        strength=0 if is_prefix else strength,
         is_direct=not is_prefix and divergence > 0,
         numbers=tuple("–" if value is None else format_value(value) for value in numbers),
     )

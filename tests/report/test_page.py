@@ -96,7 +96,8 @@ def test_decodings_stand_side_by_side(tmp_path: Path) -> None:
     places = [page.index(title) for title in (*titles, "<h4>Score, sampled</h4>")]
     assert places == sorted(places)
     assert page.count("<h3>Minus opd</h3>") == 2  # beside the sentence of each decoding
-    assert page.index("tropd wins: it scores 100.0 %") < places[1] < page.index("opd wins: it scores 50.0 %")
+    sentences = ("<strong>tropd wins: </strong>it scores 100.0 %", "<strong>opd wins: </strong>it scores 50.0 %")
+    assert places[0] < page.index(sentences[0]) < places[1] < page.index(sentences[1])
     assert "The order turns round between decodings: opd above tropd under sampled (resolved)" in page
     assert "<h3>arithmetic, greedy</h3>" in page and "<h3>arithmetic, sampled</h3>" in page
     for mark in ("tropd (wins: greedy)", "opd (wins: sampled)"):
@@ -204,7 +205,8 @@ def test_output_goes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
         (["{folder}/nowhere"], "is not a folder"),
         (["{folder}/empty"], "holds no run"),
         (["{folder}/runs", "outptu=x"], "unknown key 'outptu'"),
-        (["{folder}/runs", "x.html"], "'x.html' is not output=FILE"),
+        (["{folder}/runs", "x.html"], "x.html is not a folder"),
+        (["{folder}/runs", "outptu=x.html"], "unknown key 'outptu'"),
         (["{folder}/runs", "output={folder}"], "is a folder"),
         (["{folder}/runs", "output={folder}/runs/opd/seed0/record.json/x"], "cannot be written"),
         (["{folder}/runs", "--protocol", "arithmetic"], "is not TASK=HASH"),

@@ -1,0 +1,151 @@
+"""Methods by comparisons as a heat map of their differences to the baseline: where the folders are cells of a regime
+map (harness.results.cells) by regime, schedule and rate, else by comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from harness.config.decodings import column_of
+from harness.errors import UserError
+from harness.report.source import Source
+from harness.results.cells import Cell, MethodRuns, differences_to_opd, load_decodings, matrix
+from harness.results.columns import title_of
+from harness.results.leaderboard import ALPHA, BASELINE
+from harness.results.regimes import main_runs
+from harness.results.render import format_difference, format_interval
+from harness.results.statistics import Difference, Interval, holm, mean_interval
+from harness.types import UNTRAINED
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A method in a comparison."""
+
+    text: str
+    told: str  # under the pointer: the interval, and what it is of
+    sign: str  # up or down
+    share: float  # of the map's largest difference, in [0, 1]
+    resolved: bool  # after Holm's correction over the whole map
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Of one column (a task under a decoding)."""
+
+    title: str
+    groups: tuple[tuple[str, int], ...]  # names over the columns, and how many columns each is over
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[HeatCell | None, ...]], ...]  # None: not there, or no seeds in common
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A difference to the baseline, and the score that it is of."""
+
+    difference: Difference
+    score: Interval
+
+
+Place = tuple[str, str]  # group and column
+Measured = Mapping[Place, Mapping[str, _Measured]]  # by label
+
+
+def heat_maps(sources: Sequence[Source]) -> tuple[list[HeatMap], bool]:
+    """A map for every column, and whether the folders form a regime map; else the columns are the comparisons."""
+    cells = _regime_maps(sources)
+    if cells:
+        return cells, True
+    columns = dict.fromkeys(column for source in sources for column in source.evaluations)
+    found = [_heat_map(column, {("", name_of(s)): _of_board(s, column) for s in sources}) for column in columns]
+    return [found_map for found_map in found if found_map is not None], False
+
+
+def name_of(source: Source) -> str:
+    """A comparison by its folder, the last parts of which tell it from others."""
+    return source.folder.resolve().name
+
+
+def _regime_maps(sources: Sequence[Source]) -> list[HeatMap]:
+    """Nothing where the runs do not stand in several cells of one map."""
+    tasks = dict.fromkeys(task.name for source in sources for task in source.board.tasks)
+    maps = []
+    for task in tasks:
+        try:
+            by_decoding = load_decodings([source.folder for source in sources], task)
+        except UserError:  # other tasks, engines or knobs: no map, the comparisons stand side by side
+            return []
+        for decoding, cells in by_decoding.items():
+            if len(cells) > 1:
+                measured = {_place(cell): _of_cell(runs) for cell, runs in sorted(cells.items())}
+                maps.append(_heat_map(column_of(task, decoding), measured))
+    return [found for found in maps if found is not None]
+
+
+def _place(cell: Cell) -> Place:
+    regime, schedule, rate = cell
+    return regime, f"{schedule} {rate:g}"
+
+
+def _of_cell(runs: Sequence[MethodRuns]) -> dict[str, _Measured]:
+    table = {r.label: r for r in main_runs(runs)}
+    return {
+        label: _Measured(difference, mean_interval(matrix(table[label], sorted(table[label].evaluations))))
+        for label, difference in differences_to_opd(table).items()
+    }
+
+
+def _of_board(source: Source, column: str) -> dict[str, _Measured]:
+    scores = [(row.label, row.scores.get(column)) for row in source.board.rows if row.method not in UNTRAINED]
+    return {
+        label: _Measured(score.difference, score.interval)
+        for label, score in scores
+        if score is not None and score.difference is not None
+    }
+
+
+def _heat_map(column: str, measured: Measured) -> HeatMap | None:
+    """None where no method has a difference to the baseline."""
+    every = [((place, label), m) for place, found in measured.items() for label, m in found.items()]
+    if not every:
+        return None
+    adjusted = holm([m.difference.p_value for _, m in every])
+    largest = max(abs(m.difference.estimate) for _, m in every) or 1.0
+    cells = {
+        key: _cell(
+            m, largest=largest, resolved=m.difference.seeds > 1 and p <= ALPHA, where=", ".join(filter(None, key[0]))
+        )
+        for (key, m), p in zip(every, adjusted, strict=True)
+    }
+    labels = _by_mean(measured)
+    return HeatMap(
+        title=title_of(column),
+        groups=tuple((name, len(list(places))) for name, places in groupby(place[0] for place in measured)),
+        columns=tuple(place[1] for place in measured),
+        rows=tuple((label, tuple(cells.get((place, label)) for place in measured)) for label in labels),
+    )
+
+
+def _by_mean(measured: Measured) -> list[str]:
+    """Labels by the number of places that they have, then by their mean difference there, the best first."""
+    differences: dict[str, list[float]] = {}
+    for found in measured.values():
+        for label, m in found.items():
+            differences.setdefault(label, []).append(m.difference.estimate)
+    means = {label: sum(found) / len(found) for label, found in differences.items()}
+    return sorted(differences, key=lambda label: (-len(differences[label]), -means[label], label))
+
+
+def _cell(measured: _Measured, largest: float, resolved: bool, where: str) -> HeatCell:
+    difference = measured.difference
+    said = "resolved" if resolved else "not resolved"
+    return HeatCell(
+        text=f"{100 * difference.estimate:+.1f}",
+        told=f"{where}: {format_difference(difference)} points over {BASELINE}, {said}; "
+        f"scores {format_interval(measured.score)} %",
+        sign="up" if difference.estimate > 0 else "down",
+        share=abs(difference.estimate) / largest,
+        resolved=resolved,
+    )
