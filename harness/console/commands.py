@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]  # of its overloads
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Takes `output=FILE` for `--output FILE`, as the commands whose arguments are key=value have it."""
         given = list(sys.argv[1:] if args is None else args)
         options = {text for action in self._actions for text in action.option_strings if action.nargs is None}

@@ -57,14 +57,14 @@ def test_what_the_first_try_shows(own: list[str], tmp_path: Path) -> None:
 
 def test_ctrl_c_and_going_on(own: list[str], tmp_path: Path) -> None:
     """Interrupted in training it says where it goes on, and does: every step is there once."""
-    arguments = [*own, "setting.steps=60"]
-    stopped = on_terminal("harness.run", *arguments, stop_at=r" [4-9]/60")
+    arguments = [*own, "setting.steps=200"]
+    stopped = on_terminal("harness.run", *arguments, stop_at=r" ([4-9]|\d{2,3})/200")
     assert stopped.code == 130 and not TROUBLE.search(stopped.shown), stopped.shown
     assert re.search(r"opd seed0: stopped at step \d+; goes on from step \d+", stopped.shown)
     resumed = on_terminal("harness.run", *arguments)
     assert resumed.code == 0 and not TROUBLE.search(resumed.shown), resumed.shown
     (folder,) = (tmp_path / "results").glob("mine-*/opd/seed0")
-    assert [row["step"] for row in read_metrics(folder)] == list(range(1, 61))
+    assert [row["step"] for row in read_metrics(folder)] == list(range(1, 201))
 
 
 @pytest.mark.parametrize("moment", ["reading the configuration", "checking models", "workers are starting"])
