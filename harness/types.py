@@ -16,10 +16,21 @@ if __name__ == "types":  # the standard library asks for its own: a file of this
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 if TYPE_CHECKING:  # the records are looked at without torch too: a help text must not wait for it
     from torch import Tensor
+
+
+class _Fields:
+    """Answers for an attribute that a record has not with those that it has: a method is written against them."""
+
+    if not TYPE_CHECKING:  # a checker knows them
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = ", ".join(self.__dataclass_fields__)
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {known}", name=name, obj=self)
+
 
 Writer = Literal["student", "teacher", "reference"]
 StopReason = Literal["stop", "length"]
@@ -44,7 +55,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class TokenBatch(_Fields):
     """The padded optimiser step. `logits[:, t]` of a scored sequence predicts `labels[:, t]`: the shift is done
     already.
     """
@@ -73,7 +84,7 @@ class SignalRequest:
 
 
 @dataclass(frozen=True)
-class TokenSignal:
+class TokenSignal(_Fields):
     """One model's view of a TokenBatch, without gradient; the same type for teacher and student."""
 
     logprobs: Tensor  # [B, T] float, of labels

@@ -1,17 +1,20 @@
 """The list of methods and the fidelity table are generated from the docstrings."""
 
+import copy
 import inspect
+import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.config.methods import find_methods
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.methods import entry_of, fidelity_table, main, method_table
-from harness.types import Method
+from harness.types import Method, TokenBatch, TokenSignal
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,14 @@ def test_the_committed_tables_are_current(capsys: pytest.CaptureFixture[str]) ->
     assert main([]) == 0
     printed = capsys.readouterr().out.strip()
     assert printed in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def test_an_attribute_that_a_record_lacks_is_answered_with_those_it_has() -> None:
+    """A method's author guesses names; copies and pickles still work."""
+    one = torch.ones(1, 1)
+    batch = TokenBatch(one.long(), one.bool(), ~one.bool(), one, one)
+    with pytest.raises(AttributeError, match="TokenBatch has no 'mask'; it has labels, on_policy_mask, prefix_mask, "):
+        batch.mask  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="TokenSignal has no 'logits'; it has logprobs, topk_ids, "):
+        TokenSignal(one).logits  # type: ignore[attr-defined]  # noqa: B018
+    assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(batch))).labels, batch.labels)

@@ -100,14 +100,16 @@ def test_the_map_in_one_sentence() -> None:
 
 
 def test_the_method_that_it_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """scale · sign(log π_T − log π_S): log-probs −1 and −2 against −2 and −1, scale 3, give +3 and −3."""
+    """scale · sign(log π_T − log π_S): log-probs −1 and −2 against −2 and −1, scale 3, give +3 and −3; a token that the
+    student did not write gets 0.
+    """
     (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "signed_of_the_readme.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     method = importlib.import_module("signed_of_the_readme").METHOD(scale=3.0)
-    own = torch.ones(1, 2, dtype=torch.bool)
-    teacher, student = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-2.0, -1.0]])
-    batch = TokenBatch(own.long(), own, ~own, student, torch.zeros(1, 2))
+    own = torch.tensor([[True, True, False]])
+    teacher, student = torch.tensor([[-1.0, -2.0, -1.0]]), torch.tensor([[-2.0, -1.0, -2.0]])
+    batch = TokenBatch(own.long(), own, ~own, student, torch.zeros(1, 3))
     credit = method.credit(batch, TokenSignal(teacher), TokenSignal(student), progress=0.0)
-    assert credit.advantages.tolist() == [[3.0, -3.0]]
+    assert credit.advantages.tolist() == [[3.0, -3.0, 0.0]]
     assert not credit.divergence_weights.any() and not credit.imitation_weights.any()

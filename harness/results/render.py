@@ -232,6 +232,8 @@ def _split_teacher(
 
 
 def _note(board: Leaderboard, column: str) -> str:
+    if sum(column in row.scores for row in board.rows) == 1:
+        return "One row: there is nothing to compare it with."
     winner = board.winners[column]
     sentence = (
         f"Winner: {winner}; its difference to every other method is resolved (all pairs, Holm-corrected, 5 %)."

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+from harness.results.leaderboard import build_leaderboard
 from harness.results.losses import loss_lines
+from harness.results.render import build_sheets, describe, footnotes
+
+from .synthetic import evaluation, run
 
 
 def test_the_first_and_the_last_steps(tmp_path: Path) -> None:
@@ -18,3 +23,13 @@ def test_the_first_and_the_last_steps(tmp_path: Path) -> None:
     assert loss_lines([trained, untrained]) == [
         "opd seed0, first and last 2 of 5 steps: loss 1.5 -> 4.5; tokens a completion 10 -> 10"
     ]
+
+
+def test_a_table_of_one_row_and_one_without_tasks_speak_of_no_winner() -> None:
+    one = [run("opd", seed, evaluations=(evaluation([4, 5, 6, 7], samples=8),)) for seed in range(3)]
+    board = build_leaderboard(one, "make it")
+    (note,) = {sheet.note for sheet in build_sheets(board) if "winner" in sheet.note or "compare" in sheet.note}
+    assert note == "One row: there is nothing to compare it with."
+    bare = build_leaderboard([dataclasses.replace(record, evaluations=()) for record in one], "make it")
+    assert "Scores in %" not in describe(bare) and "none evaluated" in describe(bare)
+    assert not [line for line in footnotes(bare) if line.startswith("above ")]
