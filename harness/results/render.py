@@ -108,12 +108,9 @@ def _describe_columns(board: Leaderboard, name: str) -> str:
 def _grader(task: Task) -> str:
     if task.grader is None:
         return ""
-    differ = (
-        ""
-        if task.graders_differ is None
-        else f", strict and official differ on {_percent(task.graders_differ)} % of answers"
-    )
-    return f", grader {task.grader}{differ}"
+    if task.graders_differ is None:
+        return f", grader {task.grader}"
+    return f", grader {task.grader}, strict and official differ on {_percent(task.graders_differ)} % of answers"
 
 
 def footnotes(board: Leaderboard) -> list[str]:
