@@ -233,6 +233,9 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
         own = dict.fromkeys(other.run_folder() for other in runs if other.comparison_folder() == folder)
+        trained = {other.run_folder() for other in runs if other.method is not None}
+        if sum(record.method not in UNTRAINED for record in records) > len(trained & set(own)):
+            print(f"\nThe table has every run of {folder}, those of other commands too.")
         for line in said_of_runs([path for path in own if (path / "record.json").exists()], losses=not protocols):
             print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")
