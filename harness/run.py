@@ -155,14 +155,16 @@ def fit_memory(runs: Sequence[RunConfig], arguments: Sequence[str]) -> list[RunC
     """The runs with engine.micro_batch_prompts where it was left open; what is derived is said where it is less than
     the step, and told to Hydra.
     """
+    import joblib
+
     from harness.planning.micro_batches import derived, derived_line, with_micro_batches
 
-    at_once = len(os.sched_getaffinity(0)) if side_by_side([*arguments, *sys.argv]) else 1
-    prompts = derived(runs, min(at_once, len(runs)))
+    at_once = min(len(runs), joblib.cpu_count()) if side_by_side([*arguments, *sys.argv]) else 1
+    prompts = derived(runs, at_once)
     if prompts is None:
         return list(runs)
     if any(prompts < run.setting.prompts_per_step for run in runs):
-        print(derived_line(runs, prompts), file=sys.stderr)
+        print(derived_line(runs, prompts, at_once), file=sys.stderr)
     sys.argv.append(f"engine.micro_batch_prompts={prompts}")
     return with_micro_batches(runs, prompts)
 
