@@ -155,14 +155,16 @@ def fit_memory(runs: Sequence[RunConfig], arguments: Sequence[str]) -> list[RunC
     """The runs with engine.micro_batch_prompts where it was left open; what is derived is said where it is less than
     the step, and told to Hydra.
     """
+    import joblib
+
     from harness.planning.micro_batches import derived, derived_line, with_micro_batches
 
-    at_once = len(os.sched_getaffinity(0)) if side_by_side([*arguments, *sys.argv]) else 1
-    prompts = derived(runs, min(at_once, len(runs)))
+    at_once = min(len(runs), joblib.cpu_count()) if side_by_side([*arguments, *sys.argv]) else 1
+    prompts = derived(runs, at_once)
     if prompts is None:
         return list(runs)
     if any(prompts < run.setting.prompts_per_step for run in runs):
-        print(derived_line(runs, prompts), file=sys.stderr)
+        print(derived_line(runs, prompts, at_once), file=sys.stderr)
     sys.argv.append(f"engine.micro_batch_prompts={prompts}")
     return with_micro_batches(runs, prompts)
 
@@ -233,6 +235,9 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         order_by = run.evaluation.order_by
         print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
         own = dict.fromkeys(other.run_folder() for other in runs if other.comparison_folder() == folder)
+        trained = {other.run_folder() for other in runs if other.method is not None}
+        if sum(record.method not in UNTRAINED for record in records) > len(trained & set(own)):
+            print(f"\nThe table has every run of {folder}, those of other commands too.")
         for line in said_of_runs([path for path in own if (path / "record.json").exists()], losses=not protocols):
             print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")

@@ -84,16 +84,12 @@ def memory_at_hand(run: RunConfig, side_by_side: int = 1) -> int:
     return min(limits) // (max(1, side_by_side) * processes_of(run))
 
 
-def derived_line(runs: Sequence[RunConfig], prompts: int | None) -> str:
+def derived_line(runs: Sequence[RunConfig], prompts: int | None, side_by_side: int = 1) -> str:
     """What was derived, in words; empty where nothing was left open."""
     open_runs = [run for run in runs if run.method is not None and run.engine.micro_batch_prompts is None]
     if not open_runs:
         return ""
     if prompts is None:
         return "Micro-batches: engine.micro_batch_prompts is derived once the models are here"
-    memory = memory_at_hand(open_runs[0]) / 2**30
-    where = "this machine" if device_of(open_runs[0]) == "cpu" else "the card"
-    return (
-        f"Micro-batches: engine.micro_batch_prompts={prompts}, derived from the models and the {memory:,.0f} GiB of "
-        f"{where}"
-    )
+    memory = memory_at_hand(open_runs[0], side_by_side) / 2**30
+    return f"Micro-batches: engine.micro_batch_prompts={prompts}, derived from the models and {memory:,.0f} GiB a rank"

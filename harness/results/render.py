@@ -117,6 +117,8 @@ def footnotes(board: Leaderboard) -> list[str]:
     """What the words mean, and where the numbers come from."""
     decodings = [f"{name}: {DECODINGS[name]}" for name in board.decodings if name in DECODINGS]
     columns = f"above {BASELINE}: how often the method scores higher on a problem and seed, ties count half, in %."
+    if any(row.method not in UNTRAINED and len(row.seeds) < len(board.seeds) for row in board.rows):
+        columns += f" (1 of {len(board.seeds)}): a row with 1 of the table's seeds, which are those of all its runs."
     return [
         *(["Decodings: " + "; ".join(decodings) + "."] if decodings else []),
         *([columns] if board.tasks else []),

@@ -33,3 +33,13 @@ def test_a_table_of_one_row_and_one_without_tasks_speak_of_no_winner() -> None:
     bare = build_leaderboard([dataclasses.replace(record, evaluations=()) for record in one], "make it")
     assert "Scores in %" not in describe(bare) and "none evaluated" in describe(bare)
     assert not [line for line in footnotes(bare) if line.startswith("above ")]
+
+
+def test_a_row_with_fewer_seeds_is_explained() -> None:
+    """Two seeds in the table: eopd has one of them."""
+    scores = (evaluation([4, 5, 6, 7], samples=8),)
+    whole = [run("opd", seed, evaluations=scores) for seed in range(2)]
+    words = " (1 of 2): a row with 1 of the table's seeds, which are those of all its runs."
+    part = build_leaderboard([*whole, run("eopd", 0, evaluations=scores)], "make it")
+    assert [line.endswith(words) for line in footnotes(part)].count(True) == 1
+    assert not [line for line in footnotes(build_leaderboard(whole, "make it")) if words in line]
