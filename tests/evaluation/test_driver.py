@@ -5,12 +5,14 @@ import random
 import sys
 from pathlib import Path
 from subprocess import run
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from harness.errors import UserError
+from harness.evaluation.driver import _question
 from tasks.data import read_problems
 from tests.evaluation.scoring import protocol_hashes, scored
 from tests.scripted import ScriptedEngine
@@ -146,3 +148,11 @@ def test_all_correct_responses_to_the_real_problems_score_100_percent(tokenizer)
     result = run_aime(engine, tokenizer, samples=None, data_dir=REAL_DATA, max_length=8192)
     assert (result.evaluation.problems, result.evaluation.samples) == (30, 32)
     assert result.evaluation.correct == (32,) * 30 and len(result.items) == 960
+
+
+def test_a_target_that_only_names_the_problem_is_no_reference():
+    """LiveCodeBench's target is its id, and IFBench's is empty: neither is an answer."""
+    loaded = SimpleNamespace(task=SimpleNamespace(doc_to_text=lambda doc: doc["text"]))
+    for target, reference in (("025", "025"), ("abc", None), ("", None)):
+        row = {"doc": {"text": "How many?"}, "target": target}
+        assert _question(loaded, row, "abc") == {"problem": "How many?", "reference": reference}
