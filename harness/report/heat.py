@@ -59,13 +59,20 @@ def heat_maps(sources: Sequence[Source]) -> tuple[list[HeatMap], bool]:
     if cells:
         return cells, True
     columns = dict.fromkeys(column for source in sources for column in source.evaluations)
-    found = [_heat_map(column, {("", name_of(s)): _of_board(s, column) for s in sources}) for column in columns]
+    named = list(zip(names_of(sources), sources, strict=True))
+    found = [_heat_map(column, {("", name): _of_board(s, column) for name, s in named}) for column in columns]
     return [found_map for found_map in found if found_map is not None], False
 
 
-def name_of(source: Source) -> str:
-    """A comparison by its folder, the last parts of which tell it from others."""
-    return source.folder.resolve().name
+def names_of(sources: Sequence[Source]) -> list[str]:
+    """Each comparison by the last parts of its folder, as many as tell all of them apart."""
+    parts = [source.folder.resolve().parts for source in sources]
+    longest = max(map(len, parts))
+    return next(
+        names
+        for count in range(1, longest + 1)
+        if len(set(names := ["/".join(found[-count:]) for found in parts])) == len(parts) or count == longest
+    )
 
 
 def _regime_maps(sources: Sequence[Source]) -> list[HeatMap]:

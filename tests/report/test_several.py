@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.report.__main__ import main
-from harness.report.heat import heat_maps
+from harness.report.heat import heat_maps, names_of
 from harness.report.source import Source, load_source
 from harness.results.record import RunRecord
 from tests.report.folders import write_everything
@@ -67,6 +67,12 @@ def test_comparisons_that_are_no_map_stand_side_by_side(tmp_path: Path) -> None:
         ("tropd", ["+25.0", None]),
         ("eopd", [None, "+0.0"]),
     ]
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = [load_source(write_runs(tmp_path / name / "runs", cell(0.001, 1)), "made", None) for name in ("x", "y")]
+    assert names_of(found) == ["x/runs", "y/runs"]
+    assert names_of(found[:1]) == ["runs"]
 
 
 def test_page_of_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
