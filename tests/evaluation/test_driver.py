@@ -49,7 +49,8 @@ def test_all_correct_responses_score_1_with_leading_zeros_in_the_answers(tokeniz
         "repeat": 0,
         "text": boxed("25"),
         "extracted": "25",
-        "problem": "Find the sum of the first five odd positive integers.",
+        "problem": "Find the sum of the first five odd positive integers.\n"
+        "Please reason step by step, and put your final answer within \\boxed{}.",
         "reference": "025",
     }
     assert "problem" not in result.texts[1]  # once for each problem
