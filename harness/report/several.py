@@ -13,6 +13,7 @@ from harness.report.heat import heat_maps, names_of
 from harness.report.page import environment, style
 from harness.report.source import Source
 from harness.report.theme import Look, assign_looks
+from harness.results.leaderboard import BASELINE
 from harness.results.render import Sheet, build_sheets, describe
 
 MOST_OPEN = 4  # comparisons; more are folded
@@ -48,6 +49,7 @@ def render_several(sources: Sequence[Source], command: str, make_bar: MakeBar) -
         "maps": maps,
         "is_regime_map": is_regime_map,
         "most_open": MOST_OPEN,
+        "baseline": BASELINE,
         "command": command,
         "style": style(),
     }
