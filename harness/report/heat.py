@@ -27,7 +27,7 @@ class HeatCell:
     text: str
     told: str  # under the pointer: the interval, and what it is of
     sign: str  # up or down
-    share: float  # of the map's largest difference, in [0, 1]
+    share: float  # of the page's largest difference, in [0, 1]
     resolved: bool  # after Holm's correction over the whole map
 
 
@@ -54,34 +54,45 @@ Measured = Mapping[Place, Mapping[str, _Measured]]  # by label
 
 
 def heat_maps(sources: Sequence[Source]) -> tuple[list[HeatMap], bool]:
-    """A map for every column, and whether the folders form a regime map; else the columns are the comparisons."""
-    cells = _regime_maps(sources)
-    if cells:
-        return cells, True
-    columns = dict.fromkeys(column for source in sources for column in source.evaluations)
-    found = [_heat_map(column, {("", name_of(s)): _of_board(s, column) for s in sources}) for column in columns]
-    return [found_map for found_map in found if found_map is not None], False
+    """A map for every column, all on one scale of colours, and whether the folders form a regime map; else the columns
+    are the comparisons.
+    """
+    found = _regime_map(sources)
+    is_regime_map = bool(found)
+    if not found:
+        named = list(zip(names_of(sources), sources, strict=True))
+        columns = dict.fromkeys(column for source in sources for column in source.evaluations)
+        found = {column: {("", name): _of_board(s, column) for name, s in named} for column in columns}
+    estimates = [m.difference.estimate for places in found.values() for by in places.values() for m in by.values()]
+    largest = max(map(abs, estimates), default=0.0) or 1.0
+    maps = [_heat_map(column, places, largest) for column, places in found.items() if any(places.values())]
+    return maps, is_regime_map
 
 
-def name_of(source: Source) -> str:
-    """A comparison by its folder, the last parts of which tell it from others."""
-    return source.folder.resolve().name
+def names_of(sources: Sequence[Source]) -> list[str]:
+    """Each comparison by the last parts of its folder, as many as tell all of them apart."""
+    parts = [source.folder.resolve().parts for source in sources]
+    longest = max(map(len, parts))
+    return next(
+        names
+        for count in range(1, longest + 1)
+        if len(set(names := ["/".join(found[-count:]) for found in parts])) == len(parts) or count == longest
+    )
 
 
-def _regime_maps(sources: Sequence[Source]) -> list[HeatMap]:
-    """Nothing where the runs do not stand in several cells of one map."""
-    tasks = dict.fromkeys(task.name for source in sources for task in source.board.tasks)
-    maps = []
-    for task in tasks:
+def _regime_map(sources: Sequence[Source]) -> dict[str, Measured]:
+    """By column; nothing where the runs do not stand in several cells of one map."""
+    found: dict[str, Measured] = {}
+    for task in dict.fromkeys(task.name for source in sources for task in source.board.tasks):
         try:
             by_decoding = load_decodings([source.folder for source in sources], task)
         except UserError:  # other tasks, engines or knobs: no map, the comparisons stand side by side
-            return []
+            return {}
         for decoding, cells in by_decoding.items():
             if len(cells) > 1:
                 measured = {_place(cell): _of_cell(runs) for cell, runs in sorted(cells.items())}
-                maps.append(_heat_map(column_of(task, decoding), measured))
-    return [found for found in maps if found is not None]
+                found[column_of(task, decoding)] = measured
+    return found
 
 
 def _place(cell: Cell) -> Place:
@@ -106,25 +117,20 @@ def _of_board(source: Source, column: str) -> dict[str, _Measured]:
     }
 
 
-def _heat_map(column: str, measured: Measured) -> HeatMap | None:
-    """None where no method has a difference to the baseline."""
+def _heat_map(column: str, measured: Measured, largest: float) -> HeatMap:
     every = [((place, label), m) for place, found in measured.items() for label, m in found.items()]
-    if not every:
-        return None
     adjusted = holm([m.difference.p_value for _, m in every])
-    largest = max(abs(m.difference.estimate) for _, m in every) or 1.0
     cells = {
-        key: _cell(
-            m, largest=largest, resolved=m.difference.seeds > 1 and p <= ALPHA, where=", ".join(filter(None, key[0]))
+        (place, label): _cell(
+            m, largest, resolved=m.difference.seeds > 1 and p <= ALPHA, where=", ".join(filter(None, place))
         )
-        for (key, m), p in zip(every, adjusted, strict=True)
+        for ((place, label), m), p in zip(every, adjusted, strict=True)
     }
-    labels = _by_mean(measured)
     return HeatMap(
         title=title_of(column),
         groups=tuple((name, len(list(places))) for name, places in groupby(place[0] for place in measured)),
         columns=tuple(place[1] for place in measured),
-        rows=tuple((label, tuple(cells.get((place, label)) for place in measured)) for label in labels),
+        rows=tuple((label, tuple(cells.get((place, label)) for place in measured)) for label in _by_mean(measured)),
     )
 
 

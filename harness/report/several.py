@@ -9,14 +9,14 @@ from harness.config.decodings import task_of
 from harness.console.progress import MakeBar
 from harness.report.curves import AXES
 from harness.report.figures import FigureGroup, Verdict, curve_jobs, draw_group, score_group, verdict_figures
-from harness.report.heat import heat_maps, name_of
+from harness.report.heat import heat_maps, names_of
 from harness.report.page import environment, style
 from harness.report.source import Source
 from harness.report.theme import Look, assign_looks
+from harness.results.leaderboard import BASELINE
 from harness.results.render import Sheet, build_sheets, describe
 
 MOST_OPEN = 4  # comparisons; more are folded
-_PARTS = 3  # of a comparison, for the bar
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,29 @@ def render_several(sources: Sequence[Source], command: str, make_bar: MakeBar) -
         maps, is_regime_map = heat_maps(sources)
         bar.advance()
         comparisons = []
-        for number, source in enumerate(sources):
-            comparisons.append(_comparison(source, f"c{number}", looks))
+        for number, (name, source) in enumerate(zip(names_of(sources), sources, strict=True)):
+            comparisons.append(_comparison(source, name, f"c{number}", looks))
             bar.advance()
     context = {
         "comparisons": comparisons,
         "maps": maps,
         "is_regime_map": is_regime_map,
         "most_open": MOST_OPEN,
+        "baseline": BASELINE,
         "command": command,
         "style": style(),
     }
     return environment(looks).get_template("several.html.jinja").render(context)
 
 
-def _comparison(source: Source, anchor: str, looks: Mapping[str, Look]) -> Comparison:
+def _comparison(source: Source, name: str, anchor: str, looks: Mapping[str, Look]) -> Comparison:
     tasks = list(dict.fromkeys(map(task_of, source.evaluations)))
     jobs = curve_jobs(source)[: len(AXES)]
     learning = [
         draw_group(f"{anchor}-curve-{n}", job, source, looks, done=lambda _: None) for n, job in enumerate(jobs)
     ]
     return Comparison(
-        name=name_of(source),
+        name=name,
         anchor=anchor,
         setting=source.board.setting,
         verdicts=verdict_figures(source, looks, f"{anchor}-"),

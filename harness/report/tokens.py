@@ -12,7 +12,7 @@ from harness.report.plots import format_value
 KINDS: Mapping[str, str] = {  # of a token, and how their numbers are told
     "up": "made more likely",
     "down": "made less likely",
-    "none": "left alone",
+    "none": "with hardly any advantage",
     "direct": "with a direct gradient",
     "prefix": "written by the teacher",
 }

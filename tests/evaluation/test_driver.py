@@ -5,12 +5,14 @@ import random
 import sys
 from pathlib import Path
 from subprocess import run
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from harness.errors import UserError
+from harness.evaluation.driver import _question
 from tasks.data import read_problems
 from tests.evaluation.scoring import protocol_hashes, scored
 from tests.scripted import ScriptedEngine
@@ -47,7 +49,8 @@ def test_all_correct_responses_score_1_with_leading_zeros_in_the_answers(tokeniz
         "repeat": 0,
         "text": boxed("25"),
         "extracted": "25",
-        "problem": "Find the sum of the first five odd positive integers.",
+        "problem": "Find the sum of the first five odd positive integers.\n"
+        "Please reason step by step, and put your final answer within \\boxed{}.",
         "reference": "025",
     }
     assert "problem" not in result.texts[1]  # once for each problem
@@ -146,3 +149,11 @@ def test_all_correct_responses_to_the_real_problems_score_100_percent(tokenizer)
     result = run_aime(engine, tokenizer, samples=None, data_dir=REAL_DATA, max_length=8192)
     assert (result.evaluation.problems, result.evaluation.samples) == (30, 32)
     assert result.evaluation.correct == (32,) * 30 and len(result.items) == 960
+
+
+def test_a_target_that_only_names_the_problem_is_no_reference():
+    """LiveCodeBench's target is its id, and IFBench's is empty: neither is an answer."""
+    loaded = SimpleNamespace(task=SimpleNamespace(doc_to_text=lambda doc: doc["text"]))
+    for target, reference in (("025", "025"), ("abc", None), ("", None)):
+        row = {"doc": {"text": "How many?"}, "target": target}
+        assert _question(loaded, row, "abc") == {"problem": "How many?", "reference": reference}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from harness.report.__main__ import main
-from harness.report.heat import heat_maps
+from harness.report.heat import heat_maps, names_of
 from harness.report.source import Source, load_source
 from harness.results.record import RunRecord
 from tests.report.folders import write_everything
 from tests.report.test_page import Outline
-from tests.results.synthetic import SETTING, run, write_runs
+from tests.results.synthetic import SETTING, decoded_runs, run, write_runs
 
 BASE = [0, 1, 2, 2, 3, 1, 0, 2]
 
@@ -67,6 +67,22 @@ def test_comparisons_that_are_no_map_stand_side_by_side(tmp_path: Path) -> None:
         ("tropd", ["+25.0", None]),
         ("eopd", [None, "+0.0"]),
     ]
+
+
+def test_all_maps_of_a_page_have_one_scale(tmp_path: Path) -> None:
+    """Greedily tropd is 100 points above opd, sampled 25: a quarter of the colour."""
+    solved = {"opd": {"greedy": 0, "sampled": 1}, "tropd": {"greedy": 1, "sampled": 2}}
+    settings = [{**SETTING, "student": "m", "learning_rate": rate, "lr_schedule": "constant"} for rate in (0.1, 0.2)]
+    cells = [[dataclasses.replace(r, setting=s) for r in decoded_runs(solved)] for s in settings]
+    maps, is_regime_map = heat_maps(sources(tmp_path, *cells))
+    assert is_regime_map and [found.title for found in maps] == ["arithmetic, greedy", "arithmetic, sampled"]
+    assert [[c and c.share for c in row] for found in maps for _, row in found.rows] == [[1.0, 1.0], [0.25, 0.25]]
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = [load_source(write_runs(tmp_path / name / "runs", cell(0.001, 1)), "made", None) for name in ("x", "y")]
+    assert names_of(found) == ["x/runs", "y/runs"]
+    assert names_of(found[:1]) == ["runs"]
 
 
 def test_page_of_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
