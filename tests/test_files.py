@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.console.commands import exit_code_of
+from harness.console.commands import complain_once, exit_code_of
 from harness.errors import UserError
 from harness.files import append_row, clear_folder, cut_torn_line, lines_of, read_rows, write_rows, write_text
 
@@ -105,6 +105,7 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+    complain_once.cache_clear()
     assert exit_code_of(lambda: write_text(tmp_path / "file", "new") or 0) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("error: there is no room left on the disk of ") and "goes on from here" in sentence

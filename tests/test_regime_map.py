@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.decodings import column_of
 from harness.config.methods import register_methods
 from harness.config.sweep import planned_runs
 from harness.errors import UserError
@@ -23,6 +24,7 @@ from harness.results.cells import (
     differences_to_opd,
     find_lead,
     load_cells,
+    load_decodings,
     of_budget,
     of_common_methods,
 )
@@ -155,13 +157,14 @@ def test_published_operations_outlive_the_models(tmp_path: Path) -> None:
 
 def test_it_agrees_with_the_leaderboards() -> None:
     for folder in (ROOT / "results").glob("tiny_*/"):
-        (runs,) = load_cells([folder], "arithmetic").values()
         board = build_leaderboard(load_records(folder), "")
-        verdict = find_lead(runs)
-        assert (verdict.leader if not verdict.rivals else None) == board.winners["arithmetic"]
-        for row in board.rows:
-            if row.label in verdict.intervals:
-                assert verdict.intervals[row.label] == row.scores["arithmetic"].interval
+        for decoding, cells in load_decodings([folder], "arithmetic").items():
+            (runs,) = cells.values()
+            verdict, column = find_lead(runs), column_of("arithmetic", decoding)
+            assert (verdict.leader if not verdict.rivals else None) == board.winners[column]
+            for row in board.rows:
+                if row.label in verdict.intervals:
+                    assert verdict.intervals[row.label] == row.scores[column].interval
 
 
 def test_a_cell_with_more_methods_has_no_more_candidates(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy import stats
 
 from harness.errors import UserError
 from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, matrix
+from harness.results.escape import Markdown
 from harness.results.expectations import read_yaml
 from harness.results.leaderboard import ALPHA
 from harness.results.markdown import table
@@ -203,7 +204,12 @@ def _decoded_section(claim: Claim, findings: Mapping[str, Sequence[Finding]]) ->
 def _names_of(finding: Finding, every: bool) -> list[str]:
     """The cells that say of what a row is."""
     regime, schedule, rate = finding.cell
-    return [*([f"`{finding.label}`"] if every else []), regime, f"{schedule} {rate:g}", str(finding.replicates)]
+    return [
+        *([Markdown(f"`{finding.label}`")] if every else []),
+        regime,
+        f"{schedule} {rate:g}",
+        str(finding.replicates),
+    ]
 
 
 def _question(claim: Claim) -> str:
@@ -269,4 +275,4 @@ def _number(value: float, quantity: str) -> str:
 
 
 def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return Markdown("< 0.001") if p < 0.001 else f"{p:.3f}"

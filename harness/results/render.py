@@ -130,9 +130,7 @@ def footnotes(board: Leaderboard) -> list[str]:
 
 
 def build_sheets(board: Leaderboard) -> list[Sheet]:
-    """The summary of several tasks, a table per task, one of costs, and one per published table;
-    failed runs are rows.
-    """
+    """The summary of several tasks, tables of each, of costs, and of what was published; failed runs are rows."""
     averages = average_columns([task.column for task in board.tasks])
     sheets = [_summary_sheet(board, column, parts) for column, parts in averages.items()]
     if len(averages) > 1:

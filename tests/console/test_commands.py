@@ -231,8 +231,8 @@ def test_another_broken_pipe_is_not_hidden() -> None:
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        ("run.py", "a command is started by its name: python -m harness.run method=opd a b"),
-        ("leaderboard.py", "a command is started by its name: python -m harness.leaderboard method=opd a b"),
+        ("run.py", "a command is started by its name: python -m harness.run method=opd 'a b'"),
+        ("leaderboard.py", "a command is started by its name: python -m harness.leaderboard method=opd 'a b'"),
         ("report/__main__.py", "a command is started by its name: python -m harness.report method=opd 'a b'"),
         ("results/printing.py", "printing.py is a part of the harness and no command; python -m harness lists the"),
     ],

@@ -39,6 +39,9 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
     return sentence
 
 
+ONE_DECODING = "evaluation.decodings.arithmetic=[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -103,8 +106,14 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         (["evaluation.dev_every=0"], ["evaluation.dev_every=0", "positive"]),
         (["++evaluation.samples.arithmetic=-1"], ["evaluation.samples.arithmetic=-1", "positive"]),
         (["++evaluation.max_new_tokens.arithmetic=0"], ["evaluation.max_new_tokens.arithmetic=0", "positive"]),
-        (["++evaluation.sampling.all={temperature:nan}"], ["evaluation.sampling.all.temperature=nan", "finite"]),
-        (["++evaluation.sampling.all={top_p:1.5}"], ["evaluation.sampling.all.top_p=1.5", "at most 1"]),
+        (
+            [ONE_DECODING, "++evaluation.sampling.all={temperature:nan}"],
+            ["evaluation.sampling.all.temperature=nan", "finite"],
+        ),
+        (
+            [ONE_DECODING, "++evaluation.sampling.all={top_p:1.5}"],
+            ["evaluation.sampling.all.top_p=1.5", "at most 1"],
+        ),
         (["engine.device=gpu"], ["engine.device='gpu'", "cpu"]),
         (["engine.device=meta"], ["engine.device='meta'", "cpu"]),
         (["engine.device=cuda:77"], ["engine.device=cuda:77", "devices"]),

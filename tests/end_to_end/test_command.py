@@ -207,8 +207,8 @@ def test_a_disk_that_fills_up_leaves_the_run_to_be_taken_up(
         patched.setattr("harness.training.job.traceback.format_exc", full)
         patched.setattr("harness.run.add_untrained_rows", lambda _: full())
         complain_once.cache_clear()
-        said = run_here(*command, code=1)
-    assert said.count("no space is left on the disk") == 1
+        said = run_here(*command, code=2)
+    assert said.count(f"no room left on the disk of {copied / 'eopd' / 'seed0'}") == 1  # and the table has none either
     assert "Traceback" not in said
     assert load_record(copied / "eopd" / "seed0" / "record.json").status == "started"
     run_here(*command)

@@ -134,4 +134,4 @@ def test_an_importance_cap_is_in_the_hash_and_its_absence_is_not():
         != dataclasses.replace(capped, importance_cap=3.0).training_hash()
     )
     with pytest.raises(UserError, match="importance_cap=0"):
-        dataclasses.replace(plain.setting, importance_cap=0.0)
+        planned_runs(["hydra.mode=RUN", "method=opd", "setting.importance_cap=0"])

@@ -56,7 +56,7 @@ def text(name: str, content: str) -> Edit:
         ),
         (weights(lambda w: w.update({WEIGHT: torch.zeros(3, 4)})), [WEIGHT, "[3, 4] in the files", "[128, 64] by"]),
         (entries("config.json", vocab_size=80), ["do not fit its config.json", "[64, 64]", "[80, 64]"]),
-        (weights(lambda w: w[WEIGHT].fill_(float("nan"))), ["logits that are no finite numbers"]),
+        (weights(lambda w: w[WEIGHT].fill_(float("nan"))), [WEIGHT, "holds numbers that are not finite"]),
         (text("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), ["cannot load the model"]),
         (entries("config.json", hidden_size=None), ["cannot load the model configuration", "hidden_size"]),
         (entries("config.json", hidden_act="nosuch"), ["cannot load the model", "'nosuch'"]),

@@ -139,7 +139,8 @@ def test_every_model_of_a_setting_has_a_size() -> None:
     for path in (ROOT / "conf" / "setting").glob("[!_]*.yaml"):
         for line in path.read_text().splitlines():
             key, _, value = line.partition(":")
-            if key in ("student", "teacher") and "???" not in value:
+            built = ".cache/" in value  # by tests/real/models.py
+            if key in ("student", "teacher") and "???" not in value and not built:
                 assert model_size(value.split("#")[0].strip()) is not None, line
 
 

@@ -161,10 +161,10 @@ def test_knobs_that_leave_the_plain_reward(config: RunConfig, method: Method, is
 
 
 def test_stages_that_no_step_gets_to(config: RunConfig) -> None:
-    """The second one begins behind the middle: of two steps, at 0 and 1/2, neither is there; of three, the last is."""
-    (said,) = said_of(of(config, REOPOLDTwoStage(), steps=2, warmup_steps=1))
-    assert "has a stage that none of setting.steps=2 gets to" in said
-    assert said_of(of(config, REOPOLDTwoStage(), steps=3, warmup_steps=1)) == []
+    """The second one begins in the middle: a single step, at 0, is not there; of two, at 0 and 1/2, the last is."""
+    (said,) = said_of(of(config, REOPOLDTwoStage(), steps=1, warmup_steps=0))
+    assert "has a stage that none of setting.steps=1 gets to" in said
+    assert said_of(of(config, REOPOLDTwoStage(), steps=2, warmup_steps=1)) == []
 
 
 def test_writers_that_no_step_draws(config: RunConfig) -> None:
