@@ -239,7 +239,7 @@ def test_launch_starts_the_ranks_and_names_a_failure(random_pair: Path, tmp_path
     broken = dataclasses.replace(
         config, setting=dataclasses.replace(config.setting, prompts=str(tmp_path / "none.jsonl"))
     )
-    with pytest.raises(RuntimeError, match=r"rank\d: .*none.jsonl"):
+    with pytest.raises(UserError, match=r"there is no file .*none\.jsonl"):  # as without ranks
         ranks.launch(broken, tmp_path)
 
 

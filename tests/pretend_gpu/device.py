@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import linecache
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -103,7 +104,7 @@ class PretendGPU:
         self.tags = _Tags()
         self.waits: Counter[str] = Counter()
         self.launches = 0
-        self.forced: torch.device | None = None  # that what is made now belongs to
+        self._thread = threading.local()
         self._own = contextlib.ExitStack()
 
     def __enter__(self) -> PretendGPU:
@@ -112,6 +113,11 @@ class PretendGPU:
 
     def __exit__(self, *error: object) -> None:
         self._own.close()
+
+    @property
+    def forced(self) -> torch.device | None:
+        """The device that what this thread makes now belongs to."""
+        return getattr(self._thread, "forced", None)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -123,11 +129,11 @@ class PretendGPU:
     def forcing(self, device: torch.device | None) -> Iterator[None]:
         """What is made inside belongs to this device."""
         before = self.forced
-        self.forced = device if device is not None else before
+        self._thread.forced = device if device is not None else before
         try:
             yield
         finally:
-            self.forced = before
+            self._thread.forced = before
 
     def wait(self) -> None:
         """Counts one, at the line of ours that is at work."""
