@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from harness.errors import UserError
 from harness.files import locate
 from harness.models.backbone import check_decoder
 from harness.models.contexts import context_length_of
@@ -99,8 +100,12 @@ def model_size(name: str, revision: str | None = None) -> ModelSize | None:
     if config is None:
         return None
     check_decoder(config, name)
-    with torch.device("meta"):  # no memory, no weights
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    try:
+        with torch.device("meta"):  # no memory, no weights
+            parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    except (RuntimeError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:  # sizes that are none
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"the configuration of {name!r} describes no model: {said}.") from error
     return size_of(config, parameters)
 
 
