@@ -35,7 +35,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("report", __doc__)
     parser.add_argument(
         "folders",
-        nargs="+",
+        nargs="*",
         metavar="FOLDER",
         help="results/<setting>-<hash8>, or a folder with a published runs.jsonl; several stand on one page",
     )
