@@ -81,7 +81,7 @@ def _stops(found: Compared, rollouts: Sequence[Rollout]) -> dict[str, float | No
         last += len(rollout.completion_ids)
         ended[last] = rollout.stop_reason == "stop"
     return {
-        f"{who}_{place}": float(getattr(found, f"{who}_stop")[mask].exp().mean()) if mask.any() else None
+        f"{who}_{place}": float(getattr(found, f"{who}_stop")[mask].mean()) if mask.any() else None
         for who in ("student", "teacher")
         for place, mask in {"at_end": ended, "elsewhere": ~ended}.items()
     }

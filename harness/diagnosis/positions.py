@@ -1,6 +1,7 @@
 """How far two models are apart on given tokens, over the whole vocabulary, which exists for some positions at a time.
 
-Shape legend: N token positions, V vocabulary. Everything in nats and without gradient.
+Shape legend: N token positions, V vocabulary. Everything in nats, in float64 and without
+gradient.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from harness.divergences import exact_reverse_kl, topk_forward_kl
-from harness.numerics.logprobs import logits_of, rows_per_chunk
+from harness.numerics.distance import BUFFERS, both_logprobs, distances_of
+from harness.numerics.logprobs import rows_per_chunk
 from harness.numerics.loss import TeacherRows
-
-BUFFERS = 6  # of the vocabulary's width at a position: two distributions, and what is computed from them
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Compared:
     total_variation: Tensor  # ½ Σ_v |π_S − π_T|: what a draw by min(π_T / π_S, 1) rejects on average
     teacher_topk_mass: Tensor  # π_T of the teacher's own top k
     student_topk_mass: Tensor  # π_S of the teacher's top k
-    student_stop: Tensor  # log π_S of any end token
-    teacher_stop: Tensor  # log π_T of any end token
+    student_stop: Tensor  # π_S of any end token
+    teacher_stop: Tensor  # π_T of any end token
 
     def where(self, mask: Tensor) -> Compared:
         """Of some of the positions, mask [N]."""
@@ -57,23 +56,25 @@ def distances(
     pieces = []
     for start in range(0, len(token_ids), size):
         rows = slice(start, start + size)
-        views = [logits_of(side.hidden[rows], side.head).log_softmax(-1) for side in (student, teacher)]
-        pieces.append(_compare(views[0], views[1], token_ids[rows], top_k, stop_ids=list(stop_ids)))
+        views = both_logprobs(student, teacher, rows)
+        pieces.append(_compare(*views, token_ids[rows], top_k, stop_ids=stop_ids))
     return joined(pieces)
 
 
-def _compare(student: Tensor, teacher: Tensor, token_ids: Tensor, top_k: int, stop_ids: list[int]) -> Compared:
+def _compare(student: Tensor, teacher: Tensor, token_ids: Tensor, top_k: int, stop_ids: Sequence[int]) -> Compared:
+    """Of log-probs [n, V] in float64 of both models."""
     top = teacher.topk(min(top_k, teacher.shape[-1]), dim=-1)
+    apart = distances_of(student, teacher, stop_ids)
     return Compared(
         student=student.gather(-1, token_ids[:, None])[:, 0].cpu(),
         teacher=teacher.gather(-1, token_ids[:, None])[:, 0].cpu(),
-        student_entropy=-(student.exp() * student).sum(-1).cpu(),
-        teacher_entropy=-(teacher.exp() * teacher).sum(-1).cpu(),
-        reverse=exact_reverse_kl(teacher, student).cpu(),
-        forward=topk_forward_kl(teacher, student).cpu(),
+        student_entropy=apart.student_entropy,
+        teacher_entropy=apart.teacher_entropy,
+        reverse=apart.reverse,
+        forward=apart.forward,
         total_variation=0.5 * (student.exp() - teacher.exp()).abs().sum(-1).cpu(),
         teacher_topk_mass=top.values.exp().sum(-1).cpu(),
         student_topk_mass=student.gather(-1, top.indices).exp().sum(-1).cpu(),
-        student_stop=student[:, stop_ids].logsumexp(-1).cpu(),
-        teacher_stop=teacher[:, stop_ids].logsumexp(-1).cpu(),
+        student_stop=apart.student_stop,
+        teacher_stop=apart.teacher_stop,
     )

@@ -8,6 +8,7 @@ Shape legend: N positions, H hidden width (of each model its own), V shared voca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -43,23 +44,31 @@ def exact_distances(
     if len(student.hidden) != len(teacher.hidden) or len(student.head.weight) != len(teacher.head.weight):
         raise ValueError("student and teacher need the same positions and the same vocabulary")
     size = chunk_rows or rows_per_chunk(len(student.head.weight), BUFFERS)
-    pieces = [_chunk(student, teacher, stop_ids, slice(i, i + size)) for i in range(0, len(student.hidden), size)]
+    pieces = [
+        distances_of(*both_logprobs(student, teacher, slice(i, i + size)), stop_ids)
+        for i in range(0, len(student.hidden), size)
+    ]
     if not pieces:
         return Distances(*[torch.zeros(0, dtype=torch.float64)] * len(fields(Distances)))
-    return Distances(*[torch.cat(column).cpu() for column in zip(*pieces, strict=True)])
+    return Distances(*(torch.cat([getattr(piece, f.name) for piece in pieces]) for f in fields(Distances)))
 
 
-def _chunk(student: TeacherRows, teacher: TeacherRows, stop_ids: tuple[int, ...], rows: slice) -> tuple[Tensor, ...]:
+def both_logprobs(student: TeacherRows, teacher: TeacherRows, rows: slice) -> tuple[Tensor, Tensor]:
+    """Log-probs of both models at some of the positions, [n, V] each in float64, on the student's device."""
     s = logits_of(student.hidden[rows], student.head).double().log_softmax(-1)
-    t = logits_of(teacher.hidden[rows], teacher.head).to(s.device).double().log_softmax(-1)
+    return s, logits_of(teacher.hidden[rows], teacher.head).to(s.device).double().log_softmax(-1)
+
+
+def distances_of(student: Tensor, teacher: Tensor, stop_ids: Sequence[int]) -> Distances:
+    """Of log-probs [n, V] in float64 of both models."""
     stops = list(stop_ids)
-    return (
-        _expected(s, s - t),
-        _expected(t, t - s),
-        _expected(s, -s),
-        _expected(t, -t),
-        s[:, stops].exp().sum(-1),
-        t[:, stops].exp().sum(-1),
+    return Distances(
+        reverse=_expected(student, student - teacher).cpu(),
+        forward=_expected(teacher, teacher - student).cpu(),
+        student_entropy=_expected(student, -student).cpu(),
+        teacher_entropy=_expected(teacher, -teacher).cpu(),
+        student_stop=student[:, stops].exp().sum(-1).cpu(),
+        teacher_stop=teacher[:, stops].exp().sum(-1).cpu(),
     )
 
 
