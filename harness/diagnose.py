@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.config.settings import whole_number
 from harness.config.sweep import planned_runs
-from harness.console.commands import asks_for_help, exit_code_of, quiet_libraries
+from harness.console.commands import key_value_command, quiet_libraries
 from harness.errors import UserError
 from harness.files import write_json, write_text
 
@@ -29,15 +29,7 @@ OWN = ("completions", "batches", "output")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-
-    def command() -> int:
-        if not given or asks_for_help(given):
-            print(__doc__)
-            return 0
-        return _run(given)
-
-    return exit_code_of(command)
+    return key_value_command(__doc__, _run, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -15,22 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.sweep import planned_runs
-from harness.console.commands import asks_for_help, exit_code_of
+from harness.console.commands import key_value_command
 from harness.errors import UserError
 from harness.planning.hardware import load_hardware
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-
-    def command() -> int:
-        if not given or asks_for_help(given):
-            print(__doc__)
-            return 0
-        return _run(given)
-
-    return exit_code_of(command)
+    return key_value_command(__doc__, _run, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -27,22 +27,14 @@ import sys
 from collections.abc import Sequence
 
 from harness.config.identity import prompts_identity
-from harness.console.commands import asks_for_help, exit_code_of
+from harness.console.commands import key_value_command
 from harness.files import write_json
 from harness.planning.prompt_options import Options, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-
-    def command() -> int:
-        if not given or asks_for_help(given):
-            print(__doc__)
-            return 0
-        return _run(parse(given))
-
-    return exit_code_of(command)
+    return key_value_command(__doc__, lambda given: _run(parse(given)), arguments)
 
 
 def _run(options: Options) -> int:

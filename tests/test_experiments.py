@@ -119,13 +119,13 @@ def test_every_row_of_every_tiny_twin_trains(tmp_path) -> None:
             assert f"| {row.removesuffix('_annealed_maximum').removesuffix('_uniform')}" in table, row
 
 
-def test_the_regime_map_is_ten_methods_at_six_rates() -> None:
+def test_the_regime_map_is_twelve_methods_at_six_rates() -> None:
     register_methods()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
         cfg = compose("config", overrides=["experiment=regime_map", "setting=tiny_latent"], return_hydra_config=True)
     assert cfg.setting.name == "tiny_latent"
     sweep = {key: str(value).split(",") for key, value in cfg.hydra.sweeper.params.items()}
-    assert len(set(sweep["method"])) == 10
+    assert len(set(sweep["method"])) == 12
     assert set(sweep["method"]) <= {*find_methods(), *VARIANTS}
     rates = [float(rate) / cfg.setting.learning_rate for rate in sweep["setting.learning_rate"]]
     assert rates == pytest.approx([1 / 3, 1, 3])

@@ -135,6 +135,24 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return not HELP_FLAGS.isdisjoint(arguments)
 
 
+def key_value_command(
+    documentation: str | None, run: Callable[[list[str]], int], arguments: Sequence[str] | None
+) -> int:
+    """The exit code of a command of key=value arguments; without any, or asked for help, it prints its documentation.
+
+    Args: run: does the work; arguments: None: those of the command line.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def command() -> int:
+        if not given or asks_for_help(given):
+            print(documentation)
+            return 0
+        return run(given)
+
+    return exit_code_of(command)
+
+
 def write_and_print(text: str, output: Path | None) -> int:
     """Prints a text, and writes it to `output` if that is given; the exit code."""
     try:

@@ -131,7 +131,7 @@ def test_numbers_of_a_pair_by_hand() -> None:
     zeros = torch.zeros(5)
     student = torch.tensor([-1.0, -1.0, -1.0, -1.0, -1.0])
     teacher = student + torch.tensor([0.0, -6.0, -7.0, -1.0, -2.0])
-    stops = torch.tensor([0.1, 0.1, 0.8, 0.2, 0.4]).log()
+    stops = torch.tensor([0.1, 0.1, 0.8, 0.2, 0.4])
     columns = dict.fromkeys(Compared.__dataclass_fields__, zeros)
     columns |= {"student": student, "teacher": teacher, "student_stop": stops, "reverse": torch.full((5,), 2.0)}
     ended = Rollout((1,), (5, 6, 1), 0, (0.0,) * 3, 0, "stop", "a", 0)
