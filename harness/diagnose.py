@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.config.settings import whole_number
 from harness.config.sweep import planned_runs
-from harness.console.commands import key_value_command, quiet_libraries
+from harness.console.commands import exit_code_of, or_help, quiet_libraries
 from harness.errors import UserError
 from harness.files import write_json, write_text
 
@@ -29,7 +29,7 @@ OWN = ("completions", "batches", "output")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    return key_value_command(__doc__, _run, arguments)
+    return exit_code_of(or_help(__doc__, _run, arguments))
 
 
 def _run(arguments: Sequence[str]) -> int:

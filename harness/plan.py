@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.sweep import planned_runs
-from harness.console.commands import key_value_command
+from harness.console.commands import exit_code_of, or_help
 from harness.errors import UserError
 from harness.planning.hardware import load_hardware
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    return key_value_command(__doc__, _run, arguments)
+    return exit_code_of(or_help(__doc__, _run, arguments))
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -27,14 +27,14 @@ import sys
 from collections.abc import Sequence
 
 from harness.config.identity import prompts_identity
-from harness.console.commands import key_value_command
+from harness.console.commands import exit_code_of, or_help
 from harness.files import write_json
 from harness.planning.prompt_options import Options, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    return key_value_command(__doc__, lambda given: _run(parse(given)), arguments)
+    return exit_code_of(or_help(__doc__, lambda given: _run(parse(given)), arguments))
 
 
 def _run(options: Options) -> int:

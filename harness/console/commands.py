@@ -135,10 +135,10 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return not HELP_FLAGS.isdisjoint(arguments)
 
 
-def key_value_command(
+def or_help(
     documentation: str | None, run: Callable[[list[str]], int], arguments: Sequence[str] | None
-) -> int:
-    """The exit code of a command of key=value arguments; without any, or asked for help, it prints its documentation.
+) -> Callable[[], int]:
+    """A command of key=value arguments; without any, or asked for help, it prints its documentation.
 
     Args: run: does the work; arguments: None: those of the command line.
     """
@@ -150,7 +150,7 @@ def key_value_command(
             return 0
         return run(given)
 
-    return exit_code_of(command)
+    return command
 
 
 def write_and_print(text: str, output: Path | None) -> int:
