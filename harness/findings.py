@@ -8,7 +8,8 @@ finished comparisons.
       b: clip_outlier
       expected: higher          # what is claimed of a against b: higher | lower
       quantity: score           # the default; or a key of metrics.jsonl, its mean over the second half of the steps;
-                                # or eval/TASK@STEP, a development score
+                                # distance/reverse or distance/forward, nats per token; or eval/TASK@STEP, a
+                                # development score
 
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates
 that both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's

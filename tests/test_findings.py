@@ -13,6 +13,7 @@ from harness.files import ROOT
 from harness.findings import main
 from harness.results.cells import load_cells
 from harness.results.claims import Claim, Finding, judge, load_claims, render
+from harness.results.record import Distance
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "family": "f", "a": "tropd", "b": "opd", "expected": "higher"}
@@ -52,6 +53,20 @@ def test_metrics_are_compared_by_students_t(tmp_path: Path) -> None:
     (found,) = found_of(claim, cells)
     assert found.difference == pytest.approx((-2, -2 - 2.4841, -2 + 2.4841), abs=1e-4)
     assert (found.means, found.verdict) == ((2.0, 4.0), "not resolved")
+
+
+def test_the_distance_to_the_teacher_is_a_quantity(tmp_path: Path) -> None:
+    """Means over prompts 2 and 3, 1 and 2, 1 and 3: differences -1, -1, -2; forward -4 each, without any spread."""
+    distances = (((1.0, 3.0), (2.0, 4.0)), ((0.0, 2.0), (1.0, 3.0)), ((1.0, 1.0), (3.0, 3.0)))
+    for k, (mine, base) in enumerate(distances):
+        near, far = (
+            Distance("h", f"prompts {k}", "s", v, w, (5, 5), {}) for v, w in ((mine, (1.0, 1.0)), (base, (5.0, 5.0)))
+        )
+        publish(tmp_path / str(k), record("tropd", k, 0, distance=near), record("opd", k, 0, distance=far))
+    cells = load_cells(sorted(tmp_path.iterdir()), "arithmetic")
+    for way, difference, verdict in (("reverse", -4 / 3, "not resolved"), ("forward", -4.0, "as claimed")):
+        (found,) = found_of(Claim(**{**CLAIM, "expected": "lower", "quantity": f"distance/{way}"}), cells)
+        assert (found.difference[0], found.verdict) == (pytest.approx(difference), verdict)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -34,7 +34,7 @@ class MethodRuns:
     label: str
     steps: int
     evaluations: Mapping[Replicate, Evaluation]
-    training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training
+    training: Mapping[Replicate, Mapping[str, float]]  # RunRecord.training, and its distances to the teacher
     student_tokens: float  # mean over replicates
     flops: float | None  # likewise; None where that of a run is not known
     seconds: float  # likewise, wall clock of the training's phases
@@ -120,7 +120,7 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], column: str) -
             )
         if replicate in evaluations:
             raise UserError(f"{label} of student {replicate[0]} and seed {record.seed} is there twice; give it once.")
-        evaluations[replicate], training[replicate] = scored[0], record.training
+        evaluations[replicate], training[replicate] = scored[0], {**record.training, **_distances(record)}
     tokens = float(np.mean([record.counters.student_tokens for record in records]))
     flops = [found for found in map(run_flops, records) if found is not None]
     known = len(flops) == len(records)
@@ -134,6 +134,12 @@ def runs_of(label: str, steps: int, records: Sequence[RunRecord], column: str) -
         flops=float(np.mean(flops)) if known else None,
         budget=_checked_budget(records),
     )
+
+
+def _distances(record: RunRecord) -> dict[str, float]:
+    """`distance/reverse` and `distance/forward`: means over the held-out prompts, nats per token."""
+    found = record.distance
+    return {f"distance/{way}": float(np.mean(getattr(found, way))) for way in ("reverse", "forward") if found}
 
 
 def _checked_budget(records: Sequence[RunRecord]) -> tuple[str, float] | None:

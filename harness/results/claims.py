@@ -148,7 +148,7 @@ def render_decodings(claims: Sequence[Claim], by_decoding: Mapping[str, Mapping[
     if len(by_decoding) == 1:
         return render(claims, next(iter(by_decoding.values())))
     found = {decoding or OWN_NAME: judge(claims, cells) for decoding, cells in by_decoding.items()}
-    parts = [_alike(found)]
+    parts = [_alike(found), "### At a glance", _glance(found)]
     for name, judged in found.items():
         parts += [f"### Summary, {name}", _summary(judged), _families(judged)]
     for claim, *findings in zip(claims, *([f for _, f in judged] for judged in found.values()), strict=True):
@@ -174,6 +174,45 @@ def _alike(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> st
         f"decoding alike {said}; the verdict turns round, resolved on both sides, in {turned}; in the other "
         f"{len(verdicts) - sum(counts) - turned} it is resolved under some decodings alone."
     )
+
+
+def _glance(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> str:
+    """Claims x regimes: the differences under each decoding, of a regime of several cells their range; in bold what is
+    resolved, of several cells with how often."""
+    first = next(iter(found.values()))
+    regimes = sorted({f.cell[0] for _, findings in first for f in findings})
+    rows = []
+    for claim, *of_decodings in zip([c for c, _ in first], *([f for _, f in j] for j in found.values()), strict=True):
+        if claim.a == EVERY_OTHER or not of_decodings[0]:
+            continue
+        shown = of_decodings if claim.quantity == SCORE else of_decodings[:1]
+        cells = [
+            " / ".join(_range([f for f in findings if f.cell[0] == regime], claim.quantity) for findings in shown)
+            for regime in regimes
+        ]
+        rows.append([f"{claim.claim.rstrip('.')} ({claim.expected})", *map(Markdown, cells)])
+    note = (
+        f"a minus b of every claim: scores in points, {' / '.join(found)}; metrics of the training in their own unit. "
+        "Bold: resolved, whichever way (Holm over the claim's family and decoding, 5 %)"
+    )
+    several = any(len([f for f in fs if f.cell[0] == r]) > 1 for _, fs in first for r in regimes)
+    note += "; of several rates and schedules the range, and in how many of them it is resolved." if several else "."
+    return f"{note}\n\n{table(['claim (what is claimed of a)', *regimes], rows, 'lr')}"
+
+
+def _range(findings: Sequence[Finding], quantity: str) -> str:
+    """The differences of a regime's cells: the one there is, or the smallest and the largest."""
+    if not findings:
+        return NOTHING
+    signed = [f"{f.difference[0]:+.1f}" if quantity == SCORE else f"{f.difference[0]:+.3g}" for f in findings]
+    resolved = sum(f.verdict != "not resolved" for f in findings)
+    if len(findings) == 1:
+        return f"**{signed[0]}**" if resolved else signed[0]
+    low, high = (
+        signed[k]
+        for k in (choose(range(len(findings)), key=lambda i: findings[i].difference[0]) for choose in (min, max))
+    )
+    return f"{low} to {high}" + (f" (**{resolved}** of {len(findings)})" if resolved else "")
 
 
 def _decoded_section(claim: Claim, findings: Mapping[str, Sequence[Finding]]) -> str:

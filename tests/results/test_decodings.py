@@ -288,11 +288,11 @@ def test_a_turn_between_two_sides_is_said(tmp_path: Path, capsys: pytest.Capture
     assert [said.count(number) for number in ("+100.0 [", "+25.0 [", "-50.0 [")] == [1, 1, 1]
 
 
-def cell_runs(path: Path, solved: Mapping[str, Solved]) -> Path:
+def cell_runs(path: Path, solved: Mapping[str, Solved], rate: float = 1e-3) -> Path:
     """A folder of one cell of the regime map: two replicates with a student each."""
     records = []
     for seed in range(2):
-        setting = {"name": "r", "student": f"students/{seed}/student", "teacher": "t", "learning_rate": 1e-3}
+        setting = {"name": "r", "student": f"students/{seed}/student", "teacher": "t", "learning_rate": rate}
         setting |= {"lr_schedule": "cosine", "steps": 10}
         for method, under in solved.items():
             evaluations = tuple(decoded(name, count) for name, count in under.items())
@@ -335,6 +335,19 @@ def test_a_claim_has_a_verdict_under_each(tmp_path: Path, capsys: pytest.Capture
     assert [cell.rstrip(" |").rpartition(", ")[2] for cell in row[3:]] == ["as claimed", "not resolved", "the opposite"]
     assert [cell.split()[0] for cell in row[3:]] == ["100.0", "25.0", "-50.0"]
     assert "the verdict turns round, resolved on both sides, in 1; in the other 0 " in text
+    assert "| It helps (higher) | **+100.0** / +25.0 / **-50.0** |" in text
+
+
+def test_a_glance_at_several_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two cells of a regime: +100, +25, -50 points, and 0 under each decoding at a third of the rate."""
+    claims = tmp_path / "claims.yaml"
+    claims.write_text("- {claim: It helps., source: us, family: f, a: tropd, b: opd, expected: higher}\n")
+    same = {"opd": TURNED["opd"], "tropd": TURNED["opd"]}
+    folders = [cell_runs(tmp_path / "runs", TURNED), cell_runs(tmp_path / "slow", same, rate=3e-4)]
+    assert findings([str(claims), *map(str, folders)]) == 0
+    text = capsys.readouterr().out
+    row = "+0.0 to +100.0 (**1** of 2) / +0.0 to +25.0 / -50.0 to +0.0 (**1** of 2)"
+    assert f"| It helps (higher) | {row} |" in text and "and in how many of them it is resolved." in text
 
 
 def test_a_table_is_of_the_columns_that_were_scored() -> None:
