@@ -2,8 +2,9 @@
 development problems.
 
 Every method gets one trial at each rate of the grid (a third, one and three times the setting's own unless `rates`
-says otherwise), scored on the evaluation's development task with a seed that no table uses. Other arguments go to
-harness.run as they are. Written, also from trials that are there already (`train=false`):
+says otherwise), scored on the evaluation's development task with a seed that no table uses, decoded as the tables are
+ordered (`evaluation.order_by`). Other arguments go to harness.run as they are. Written, also from trials that are
+there already (`train=false`):
 
     results/tuning/<setting>_lr<rate>/   runs.jsonl and table of the trials at one rate
     results/tuning/<setting>.yaml, .md   grid, cost, every score, each method's own best rate and the best one for all
@@ -81,12 +82,15 @@ def trial_arguments(options: Options, base: RunConfig) -> list[str]:
             "evaluation.dev_task is not set: rates are chosen on development problems, never on a benchmark."
         )
     rates = options.rates or tuple(factor * base.setting.learning_rate for factor in FACTORS)
+    several = any(base.evaluation.decodings_of(name) for name in base.evaluation.tasks)
+    decoding = [f"++evaluation.decodings.{task}=[{base.evaluation.order_by}]"] if several else []
     return [
         *options.overrides,
         f"setting.learning_rate={','.join(f'{rate:.3g}' for rate in rates)}",
         f"seed={options.seed}",
         f"evaluation.tasks=[{task}]",
         "evaluation.dev_task=null",
+        *decoding,
         f"results_dir={options.results_dir}",
     ]
 

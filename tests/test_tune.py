@@ -60,6 +60,14 @@ def test_the_summary(tmp_path: Path) -> None:
     assert (content["grid"], content["best_for_all"], content["seed"]) == ([1e-4, 3e-4, 1e-3], 3e-4, 100)
     assert content["methods"]["tropd"]["scores"] == {1e-4: 0.5, 3e-4: 0.75, 1e-3: 0.0}
     assert "| opd | 25.0 | 50.0 | 100.0 | 0.001 (end of the grid) | 3 | 300 | 5 |" in (tmp_path / "tiny.md").read_text()
+    decoded = [
+        dataclasses.replace(r, evaluations=tuple(dataclasses.replace(e, decoding="paper") for e in r.evaluations))
+        for r in TRIALS
+    ]
+    write_summary(tmp_path, "decoded", decoded)
+    assert ", paper decoding), one trial a method and rate, seed 100." in (tmp_path / "decoded.md").read_text()
+    with pytest.raises(UserError, match="different development tasks"):
+        write_summary(tmp_path, "mixed", [*TRIALS[:3], *decoded[3:]])
     with pytest.raises(UserError, match="different seeds"):
         write_summary(tmp_path, "tiny", [*TRIALS, trial("opd", 1e-4, 1, seed=101)])
 
@@ -136,3 +144,4 @@ def test_every_method_gets_every_rate(tmp_path: Path) -> None:
         (method, rate) for method in ("opd", "tropd") for rate in (2e-4, 6e-4, 1.8e-3)
     }
     assert {(r.seed, *r.evaluation.tasks, r.evaluation.dev_task) for r in runs} == {(100, "arithmetic_dev", None)}
+    assert {tuple(r.evaluation.decodings_of("arithmetic_dev")) for r in runs} == {("paper",)}  # as tables are ordered

@@ -65,7 +65,7 @@ def best_for_all(tuned: Mapping[str, Tuned]) -> float:
 def write_summary(folder: Path, setting: str, records: Sequence[RunRecord]) -> None:
     """Writes <setting>.yaml and <setting>.md."""
     seeds = {record.seed for record in records}
-    tasks = {(e.task, e.protocol_hash) for record in records for e in record.evaluations}
+    tasks = {(e.task, e.protocol_hash, e.decoding) for record in records for e in record.evaluations}
     kinds = {without_rate(record.setting) for record in records}
     for what, found in (("seeds", seeds), ("development tasks", tasks), ("settings", kinds)):
         if len(found) > 1:
@@ -73,11 +73,12 @@ def write_summary(folder: Path, setting: str, records: Sequence[RunRecord]) -> N
     tuned, partial = summarise(records)
     if not tuned:
         raise UserError(f"no method has a finished trial at every rate of {setting}; see the tables in {folder}.")
-    ((task, protocol),) = tasks
+    ((task, protocol, decoding),) = tasks
     content: dict[str, Any] = {
         "setting": setting,
         "task": task,
         "protocol_hash": protocol,
+        **({"decoding": decoding} if decoding else {}),
         "seed": seeds.pop(),
         "grid": list(next(iter(tuned.values())).scores),
         "best_for_all": best_for_all(tuned),
@@ -98,11 +99,12 @@ def render(content: Mapping[str, Any]) -> str:
         best = f"{entry['best']:g}{' (end of the grid)' if entry['at_edge'] else ''}"
         cost = [str(entry["trials"]), f"{entry['student_tokens']:,}", f"{entry['seconds']:.0f}"]
         rows.append([label, *scores, best, *cost])
+    decoded = f", {content['decoding']} decoding" if "decoding" in content else ""
     partial = ", ".join(f"{label} ({count} of {len(grid)})" for label, count in content["not_tuned"].items())
     return (
         f"Learning rates of {content['setting']}: accuracy in % on {content['task']} (protocol "
-        f"{content['protocol_hash'][:8]}), one trial "
-        f"a method and rate, seed {content['seed']}. Best for all, averaged over these methods: "
+        f"{content['protocol_hash'][:8]}{decoded}), one trial a method and rate, "
+        f"seed {content['seed']}. Best for all, averaged over these methods: "
         f"{content['best_for_all']:g}.\n\n"
         + table(header, rows, "lr")
         + (f"\n\nWithout a trial at every rate: {partial}." if partial else "")
