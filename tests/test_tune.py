@@ -80,6 +80,31 @@ def test_the_published_summaries_are_what_their_trials_say(name: str, tmp_path: 
         assert (tmp_path / f"{name}.{kind}").read_text() == (folder / f"{name}.{kind}").read_text()
 
 
+def test_the_rate_of_the_tiny_settings_is_the_chosen_one() -> None:
+    """docs/tiny_models.md: one rate for all, the best over methods and settings; and what it says of others."""
+    names, grid = ("tiny_cpu", "tiny_latent", "tiny_style"), (3e-4, 6e-4, 1e-3)
+    tuned = {name: yaml.safe_load((ROOT / "results" / "tuning" / f"{name}.yaml").read_text()) for name in names}
+    assert {(t["decoding"], tuple(t["grid"]), tuple(t["methods"])) for t in tuned.values()} == {
+        ("paper", grid, ("eopd", "opd", "reopold", "tropd"))
+    }
+
+    def mean(rate: float, *settings: str) -> float:
+        scores = [entry["scores"][rate] for name in settings for entry in tuned[name]["methods"].values()]
+        return 100 * sum(scores) / len(scores)
+
+    tropd = {name: tuned[name]["methods"]["tropd"] for name in names}
+    assert max(grid, key=lambda rate: mean(rate, *names)) == 6e-4
+    assert all(entry["scores"][1e-3] < entry["scores"][entry["best"]] for entry in tropd.values())
+    page = " ".join((ROOT / "docs" / "tiny_models.md").read_text(encoding="utf-8").split())
+    slow, base, fast = (f"{mean(rate, *names):.1f}" for rate in grid)
+    assert f"{base} % against {slow} and {fast}" in page
+    style, cpu = ([f"{mean(rate, name):.1f}" for rate in (1e-3, 6e-4)] for name in ("tiny_style", "tiny_cpu"))
+    assert (
+        f"in `tiny_style` 1e-3 has {style[0]} % where 6e-4 has {style[1]}, in `tiny_cpu` {cpu[0]} and {cpu[1]}" in page
+    )
+    assert f"in `tiny_latent` to {100 * tropd['tiny_latent']['scores'][1e-3]:.1f} %" in page
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
