@@ -10,7 +10,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from harness.config.settings import Execution, Setting
+from harness.config.execution import Execution
+from harness.config.settings import Setting
 from harness.rollout import Sampling
 from harness.training import ranks
 

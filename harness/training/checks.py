@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts; doubts are printed to stderr."""
-    from harness.engines.checks import check_devices, check_logprobs, scores_by_vllm
+    from harness.engines.checks import check_devices, check_logprobs
     from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair
     from harness.training.held_out import held_out_prompts
@@ -52,7 +52,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         _check_contexts(run, inputs[repr(setting)][1])
         if not run.fresh:
             check_leftovers(run.run_folder())
-        if run.method is not None and scores_by_vllm(run.engine):
+        if run.method is not None and run.engine.who("teacher") != "hf":
             whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
             check_logprobs(run.engine, setting.top_k, vocab_size, whole)
         key = repr((setting, run.engine, run.evaluation, run.results_dir))
@@ -96,7 +96,7 @@ def check_local(runs: Sequence[RunConfig]) -> None:
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
-    from harness.engines.checks import check_engine_options
+    from harness.engines.checks import KEYS, check_engine_options
     from harness.results.reference import reference_tables
     from harness.training import ranks
     from harness.training.mechanisms import check_budget, check_guidance
@@ -104,25 +104,24 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
 
     for run in runs:
         setting, engine = run.setting, run.engine
+        others = [f"{KEYS[role]}={engine.who(role)}" for role in ("student", "teacher") if engine.who(role) != "hf"]
+        if others and setting.termination == "map":
+            raise UserError(
+                f"{others[0]} can neither draw nor score several end tokens as one: give engine=hf with "
+                "setting.termination=map."
+            )
         check_engine_options(engine, setting.dtype)
         check_guidance(run)
         check_budget(run)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if processes > 1:
             ranks.check_ranks(run)
-        if engine.name != "hf" and (processes > 1 or setting.lora_rank):
-            raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
         if setting.prompts_per_step % ((engine.micro_batch_prompts or 1) * processes):
             several = f" times {processes} processes" if processes > 1 else ""
             given = f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several}"
             what = given if engine.micro_batch_prompts else f"launch.num_processes={processes}"
             raise UserError(
                 f"{what} does not divide setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
-            )
-        if engine.name != "hf" and setting.termination == "map":
-            raise UserError(
-                f"engine={engine.name} can neither draw nor score several end tokens as one: give engine=hf with "
-                "setting.termination=map."
             )
         check_trackers(engine.report_to)
         if run.reference not in (None, *reference_tables()):

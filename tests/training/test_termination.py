@@ -115,7 +115,7 @@ def test_only_transformers_can_take_them_as_one(unlike: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"setting\.termination='both': must be one of refuse, map"):
         dataclasses.replace(config.setting, termination="both")
     engine = dataclasses.replace(config.engine, name="server")
-    with pytest.raises(UserError, match="engine=server"):
+    with pytest.raises(UserError, match=r"engine\.name=server can neither draw nor score"):
         check_execution([dataclasses.replace(config, engine=engine)])
 
 
