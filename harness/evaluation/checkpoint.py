@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.decodings import column_of
 from harness.config.settings import EvaluationConfig
-from harness.engines.opening import Opened, Source
+from harness.engines.backends import Source
+from harness.engines.opening import Opened
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
@@ -49,6 +50,7 @@ class CheckpointScoring:
 
     folder: Path
     identity: str  # of the weights (harness.config.identity): whose samples the journal's are
+    engine: str  # who draws the samples: hf, vllm or server
     open_model: Callable[[], AbstractContextManager[EvaluatedModel]]  # entered only if a task is missing
     begins: Callable[[str], None] = lambda column: None  # called with a column's name before it is scored
     done: Callable[[RunRecord], None] = lambda record: None  # called with the record after every column
@@ -136,8 +138,10 @@ def evaluate_missing(
     """Scores a checkpoint on every column that its record lacks, and returns the record with them and with the weights
     that it is of.
 
-    A protocol that was scored before under another name of its decoding gets this one's, and is not scored again.
+    A protocol that was scored before under another name of its decoding gets this one's, and is not scored again; one
+    whose samples another engine has drawn is a UserError.
     """
+    check_drawn(record, tasks, checkpoint.engine, checkpoint.folder)
     check_weights(record, checkpoint.identity, checkpoint.folder)
     names = {(task.label, task.protocol_hash): task.decoding for task in tasks.values()}
     named = tuple(
@@ -150,7 +154,7 @@ def evaluate_missing(
     if not missing:
         return record
     folder, identity = checkpoint.folder, checkpoint.identity
-    with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity) as journal:
+    with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity, checkpoint.engine) as journal:
         drawing = Drawing(record.seed, journal, checkpoint.quiet)
         for column, task in missing.items():
             checkpoint.begins(column)
@@ -161,7 +165,7 @@ def evaluate_missing(
             seconds = record.counters.evaluation_s + time.perf_counter() - started
             record = dataclasses.replace(
                 record,
-                evaluations=(*record.evaluations, result.evaluation),
+                evaluations=(*record.evaluations, dataclasses.replace(result.evaluation, engine=checkpoint.engine)),
                 provenance={**record.provenance, WEIGHTS: identity},
                 counters=dataclasses.replace(record.counters, evaluation_s=seconds),
             )
@@ -178,6 +182,19 @@ def check_weights(record: RunRecord, identity: str, folder: Path) -> None:
             "or end tokens); put it back, copy the new one elsewhere to score it by itself, or train the run again "
             "with fresh=true."
         )
+
+
+def check_drawn(record: RunRecord, tasks: Mapping[str, LoadedTask], engine: str, folder: Path) -> None:
+    """UserError where another engine has drawn the samples of one of these columns: a column has one engine."""
+    wanted = {(task.label, task.protocol_hash) for task in tasks.values()}
+    for evaluation in record.evaluations:
+        drawn_by = record.drawn_by(evaluation)
+        if (evaluation.task, evaluation.protocol_hash) in wanted and drawn_by != engine:
+            raise UserError(
+                f"{folder}: the samples of {evaluation.column} were drawn by {drawn_by}, and a column has one engine: "
+                f"give engine.evaluation={drawn_by}, or, to score a checkpoint by {engine} too, `python -m "
+                f"harness.evaluate` with a name=… of its own."
+            )
 
 
 def check_rows(folder: Path) -> None:

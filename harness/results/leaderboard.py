@@ -26,7 +26,7 @@ from harness.results.collect import Protocols, RunKey, check_comparable, select_
 from harness.results.columns import BySeed, Column, build_columns, score_matrices
 from harness.results.cost import Cost, mean_cost
 from harness.results.distance import DistanceTable, build_distances
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, engines_of
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
     Difference,
@@ -185,7 +185,7 @@ def build_leaderboard(
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
         training_hash=", ".join(_distinct(record.training_hash for record in records)),
-        engine=records[0].engine,
+        engine=engines_of(records),
         tasks=tasks,
         seeds=seeds,
         rows=tuple(sorted(rows, key=lambda row: _order(row, first))),
