@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.config.settings import RunConfig, Setting
-from harness.engines.caches import OPTIMISER_BYTES, ROWS, rows_that_fit, vllm_cache_bytes
-from harness.engines.checks import vllm_options
+from harness.engines.caches import OPTIMISER_BYTES, ROWS, rows_that_fit
 from harness.errors import UserError
 from harness.evaluation.checkpoint import longest_asked
 from harness.models.sizes import BYTES, ModelSize, decoded_row_bytes, model_size
+from harness.planning.engines import held_by_vllm
 from harness.planning.hardware import Hardware
 from harness.planning.memory import BASE_BYTES, Peak, Work, predict
 from harness.training.ranks import distributed_type
@@ -26,7 +26,7 @@ LORA_SHARE = 0.02  # of the parameters, about, that adapters of rank 32 are
 
 CHANGES = {  # what to give when a phase does not fit
     "rollout": "a smaller engine.rows_per_batch, or engine=vllm",
-    "scoring": "the teacher elsewhere: engine.teacher_device=…, or engine=server",
+    "scoring": "the teacher elsewhere: engine.teacher_device=…, or engine.server.teacher_devices of its servers",
     "update": "a smaller engine.micro_batch_prompts, or engine.gradient_checkpointing=true",
     "teacher text": "a smaller engine.rows_per_batch",
     "evaluation": "a smaller engine.rows_per_batch, or evaluation.max_new_tokens",
@@ -106,30 +106,22 @@ def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work
     """The peak of one rank that has this work of the run, on a device of so much memory."""
     rows = rows_of(run, student, teacher, work, memory_gib=memory_gib)
     peak = predict(student, teacher, replace(work, rows=rows["rollout"]), teacher_here=teacher_is_here(run))
-    if run.engine.name == "vllm":  # in this process, with weights and a cache of its own
-        caches = vllm_caches(run, student, teacher, memory_gib)
-        copies = student.parameters + teacher.parameters  # the teacher's by transformers, if not by vLLM
-        weights = peak.weights + sum(caches.values()) + BYTES[work.dtype] * copies
-        return replace(peak, weights=weights, phases={**peak.phases, "rollout": BASE_BYTES})
+    engines = held_by_vllm(run, student, teacher, work.length + 1, memory_gib=memory_gib)
+    beside = sum(held.total for held in engines.values() if held.beside)
+    peak = replace(peak, weights=peak.weights + beside)
+    if run.engine.who("student") != "hf":
+        peak = replace(peak, phases={**peak.phases, "rollout": BASE_BYTES})
     held = {"teacher text": peak.weights, "evaluation": BYTES[work.dtype] * student.parameters}
     sizes = _decoded(run, student, teacher, work)
     outside = {name: held[name] + rows[name] * sizes[name] + BASE_BYTES for name in held if name in sizes}
+    if "evaluation" in engines:
+        outside["evaluation"] = engines["evaluation"].total + BASE_BYTES
     return replace(peak, outside=outside)
 
 
-def vllm_caches(run: RunConfig, student: ModelSize, teacher: ModelSize, memory_gib: float) -> dict[str, int]:
-    """Bytes of the cache of every engine of vLLM that the run opens while it trains."""
-    options, card = vllm_options(run.engine), None if memory_gib == math.inf else int(memory_gib * 2**30)
-    length = min(work_of(run, 1).length + 1, student.context)
-    sides = {"student": student, **({"teacher": teacher} if options.teacher else {})}
-    return {
-        side: vllm_cache_bytes(options, size.cached_numbers, run.setting.dtype, length, card_bytes=card)
-        for side, size in sides.items()
-    }
-
-
 def rows_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work, memory_gib: float) -> dict[str, int]:
-    """Rows that transformers decodes side by side, by phase: as asked for, or what memory holds (engines.caches)."""
+    """Rows that are decoded side by side, by phase: by transformers as asked for, or what memory holds
+    (engines.caches), by vLLM what its cache does."""
     sizes = _decoded(run, student, teacher, work)
     asked = run.engine.rows_per_batch
     if asked is None and memory_gib < math.inf:
@@ -139,26 +131,27 @@ def rows_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work, 
         fitting = {name: rows_that_fit(sizes[name], free[name]) for name in sizes}
     else:
         fitting = dict.fromkeys(sizes, asked or ROWS)
+    if run.engine.who("student") != "hf":
+        by_vllm = held_by_vllm(run, student, teacher, work.length + 1, memory_gib=memory_gib)
+        fitting["rollout"] = by_vllm["student"].sequences if "student" in by_vllm else run.engine.vllm.max_sequences
     return {**fitting, "rollout": min(work.sequences, fitting["rollout"])}
 
 
 def _decoded(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work) -> dict[str, int]:
-    """Bytes of one decoded row, by phase."""
+    """Bytes of one row that transformers decodes, by phase."""
     setting, longest = run.setting, min(longest_asked(run.evaluation), student.context)
     sizes = {"rollout": decoded_row_bytes(student, work.length, work.dtype)}
-    if run.engine.name != "hf":  # vLLM's caches have a size of their own
-        return sizes
     if run.method is not None and run.method.needs_teacher_responses() and teacher_is_here(run):
         length = setting.max_prompt_tokens + setting.max_new_tokens
         sizes["teacher text"] = decoded_row_bytes(teacher, length, work.dtype)
-    if longest:
+    if longest and run.engine.who("evaluation") == "hf":
         sizes["evaluation"] = decoded_row_bytes(student, longest, work.dtype)
     return sizes
 
 
 def teacher_is_here(run: RunConfig) -> bool:
     """Whether the teacher is on the student's device, in the process of the trainer."""
-    return run.engine.teacher_device is None and run.engine.name == "hf"
+    return run.engine.teacher_device is None and run.engine.who("teacher") == "hf"
 
 
 def parts_of(memory: Peak) -> str:

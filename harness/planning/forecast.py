@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
 from harness.models.sizes import BYTES
+from harness.planning.engines import held_by_vllm
 from harness.planning.estimate import (
     CHANGES,
     JSON_BYTES_PER_TOKEN,
@@ -18,7 +19,6 @@ from harness.planning.estimate import (
     make_plan,
     parts_of,
     sizes_of,
-    vllm_caches,
     work_of,
 )
 from harness.planning.hardware import Hardware
@@ -38,7 +38,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
     lines = [
-        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} "
+        f"{setting.name}, {run.method_name}, engine {_engines(run)}, on {name}: {made.ranks} "
         f"rank{'s' if made.ranks > 1 else ''}" + (", student cut over them" if is_sharded(run) else ""),
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
         f"x {setting.max_new_tokens:,})",
@@ -64,14 +64,21 @@ def fitted(runs: Sequence[RunConfig], hardware: Hardware) -> list[RunConfig]:
     ]
 
 
+def _engines(run: RunConfig) -> str:
+    """Who writes, and who scores and evaluates where that is another."""
+    others = {"teacher": run.engine.who("teacher"), "evaluation": run.engine.who("evaluation")}
+    said = [f"{role} {name}" for role, name in others.items() if name != run.engine.name]
+    return f"{run.engine.name} ({', '.join(said)})" if said else run.engine.name
+
+
 def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:
-    """What an engine of vLLM is opened with."""
-    if run.engine.name == "hf":
-        return []
-    sizes = sizes_of(run.setting)
-    caches = vllm_caches(run, *sizes, memory_gib=hardware.memory_gib)
-    said = ", ".join(f"{gib(value)} GiB for the {side}" for side, value in caches.items())
-    return [f"    vLLM's caches: {said}; sequences of at most {work_of(run, 1).length + 1:,} tokens"]
+    """What engines of vLLM are opened with, one on each card that they work on."""
+    held = held_by_vllm(run, *sizes_of(run.setting), work_of(run, 1).length + 1, memory_gib=hardware.memory_gib)
+    return [
+        f"    vLLM, {role}: {gib(engine.weights)} GiB of weights, {gib(engine.cache)} of cache: {engine.sequences} "
+        f"sequences of {engine.length:,} tokens side by side, " + ("beside the trainer" if engine.beside else "alone")
+        for role, engine in held.items()
+    ]
 
 
 def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:

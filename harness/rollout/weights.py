@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.models.adapters import merged_weights
 from harness.rollout.hf import HFEngine
 from harness.rollout.vllm import NOT_PUSHED, EngineFailure, VLLMEngine
 
@@ -124,15 +125,18 @@ class TransferWeights(PushedWeights):
 
     def send(self) -> None:
         """See PushedWeights."""
-        from vllm.distributed.weight_transfer.base import ModuleSource
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
         if self._sender is None:
             self._sender = WeightTransferTrainerFactory.trainer_init(
-                self._init_info(), client=self._client, source=ModuleSource(self.model)
+                self._init_info(), client=self._client, source=_source_of(self.model)
             )
         self._sender.send_weights()
         self.engine.backend.tell("harness_retie")
+
+    def _push_again(self) -> None:
+        super()._push_again()
+        self._disconnect()  # of a pool's servers it went to the new one alone; the next push connects to all
 
     def _disconnect(self) -> None:
         self._sender = None
@@ -154,10 +158,24 @@ class CheckedWeights:
 
 
 def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by its name in a checkpoint; a tied head is the embedding's and does not come twice. Sharded ones
-    are gathered.
+    """Every parameter by its name in a checkpoint, adapters merged into it; a tied head is the embedding's and does not
+    come twice. Sharded ones are gathered.
     """
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            gather = getattr(parameter, "full_tensor", None)
-            yield name, (gather() if gather is not None else parameter).detach()
+        for name, weight in merged_weights(model):
+            gather = getattr(weight, "full_tensor", None)
+            yield name, (gather() if gather is not None else weight).detach()
+
+
+def _source_of(model: PreTrainedModel) -> Any:
+    """`named_weights` as vLLM's transfer takes them."""
+    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    class NamedWeights(WeightSource):  # vLLM's ModuleSource, but for adapters
+        def metadata(self) -> list[Any]:
+            return [ParamMeta(name, weight.dtype, tuple(weight.shape)) for name, weight in named_weights(model)]
+
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            return named_weights(model)
+
+    return NamedWeights()

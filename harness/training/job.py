@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 from harness.config.identity import model_identity
 from harness.config.settings import RunConfig, Setting
 from harness.console.progress import RunProgress
-from harness.engines.checks import device_of
-from harness.engines.opening import Source, open_engine
+from harness.engines.backends import Source
+from harness.engines.checks import by_teachers_servers, device_of
+from harness.engines.opening import open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import (
     WEIGHTS,
@@ -137,11 +138,13 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     source, longest = Source(name, revision, setting.dtype), longest_sequence(tasks.values())
+    engine = config.engine if config.method_name != "teacher" else by_teachers_servers(config.engine)
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
         check_seal(Path(name), "run again with fresh=true")
-        with open_engine(config.engine, source, check_pair(config), folder, longest=longest) as opened:
+        vocab_size = check_pair(config)
+        with open_engine(engine, source, vocab_size, folder, longest=longest, role="evaluation") as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do
                 model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
@@ -151,6 +154,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     checkpoint = CheckpointScoring(
         folder=folder,
         identity=identity,
+        engine=config.engine.who("evaluation"),
         open_model=open_model,
         begins=lambda column: progress.phase(f"evaluating {column}"),
         done=lambda record: write_record(folder / "record.json", record),
@@ -190,7 +194,8 @@ def _new_record(config: RunConfig) -> RunRecord:
         training_hash=config.setting.training_hash(),
         seed=config.seed,
         status="started",
-        engine=config.engine.name,
+        engine=config.engine.who("student" if config.method is not None else "evaluation"),
+        teacher_engine=config.engine.who("teacher") if config.method is not None else "",
         provenance=_provenance(config),
         started_at=utc_now(),
     )

@@ -25,6 +25,9 @@ from omegaconf import OmegaConf
 from torch import distributed as dist
 from torch import nn
 
+from harness.engines.group import count as count
+from harness.engines.group import from_main as from_main
+from harness.engines.group import index as index
 from harness.errors import UserError
 from harness.scoring.pieces import join_signals
 from harness.types import TokenSignal
@@ -39,25 +42,6 @@ WAIT_LIMIT = timedelta(days=7)
 JOB_FILE = "ranks.pickle"  # in the run's folder while the ranks are at work
 ERROR_FILE = "rank{}.log"  # the traceback of a rank that failed
 BAD_INPUT = f"{UserError.__module__}.{UserError.__name__}: "  # in its last line
-
-
-def count() -> int:
-    """How many ranks train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def index() -> int:
-    """Which of them this process is."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def from_main(value: T) -> T:
-    """The value that rank 0 gave, on every rank."""
-    if count() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def wait_for_all() -> None:

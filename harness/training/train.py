@@ -15,8 +15,9 @@ from transformers import TrainerCallback
 
 from harness.config.settings import RunConfig
 from harness.console.progress import RunProgress
+from harness.engines.backends import Source
 from harness.engines.caches import OPTIMISER_BYTES, rows_per_batch
-from harness.engines.opening import Opened, Source, open_engine, open_hf
+from harness.engines.opening import Opened, open_engine, open_hf
 from harness.evaluation import loading
 from harness.evaluation.checkpoint import load_development, score
 from harness.evaluation.model import Drawing, EvaluatedModel
@@ -62,6 +63,8 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
         check_form(resume_from, ranks.shards())
         callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
+        if log.scored_every and resume_from is None:
+            machinery.weights.push(0)  # all ranks: rank 0 is about to sample
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
             recorder = make_recorder(config, models, machinery, log, folder=folder, progress=progress)
@@ -83,7 +86,7 @@ def _opened_student(config: RunConfig, models: Models, folder: Path) -> Abstract
     later = OPTIMISER_BYTES * trained // (ranks.count() if ranks.shards() else 1)
     rows = rows_per_batch(config.engine, models.student, longest, later)
     engine = dataclasses.replace(config.engine, rows_per_batch=rows)
-    return open_engine(engine, source, models.vocab_size, folder, longest=longest, model=models.student)
+    return open_engine(engine, source, models.vocab_size, folder, longest=longest, role="student", model=models.student)
 
 
 def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -198,7 +201,7 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
     evaluation = config.evaluation
     tasks = load_development(evaluation, models.tokenizer)
     context, room = context_length(models.student), longest_sequence(config, models)
-    opened_for = context if config.engine.name == "hf" else min(context, room)
+    opened_for = context if config.engine.who("student") == "hf" else min(context, room)
     model = EvaluatedModel(machinery.engine, models.tokenizer, context, models.stop_ids, opened_for=opened_for)
 
     def scores(step: int) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Machinery:
     responses: TeacherResponses | None  # None unless the method needs teacher text
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
-    weights: WeightSync  # brings the student's weights into the engine
+    weights: WeightSync  # brings the student's weights into the engine; all ranks push together
     # The engine samples from the trainer's own tensors by the same arithmetic, and its log-probs are taken over. Not in
     # bfloat16, nor by a hybrid's own cache: a pass over a cache and one over whole sequences differ there.
     engine_is_trainer: bool = True
@@ -341,6 +341,8 @@ class DistillationTrainer(Trainer):
         step, last = self.state.global_step, self.control.should_training_stop
         scored = "grad_norm" in logs and self.step_log.is_scored(step, last or step == self.state.max_steps)
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped, scored):  # rank 0 alone samples from them
+            if scored:
+                self.machinery.weights.push(step)  # all ranks: servers may be everybody's
             super().log(logs, start_time)
 
     def _finish_step(self) -> None:
