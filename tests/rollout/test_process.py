@@ -87,7 +87,8 @@ def test_the_engine_has_as_many_calls_as_it_works_on(engine: ProcessBackend) -> 
     """Not all nine at once, and a new one as soon as one is answered, not when all four are."""
     noted(engine)
     order: list[int] = []
-    engine.run(calls(9), lambda index, _: order.append(index))
+    asked = [Call((1,), {"seed": i, "seconds": 0.1}) for i in range(9)]
+    engine.run(asked, lambda index, _: order.append(index))
     at_work = [int(line.split()[-1]) for line in noted(engine) if line.startswith("at work")]
     assert max(at_work) == SLOTS and at_work.count(SLOTS) > 1
     assert order[0] == 3 and sorted(order) == list(range(9))  # the fake answers the last one first
