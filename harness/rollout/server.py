@@ -18,44 +18,50 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.files import ROOT
-from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, environment
+from harness.rollout.restarts import RestartingBackend
+from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
 
 MODEL_NAME = "harness"  # under which a started server knows its model
 CONNECTIONS = 64  # requests in flight
 SECONDS_PER_TOKEN = 0.1  # of a completion that a server writes beside many others, at the slowest
 STOP_S = 10.0  # given to a server to end by itself
-RESTARTS = 1  # of a server in the life of a run's process
 # becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the
 # server
 _WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
 
 
 class ServerProcess:
-    """`vllm serve` as a child on a free loopback port."""
+    """`vllm serve` as a child on a free loopback port, the same after a restart.
 
-    def __init__(self, options: EngineOptions, threads: int, log: Path) -> None:
-        self.options, self.threads, self.log = options, threads, log
+    Every start serves the model under another name (MODEL_NAME-1, -2): who has not yet heard of a restart, after which
+    a server holds the weights of its source, asks for the old name and gets no answer from it.
+    """
+
+    def __init__(self, options: EngineOptions, threads: int, log: Path, device: int | None = None) -> None:
+        """
+        Args: device: the GPU that it works on, as this process counts them; None: those that this process sees.
+        """
+        self.options, self.threads, self.log, self.device = options, threads, log, device
         self.url = ""
+        self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, limit_s: float) -> None:
         """Starts the server and waits until it is ready; EngineFailure with its last line if it ends or is not."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        if not self.url:
+            self._choose_port()
+        self._starts += 1
+        port, name = self.url.rpartition(":")[2], f"{MODEL_NAME}-{self._starts}"
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.options.source]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME]
+        command += ["--host", "127.0.0.1", "--port", port, "--served-model-name", name]
         command += ["--generation-config", "vllm", *_flags(self.options.arguments())]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -66,12 +72,10 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,  # a process group of its own; an interrupt from the keyboard is ours to handle
                 env={
-                    **os.environ,
-                    **environment(self.threads),
+                    **child_environment(self.threads, self.device),
                     "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /reset_prefix_cache and the weight transfer
                     # CUDA IPC handles come pickled; the server listens on loopback only
                     **({"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.options.transfer_backend == "ipc" else {}),
-                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
             )
         # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog
@@ -90,6 +94,11 @@ class ServerProcess:
                 self.stop()
                 raise EngineFailure(f"vllm serve was not ready within {limit_s:.0f} s; see {self.log}")
             time.sleep(0.2)
+
+    def _choose_port(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
 
     def stop(self) -> None:
         """Ends the server and everything that it started."""
@@ -128,8 +137,11 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-class ServerBackend:
+class ServerBackend(RestartingBackend):
     """A Backend over HTTP; a context manager that stops the server if it is ours."""
+
+    engine = "vLLM server"
+    slots = CONNECTIONS
 
     def __init__(
         self, process: ServerProcess | None, url: str | None, start_limit_s: float, time_limit_s: float
@@ -140,12 +152,11 @@ class ServerBackend:
             start_limit_s: until a server must be ready. time_limit_s: for one answer, and SECONDS_PER_TOKEN more for
                 each token that may be written.
         """
+        super().__init__()
         self._process, self._url = process, (url or "").rstrip("/")
         self._start_limit_s, self._time_limit_s = start_limit_s, time_limit_s
-        self._restarts_left = RESTARTS
         self._model = MODEL_NAME
         self.max_length = 0
-        self.after_restart: list[Callable[[], None]] = []
 
     def __enter__(self) -> ServerBackend:
         try:
@@ -176,23 +187,18 @@ class ServerBackend:
         (model,) = self._exchange("/v1/models")["data"]
         self._model, self.max_length = model["id"], int(model["max_model_len"])
 
-    def run(self, calls: Sequence[Call], done: Done) -> None:
-        """See Backend. After a restart only the calls without an answer are made again."""
-        open_calls = dict(enumerate(calls))
-        while open_calls:
-            try:
-                self._run(open_calls, done)
-            except EngineFailure as failure:
-                self.recover(failure)
-
-    def _run(self, open_calls: dict[int, Call], done: Done) -> None:
-        pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(open_calls)))
+    def work(self, take: Take, done: Done) -> None:
+        """See RestartingBackend."""
+        pool = ThreadPoolExecutor(max_workers=CONNECTIONS)
+        asked: dict[Future[Answer], int] = {}
         try:
-            asked = {pool.submit(self._ask, call): index for index, call in open_calls.items()}
-            for future in as_completed(asked):
-                answer = future.result()
-                del open_calls[asked[future]]
-                done(asked[future], answer)
+            while True:
+                while len(asked) < CONNECTIONS and (item := take()) is not None:
+                    asked[pool.submit(self._ask, item[1])] = item[0]
+                if not asked:
+                    return
+                for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                    done(asked.pop(future), future.result())
         finally:
             # those in flight end with the server, or at their time limit
             pool.shutdown(wait=False, cancel_futures=True)
@@ -218,17 +224,11 @@ class ServerBackend:
         """See Backend."""
         self._exchange("/reset_prefix_cache", {})
 
-    def recover(self, failure: EngineFailure) -> None:
-        """See Backend."""
-        if self._restarts_left == 0:
-            raise failure
-        self._restarts_left -= 1
-        print(f"vLLM server: {failure}; starting it once more", file=sys.stderr)
+    def start_again(self) -> None:
+        """See RestartingBackend; a server that is not ours is waited for."""
         if self._process is not None:
             self._process.stop()
         self._connect()
-        for tell in self.after_restart:
-            tell()
 
     # vLLM's VLLMWeightSyncClient
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:

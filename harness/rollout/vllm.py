@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from harness.errors import UserError
+from harness.files import ROOT
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
@@ -28,6 +29,9 @@ NOT_PUSHED = -1  # the policy version of an engine that holds the weights of its
 # default of 0.92 is never free beside a trainer.
 STARTING_SHARE = 0.01
 EXTENSION = "harness.rollout.worker.WorkerExtension"
+# what torchrun and `accelerate launch` tell a rank: an engine that read it would look for the trainer's process group
+GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+GROUP_PREFIXES = ("MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "ROLE_")
 
 
 class EngineFailure(RuntimeError):
@@ -62,6 +66,7 @@ class Answer:
 
 
 Done = Callable[[int, Answer], None]  # called with a call's index and its answer as soon as that is there
+Take = Callable[[], tuple[int, Call] | None]  # the next call for who asks, with its index; None: none for now
 
 
 class Backend(Protocol):
@@ -138,6 +143,20 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
+def child_environment(threads: int, device: int | None) -> dict[str, str]:
+    """The environment of a vLLM in a process of its own: without the trainer's process group, which it is no part of.
+
+    Args: device: the one GPU that it sees, counted among those that this process sees; None: it sees the same.
+    """
+    cleaned = {key: value for key, value in os.environ.items() if not key.startswith(GROUP_PREFIXES)}
+    cleaned = {key: value for key, value in cleaned.items() if key not in GROUP_VARIABLES}
+    if device is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        cleaned["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device].strip() if visible else str(device)
+    found_from = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**cleaned, **environment(threads), "PYTHONPATH": found_from}
+
+
 class InProcessBackend:
     """vLLM in this process: no other process, no socket. A context manager; closed, it gives its memory back."""
 
@@ -173,30 +192,37 @@ class InProcessBackend:
         """The vllm.LLM."""
         return self._llm
 
-    def run(self, calls: Sequence[Call], done: Done) -> None:
-        """See Backend."""
+    def run(self, calls: Sequence[Call], done: Done, more: Callable[[], Sequence[Call]] = tuple) -> None:
+        """See Backend. `more` is asked after every step for calls to take in; their indices go on from the last."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         engine = self._llm.llm_engine
-        waiting: dict[str, int] = {}
+        waiting: dict[str, tuple[int, Call]] = {}
+        indices = itertools.count()
+
+        def add(call: Call) -> None:
+            name = str(next(self._numbers))
+            params = SamplingParams(
+                **call.options,
+                detokenize=False,
+                flat_logprobs=True,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            waiting[name] = next(indices), call
+            engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+
         with self._awake():
             try:
-                for index, call in enumerate(calls):
-                    name = str(next(self._numbers))
-                    params = SamplingParams(
-                        **call.options,
-                        detokenize=False,
-                        flat_logprobs=True,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
-                    waiting[name] = index
-                    engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+                for call in calls:
+                    add(call)
                 while engine.has_unfinished_requests():
                     for output in engine.step():
                         if output.finished:
-                            index = waiting.pop(output.request_id)
-                            done(index, _read_output(output, calls[index]))
+                            index, call = waiting.pop(output.request_id)
+                            done(index, _read_output(output, call))
+                    for call in more():
+                        add(call)
             finally:
                 if waiting:  # an error in `done`: the engine stays usable
                     engine.abort_request(list(waiting))
