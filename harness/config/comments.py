@@ -46,7 +46,7 @@ def _field_comments() -> dict[str, str]:
     """Of the configuration's records: behind a field, or in the lines before it."""
     found: dict[str, str] = {}
     group, before = None, []
-    texts = [Path(module.__file__).read_text(encoding="utf-8") for module in (settings, execution)]
+    texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (settings, execution)]
     for line in "".join(texts).splitlines():
         if line.startswith("class "):
             group = RECORDS.get(line.removeprefix("class ").rstrip(":"))

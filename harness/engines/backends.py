@@ -72,7 +72,7 @@ def open_backend(execution: Execution, source: Source, longest: int, folder: Pat
     threads, limit_s = max(1, execution.threads // len(places)), execution.server.start_limit_s
     logs = [folder / f"engine-{role}-{group.index() + number}.log" for number in range(len(places))]
     members = [
-        ProcessBackend(options, threads, place.device, log, limit_s)
+        ProcessBackend(options, threads, place.device, log=log, start_limit_s=limit_s)
         for options, place, log in zip(started, places, logs, strict=True)
     ]
     with members[0] if len(members) == 1 else PoolBackend(members) as backend:

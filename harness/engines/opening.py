@@ -92,7 +92,7 @@ def open_engine(
             f"{source.name!r} holds adapters only, which {KEYS[role]}={name} does not load; give {KEYS[role]}=hf."
         )
     with contextlib.ExitStack() as stack:
-        backend = stack.enter_context(open_backend(execution, source, longest, folder, role))
+        backend = stack.enter_context(open_backend(execution, source, longest, folder, role=role))
         narrow(backend, vocab_size)
         engine = VLLMEngine(backend)
         weights = None
