@@ -185,7 +185,7 @@ def check_weights(record: RunRecord, identity: str, folder: Path) -> None:
 
 
 def check_drawn(record: RunRecord, tasks: Mapping[str, LoadedTask], engine: str, folder: Path) -> None:
-    """UserError where another engine has drawn the samples of one of these columns: a column has one engine."""
+    """UserError where another engine has drawn the samples of one of these columns for the record in a folder."""
     wanted = {(task.label, task.protocol_hash) for task in tasks.values()}
     for evaluation in record.evaluations:
         drawn_by = record.drawn_by(evaluation)

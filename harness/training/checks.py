@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.files import check_writable, locate
-from harness.results.record import load_record, read_metrics
+from harness.results.record import RunRecord, load_record, read_metrics
 from harness.results.samples import read_samples
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
         if key in seen:
             continue
         seen.add(key)
-        _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
+        beside = _records_beside(run, {other.run_folder() for other in runs if other.fresh})
+        _check_one_engine(run, beside)
         check_writable(run.results_dir)
-        _check_evaluation(run)
+        _check_evaluation(run, beside)
         if run.evaluation.distance is not None and run.evaluation.distance.task is not None:
             held_out_prompts(run, run.evaluation.distance, inputs[repr(setting)][0])
     for warning in warnings:
@@ -128,17 +129,23 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
             raise UserError(f"reference={run.reference!r}: must be one of {', '.join(reference_tables())}, or null.")
 
 
-def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
-    """A table has one engine; found now, not when the runs are done."""
-    for path in sorted(run.comparison_folder().glob("*/seed*/record.json")):
-        if path.parent in redone:
-            continue
-        engine = load_record(path).engine
-        if engine != run.engine.name:
-            raise UserError(
-                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or "
-                "another results_dir."
-            )
+def _records_beside(run: RunConfig, redone: set[Path]) -> dict[Path, RunRecord]:
+    """Folder -> record, of the runs that will stand in one table with this one, but for those that begin again."""
+    paths = sorted(run.comparison_folder().glob("*/seed*/record.json"))
+    return {path.parent: load_record(path) for path in paths if path.parent not in redone}
+
+
+def _check_one_engine(run: RunConfig, beside: Mapping[Path, RunRecord]) -> None:
+    """What a table trains on was written by one engine, and scored by one; found now, not when the runs are done."""
+    chosen = {"engine": run.engine.who("student"), "engine.teacher": run.engine.who("teacher")}
+    for folder, record in beside.items():
+        made = {"engine": record.engine, "engine.teacher": record.teacher_engine or chosen["engine.teacher"]}
+        for key, engine in made.items():
+            if record.is_trained and engine != chosen[key]:
+                raise UserError(
+                    f"{folder} was made with {key}={engine}, and a table has one engine: give {key}={engine}, or "
+                    "another results_dir."
+                )
 
 
 def _teacher_template(run: RunConfig, student: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -195,12 +202,18 @@ def _tasks_of(run: RunConfig) -> tuple[dict[str, LoadedTask], PreTrainedTokenize
     return loaded | load_development(run.evaluation, tokenizer), tokenizer
 
 
-def _check_evaluation(run: RunConfig) -> None:
-    """What would end an evaluation is found now, not when the run is trained; both models are rows of its table."""
-    from harness.evaluation.checkpoint import check_plan
+def _check_evaluation(run: RunConfig, beside: Mapping[Path, RunRecord]) -> None:
+    """What would end an evaluation, or break its table, is found now, not when the run is trained; both models are rows
+    of the table.
+    """
+    from harness.evaluation.checkpoint import check_drawn, check_plan
     from harness.models.contexts import context_length_of
     from harness.models.loading import load_config
 
     setting = run.setting
     sides = ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision))
-    check_plan(run.evaluation, *_tasks_of(run), max_length=min(context_length_of(load_config(*side)) for side in sides))
+    tasks, tokenizer = _tasks_of(run)
+    for folder, record in beside.items():
+        check_drawn(record, tasks, run.engine.who("evaluation"), folder)
+    longest = min(context_length_of(load_config(*side)) for side in sides)
+    check_plan(run.evaluation, tasks, tokenizer, max_length=longest)

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from torch import distributed as dist
 from torch import nn
 
+from harness.engines.checks import KEYS, urls_of
 from harness.engines.group import count as count
 from harness.engines.group import from_main as from_main
 from harness.engines.group import index as index
@@ -132,6 +133,15 @@ def check_ranks(run: RunConfig) -> None:
             "DeepSpeed is not supported: under ZeRO-3 a model cannot be sampled from or scored outside of its own "
             "forward pass; give launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts the same things."
         )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) < world:
+        for role in ("student", "teacher"):
+            if run.engine.who(role) == "server" and not urls_of(run.engine, role):
+                key = "teacher_urls" if role == "teacher" else "urls"
+                raise UserError(
+                    f"{KEYS[role]}=server would start servers on one machine, out of reach of ranks on another; start "
+                    f"them by hand and give engine.server.{key}=[…]."
+                )
     device = run.engine.teacher_device
     if device is not None and device.startswith("cuda"):
         raise UserError(
