@@ -20,7 +20,8 @@ class Held:
     cache: int
     sequences: int  # of full length that are decoded side by side
     length: int  # positions of such a sequence
-    beside: bool  # on the trainer's device, for as long as it trains
+    beside: bool  # on the trainer's device while it trains
+    sleeps: bool  # and that only in its own phase
 
     @property
     def total(self) -> int:
@@ -53,7 +54,8 @@ def held_by_vllm(
         one = sequence_bytes(size.cached_numbers, run.setting.dtype, longest)
         cache = vllm_cache_bytes(run.engine.vllm, size.cached_numbers, run.setting.dtype, longest, room=room)
         sequences = min(run.engine.vllm.max_sequences, cache // one)
-        found[role] = Held(weights, cache, sequences, length=longest, beside=beside)
+        sleeps = beside and run.engine.vllm.sleep and run.engine.who(role) == "vllm"
+        found[role] = Held(weights, cache, sequences, length=longest, beside=beside, sleeps=sleeps)
     return found
 
 

@@ -107,10 +107,14 @@ def memory_of(run: RunConfig, student: ModelSize, teacher: ModelSize, work: Work
     rows = rows_of(run, student, teacher, work, memory_gib=memory_gib)
     peak = predict(student, teacher, replace(work, rows=rows["rollout"]), teacher_here=teacher_is_here(run))
     engines = held_by_vllm(run, student, teacher, work.length + 1, memory_gib=memory_gib)
-    beside = sum(held.total for held in engines.values() if held.beside)
-    peak = replace(peak, weights=peak.weights + beside)
+    awake = sum(held.total for held in engines.values() if held.beside and not held.sleeps)
+    phases = dict(peak.phases)
     if run.engine.who("student") != "hf":
-        peak = replace(peak, phases={**peak.phases, "rollout": BASE_BYTES})
+        phases["rollout"] = BASE_BYTES
+    for role, phase in (("student", "rollout"), ("teacher", "scoring")):
+        if role in engines and engines[role].sleeps:
+            phases[phase] += engines[role].total
+    peak = replace(peak, weights=peak.weights + awake, phases=phases)
     held = {"teacher text": peak.weights, "evaluation": BYTES[work.dtype] * student.parameters}
     sizes = _decoded(run, student, teacher, work)
     outside = {name: held[name] + rows[name] * sizes[name] + BASE_BYTES for name in held if name in sizes}

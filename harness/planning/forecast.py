@@ -43,7 +43,8 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
         f"x {setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
-        f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
+        f"    {memory.binding} binds"
+        + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}{_or(run)}"),
         *_engine_lines(run, hardware),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
@@ -64,6 +65,12 @@ def fitted(runs: Sequence[RunConfig], hardware: Hardware) -> list[RunConfig]:
     ]
 
 
+def _or(run: RunConfig) -> str:
+    """What else makes room where engines of vLLM are beside the trainer."""
+    beside = "vllm" in (run.engine.who("student"), run.engine.who("teacher"))
+    return ", or engine.vllm.sleep=true" if beside and not run.engine.vllm.sleep else ""
+
+
 def _engines(run: RunConfig) -> str:
     """Who writes, and who scores and evaluates where that is another."""
     others = {"teacher": run.engine.who("teacher"), "evaluation": run.engine.who("evaluation")}
@@ -76,7 +83,8 @@ def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:
     held = held_by_vllm(run, *sizes_of(run.setting), work_of(run, 1).length + 1, memory_gib=hardware.memory_gib)
     return [
         f"    vLLM, {role}: {gib(engine.weights)} GiB of weights, {gib(engine.cache)} of cache: {engine.sequences} "
-        f"sequences of {engine.length:,} tokens side by side, " + ("beside the trainer" if engine.beside else "alone")
+        f"sequences of {engine.length:,} tokens side by side, "
+        + ("alone" if not engine.beside else "asleep between its phases" if engine.sleeps else "beside the trainer")
         for role, engine in held.items()
     ]
 
