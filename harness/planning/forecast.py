@@ -34,6 +34,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     times = ", ".join(f"{k} {v:,.1f} (floor {seconds.floor[k]:,.1f})" for k, v in seconds.expected.items())
     hours = made.ranks * setting.steps * seconds.total / 3600
     final = BYTES[setting.dtype] * sizes_of(setting)[0].parameters
+    change = CHANGES[memory.binding] + _or(run)
     responses = 0
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
@@ -43,8 +44,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
         f"x {setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
-        f"    {memory.binding} binds"
-        + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}{_or(run)}"),
+        f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {change}"),
         *_engine_lines(run, hardware),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "

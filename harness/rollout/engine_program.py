@@ -20,6 +20,7 @@ The engine ends when the socket is closed, whatever it is at, and by the watchdo
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -70,7 +71,7 @@ class _Served:
             self._connection.send(("refused", str(error)))
         except Exception as error:
             traceback.print_exc()
-            self._connection.send(("failed", f"{type(error).__name__}: {error}"))
+            self._connection.send(("failed", _in_one_line(error)))
 
     def _calls(self, first: list[tuple[int, Call]]) -> None:
         indices = [index for index, _ in first]
@@ -133,12 +134,16 @@ def serve(connection: Connection, opener: Opener) -> int:
             return 2
         except Exception as error:
             traceback.print_exc()
-            connection.send(("failed", f"{type(error).__name__}: {error}"))
+            connection.send(("failed", _in_one_line(error)))
             return 1
         connection.send(("ready", engine.max_length))
         served = _Served(connection, engine)
         while True:
             served.handle(connection.recv())
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def main(opener: Opener = InProcessBackend) -> int:
@@ -150,4 +155,7 @@ def main(opener: Opener = InProcessBackend) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the engine is closed; taking an interpreter with vLLM in it apart takes seconds

@@ -223,10 +223,14 @@ class PoolBackend:
         except EngineFailure as failure:
             self.recover(failure)  # goes on without it
 
+    @property
+    def receivers(self) -> int:
+        """How many members the next transfer of weights goes to; with the sender it is the size of its group."""
+        return len(self._addressed())
+
     def transfer_client(self) -> TransferClient:
         """For vLLM's weight transfer to the members that this thread's commands are for."""
-        numbers = self._addressed()
-        return TransferClient(len(numbers), partial(self._to_members, numbers))
+        return TransferClient(partial(self._to_members, self._addressed()))
 
     def _addressed(self) -> list[int]:
         """The members that this thread's commands are for: those that live, or the one that it replaces."""
@@ -259,11 +263,11 @@ class PoolBackend:
 class TransferClient:
     """vLLM's VLLMWeightSyncClient for one sender and several receivers, each of them an engine with one worker.
 
-    The sender's group has `receivers` + 1 ranks. Never run between GPUs.
+    Never run between GPUs.
     """
 
-    def __init__(self, receivers: int, to_members: Callable[[Callable[[Any, int], None]], list[None]]) -> None:
-        self.receivers, self._to_members = receivers, to_members
+    def __init__(self, to_members: Callable[[Callable[[Any, int], None]], list[None]]) -> None:
+        self._to_members = to_members
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """See vllm.distributed.weight_transfer.base; where engines have ranks (nccl), each gets its own."""

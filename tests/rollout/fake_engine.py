@@ -90,11 +90,17 @@ class FakeEngine:
         self.note("reset")
 
     def harness_load(self, weights: Any) -> int:
-        """Keeps all tensors to the end, as vLLM keeps a layer's; the number of them."""
-        kept = list(weights)
+        """Keeps all tensors to the end, as vLLM keeps a layer's; the number of them. Dies at the first, once, where a
+        file says so.
+        """
+        kept = []
+        for pair in weights:
+            kept.append(pair)
+            if (self.folder / "dies at load").exists():
+                (self.folder / "dies at load").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         for name, tensor in kept:
-            raw = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            self.digests[name] = digest(raw, tensor)
+            self.digests[name] = digest(tensor)
             if name == "bias":
                 self.bias = int(tensor)
         return len(kept)
@@ -106,8 +112,9 @@ class FakeEngine:
         return dict(os.environ)
 
 
-def digest(raw: bytes, tensor: torch.Tensor) -> str:
+def digest(tensor: torch.Tensor) -> str:
     """Of a tensor's bytes, with its type and shape."""
+    raw = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return f"{hashlib.sha256(raw).hexdigest()} {tensor.dtype} {tuple(tensor.shape)}"
 
 

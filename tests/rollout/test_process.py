@@ -90,7 +90,7 @@ def test_the_engine_has_as_many_calls_as_it_works_on(engine: ProcessBackend) -> 
     asked = [Call((1,), {"seed": i, "seconds": 0.1}) for i in range(9)]
     engine.run(asked, lambda index, _: order.append(index))
     at_work = [int(line.split()[-1]) for line in noted(engine) if line.startswith("at work")]
-    assert max(at_work) == SLOTS and at_work.count(SLOTS) > 1
+    assert max(at_work) == SLOTS and min(at_work[:6]) >= SLOTS - 1  # a new one comes within a step
     assert order[0] == 3 and sorted(order) == list(range(9))  # the fake answers the last one first
 
 
@@ -139,11 +139,7 @@ def test_weights_come_over_exactly_in_bounded_chunks(engine: ProcessBackend, mon
     monkeypatch.setattr("harness.rollout.process.send_chunk", watched)
     monkeypatch.setattr("harness.rollout.process.chunks_of", lambda weights: handover.chunks_of(weights, limit=250))
     assert engine.tell("harness_load", weights=iter(TENSORS.items())) == len(TENSORS)
-    wanted = {
-        name: digest(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes(), tensor)
-        for name, tensor in TENSORS.items()
-    }
-    assert engine.tell("told") == wanted
+    assert engine.tell("told") == {name: digest(tensor) for name, tensor in TENSORS.items()}
     assert sizes == [140 + 24 + 48 + 8 + 5, 4000]  # what a tensor alone is too large for goes alone
     assert not any(tensor.is_shared() for tensor in TENSORS.values())  # the trainer's own stay where they are
 
