@@ -65,7 +65,7 @@ WAYS = (
     Way("vllm, CUDA graphs, importance cap", (*VLLM, "engine.vllm.eager=false", "setting.importance_cap=2"), vllm=True),
     Way(
         "vllm, teacher by transformers, sleep",
-        (*VLLM, "engine.vllm.teacher=false", "engine.vllm.sleep=true"),
+        (*VLLM, "engine.teacher=hf", "engine.vllm.sleep=true"),
         vllm=True,
     ),
     Way("vllm, trained and evaluated", ("method=tropd", NARROW, "engine=vllm"), vllm=True),
