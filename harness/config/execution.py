@@ -82,6 +82,11 @@ class Execution:
         chosen = {"student": self.name, "teacher": self.teacher, "evaluation": self.evaluation}
         return chosen[role] or self.name
 
+    def in_words(self) -> str:
+        """Who writes, and who scores the teacher and evaluates where that is another."""
+        others = [f"{role} {self.who(role)}" for role in ("teacher", "evaluation") if self.who(role) != self.name]
+        return f"{self.name} ({', '.join(others)})" if others else self.name
+
 
 def renamed(key: str) -> str | None:
     """The sentence for a key that has another name today; None for every other key."""

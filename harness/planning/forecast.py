@@ -39,7 +39,7 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
     lines = [
-        f"{setting.name}, {run.method_name}, engine {_engines(run)}, on {name}: {made.ranks} "
+        f"{setting.name}, {run.method_name}, engine {run.engine.in_words()}, on {name}: {made.ranks} "
         f"rank{'s' if made.ranks > 1 else ''}" + (", student cut over them" if is_sharded(run) else ""),
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
         f"x {setting.max_new_tokens:,})",
@@ -69,13 +69,6 @@ def _or(run: RunConfig) -> str:
     """What else makes room where engines of vLLM are beside the trainer."""
     beside = "vllm" in (run.engine.who("student"), run.engine.who("teacher"))
     return ", or engine.vllm.sleep=true" if beside and not run.engine.vllm.sleep else ""
-
-
-def _engines(run: RunConfig) -> str:
-    """Who writes, and who scores and evaluates where that is another."""
-    others = {"teacher": run.engine.who("teacher"), "evaluation": run.engine.who("evaluation")}
-    said = [f"{role} {name}" for role, name in others.items() if name != run.engine.name]
-    return f"{run.engine.name} ({', '.join(said)})" if said else run.engine.name
 
 
 def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:

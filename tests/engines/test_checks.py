@@ -106,6 +106,10 @@ def test_the_three_choices_are_independent():
     assert [chosen.who(role) for role in KEYS] == ["vllm", "server", "hf"]
     assert [execution("engine=server").who(role) for role in KEYS] == ["server"] * 3
     assert (
+        chosen.in_words() == "vllm (teacher server, evaluation hf)"
+        and execution("engine=server").in_words() == "server"
+    )
+    assert (
         weight_sync_of(execution("engine=vllm")) == "in_process"
         and weight_sync_of(execution("engine=server")) == "disk"
     )

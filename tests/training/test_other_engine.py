@@ -100,6 +100,16 @@ def test_a_faithful_copy_trains_the_same(random_pair, tmp_path, other_engine, ca
     assert "self-check at version 0" in capsys.readouterr().err
 
 
+def test_all_ranks_push_before_the_first_scores(random_pair, tmp_path, other_engine) -> None:
+    """Servers may be everybody's: whoever does not score pushes too, before the start and after the step."""
+    config = with_vllm(random_pair, tmp_path)
+    task = {"dev_task": "arithmetic_dev", "dev_every": STEPS, "max_new_tokens": {"arithmetic_dev": 4}}
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **task))
+    run(config, tmp_path / "run")
+    once = [0, 0, *range(STEPS), STEPS, STEPS]  # of every rank, and of the one that scores
+    assert other_engine["weights"].pushed == once
+
+
 def test_an_unfaithful_engine_is_seen(random_pair, tmp_path, other_engine, monkeypatch) -> None:
     other_engine["noise"] = 0.05
     with pytest.raises(RuntimeError, match="rollout engine and trainer disagree by"):
