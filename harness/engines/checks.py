@@ -48,7 +48,7 @@ def check_engine_options(execution: Execution, dtype: str, roles: Sequence[str] 
         (key, name) = next((KEYS[role], name) for role, name in by_vllm.items())
         raise UserError(f"vLLM has no float64: {key}={name} takes float32 or bfloat16, or give engine=hf.")
     for role, name in by_vllm.items():
-        if name == "vllm" or needs_vllm(execution, role):
+        if name == "vllm" or _needs_vllm(execution, role, both="student" in roles):
             check_installed(f"{KEYS[role]}={name}", device_name(execution))
 
 
@@ -94,10 +94,14 @@ def by_teachers_servers(execution: Execution) -> Execution:
     return replace(execution, server=replace(server, urls=server.teacher_urls, devices=server.teacher_devices))
 
 
-def needs_vllm(execution: Execution, role: str) -> bool:
-    """Whether the servers of a role need vLLM on this machine: to be started, or for vLLM's own transfer."""
+def _needs_vllm(execution: Execution, role: str, both: bool) -> bool:
+    """Whether the servers of a role need vLLM on this machine: to be started, or for vLLM's own transfer.
+
+    Args: both: the teacher is evaluated too, by its own servers.
+    """
     transfers = role == "student" and weight_sync_of(execution) == "transfer"
-    return transfers or not urls_of(execution, role)
+    starts_teacher = role == "evaluation" and both and not execution.server.teacher_urls
+    return transfers or starts_teacher or not urls_of(execution, role)
 
 
 def check_devices(execution: Execution) -> None:

@@ -67,6 +67,9 @@ def test_an_untested_version_is_refused(installed):
 def test_a_running_server_needs_no_vllm_here(installed):
     installed()
     check_engine_options(execution("engine=server", *RUNNING), "float32")
+    with pytest.raises(UserError, match=r"^engine\.evaluation=server needs vLLM"):  # for the teacher's row
+        check_engine_options(execution("engine=server", "engine.teacher=hf", RUNNING[0]), "float32")
+    check_engine_options(execution("engine=server", RUNNING[0]), "auto", roles=("evaluation",))
 
 
 @pytest.mark.parametrize(
