@@ -148,6 +148,9 @@ class InProcessBackend:
         with _held_stderr():
             from vllm import LLM
 
+            from harness.rollout.prompt_arrays import keep_prompt_arrays
+
+            keep_prompt_arrays()
             self._llm: Any = LLM(
                 options.source,
                 disable_log_stats=True,
@@ -175,28 +178,19 @@ class InProcessBackend:
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
         """See Backend."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         engine = self._llm.llm_engine
         waiting: dict[str, int] = {}
         with self._awake():
             try:
                 for index, call in enumerate(calls):
                     name = str(next(self._numbers))
-                    params = SamplingParams(
-                        **call.options,
-                        detokenize=False,
-                        flat_logprobs=True,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
                     waiting[name] = index
-                    engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+                    engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, sampling_params(call))
                 while engine.has_unfinished_requests():
                     for output in engine.step():
                         if output.finished:
                             index = waiting.pop(output.request_id)
-                            done(index, _read_output(output, calls[index]))
+                            done(index, read_output(output, calls[index]))
             finally:
                 if waiting:  # an error in `done`: the engine stays usable
                     engine.abort_request(list(waiting))
@@ -227,24 +221,38 @@ class InProcessBackend:
                 self._llm.sleep(level=1)
 
 
-def _read_output(output: Any, call: Call) -> Answer:
-    """A vLLM RequestOutput as an Answer; EngineFailure where log-probs are missing."""
+def sampling_params(call: Call) -> Any:
+    """A Call's vllm.SamplingParams: ids only, and its log-probs in a form that `read_output` reads."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        **call.options, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+
+
+def read_output(output: Any, call: Call) -> Answer:
+    """A vLLM RequestOutput as an Answer, in a process of `keep_prompt_arrays`; EngineFailure where log-probs are
+    missing.
+    """
     (written,) = output.outputs
-    prompt = None
-    if call.options.get("prompt_logprobs") is not None:
-        prompt = _flat(output.prompt_logprobs, len(call.prompt_ids) - 1, call.options["prompt_logprobs"])
-    own = None
-    if call.options.get("logprobs") is not None:
-        own = _flat(written.logprobs, len(written.token_ids), call.options["logprobs"])
+    prompt = own = None
+    if (top_k := call.options.get("prompt_logprobs")) is not None:
+        found = output.prompt_logprobs
+        prompt = _logprobs(found.values, found.ids, len(call.prompt_ids) - 1, top_k)
+    if (top_k := call.options.get("logprobs")) is not None:
+        found = written.logprobs  # flat: no array, but the few of a completion's tokens, which Python made one by one
+        values, ids = np.asarray(found.logprobs), np.asarray(found.token_ids)
+        own = _logprobs(values, ids, len(written.token_ids), top_k)
     return Answer(tuple(written.token_ids), written.finish_reason == "stop", own, prompt)
 
 
-def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
-    """vLLM's FlatLogprobs: the chosen token's entry, then the k most probable ones, for every position."""
-    values, ids = np.asarray(found.logprobs, dtype=np.float32), np.asarray(found.token_ids, dtype=np.int64)
-    if len(values) != positions * (1 + top_k):
-        raise EngineFailure(f"vLLM answered with {len(values)} log-probs for {positions} tokens at {1 + top_k} each")
-    values, ids = values.reshape(positions, 1 + top_k), ids.reshape(positions, 1 + top_k)
+def _logprobs(values: np.ndarray, ids: np.ndarray, positions: int, top_k: int) -> Logprobs:
+    """Of every position the chosen token's entry, then the k most probable ones."""
+    if values.size != positions * (1 + top_k):
+        raise EngineFailure(f"vLLM answered with {values.size} log-probs for {positions} tokens at {1 + top_k} each")
+    values = values.astype(np.float32).reshape(positions, 1 + top_k)
+    ids = ids.astype(np.int64).reshape(positions, 1 + top_k)
     return Logprobs(values[:, 0], ids[:, 1:], values[:, 1:])
 
 
