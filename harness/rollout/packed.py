@@ -123,21 +123,23 @@ def read_answers(source: Read, calls: Sequence[Call]) -> Iterator[tuple[int, Ans
 
 
 def _answer(said: Mapping[str, Any], arrays: Sequence[np.ndarray], call: Call) -> Answer:
-    remaining = iter(arrays)
-    ids = widen(next(remaining)).tolist()
-    parts = []
+    ids, *remaining = arrays
+    tokens = widen(ids).tolist()
+    parts: list[Logprobs | None] = []
     for name, given, positions in zip(
-        ("logprobs", "prompt_logprobs"), said["given"], (len(ids), len(call.prompt_ids) - 1), strict=True
+        ("logprobs", "prompt_logprobs"), said["given"], (len(tokens), len(call.prompt_ids) - 1), strict=True
     ):
         top_k = call.options.get(name)
         if given != (top_k is not None):
             raise ValueError(f"{name} were {'not ' if given else ''}asked for")
-        parts.append(_logprobs(remaining, positions, top_k) if top_k is not None else None)
-    return Answer(tuple(ids), said["stopped"], *parts)
+        parts.append(None if top_k is None else _logprobs(remaining[:3], positions, top_k))
+        remaining = remaining[3 if given else 0 :]
+    return Answer(tuple(tokens), said["stopped"], *parts)
 
 
-def _logprobs(arrays: Iterator[np.ndarray], positions: int, top_k: int) -> Logprobs:
-    found = Logprobs(next(arrays), widen(next(arrays)), next(arrays))
+def _logprobs(arrays: Sequence[np.ndarray], positions: int, top_k: int) -> Logprobs:
+    chosen, ids, values = arrays
+    found = Logprobs(chosen, widen(ids), values)
     shapes = (found.chosen.shape, found.topk_ids.shape, found.topk.shape)
     if shapes != ((positions,), (positions, top_k), (positions, top_k)):
         raise ValueError(f"log-probs of the shapes {shapes} for {positions} tokens and the {top_k} most probable")
