@@ -28,7 +28,7 @@ _DESCRIPTION = struct.Struct("<I")  # bytes of the JSON
 Read = Callable[[int], bytes]  # as many bytes as asked for, fewer only at the end of what there is
 
 
-def pack(said: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> bytes:
+def pack_message(said: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> bytes:
     """A message of what JSON can say, and arrays."""
     arrays = [np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for array in arrays]
     shapes = [[array.dtype.str, list(array.shape)] for array in arrays]
@@ -37,7 +37,7 @@ def pack(said: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> bytes:
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
-def read(source: Read) -> tuple[dict[str, Any], list[np.ndarray]]:
+def read_message(source: Read) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The next message; ValueError if it is cut short or not what was sent."""
     head = source(_HEAD.size)
     if len(head) != _HEAD.size:
@@ -78,12 +78,12 @@ def pack_calls(calls: Sequence[Call]) -> bytes:
     """What is asked for, in one message."""
     ids = np.concatenate([np.asarray(call.prompt_ids, dtype=np.int64) for call in calls])
     lengths = [len(call.prompt_ids) for call in calls]
-    return pack({"options": [dict(call.options) for call in calls], "lengths": lengths}, [shrink(ids)])
+    return pack_message({"options": [dict(call.options) for call in calls], "lengths": lengths}, [shrink(ids)])
 
 
 def read_calls(source: Read) -> list[Call]:
-    """The inverse of `pack_calls`; ValueError as of `read`."""
-    said, (small,) = read(source)
+    """The inverse of `pack_calls`; ValueError as of `read_message`."""
+    said, (small,) = read_message(source)
     parts = np.split(widen(small), np.cumsum(said["lengths"])[:-1])
     return [Call(part.tolist(), options) for part, options in zip(parts, said["options"], strict=True)]
 
@@ -95,12 +95,12 @@ def pack_answer(index: int, answer: Answer) -> bytes:
         if found is not None:
             arrays += [found.chosen, shrink(found.topk_ids), found.topk]
     given = [answer.written is not None, answer.prompt is not None]
-    return pack({"call": index, "stopped": answer.stopped, "given": given}, arrays)
+    return pack_message({"call": index, "stopped": answer.stopped, "given": given}, arrays)
 
 
 def pack_refusal(index: int, why: str) -> bytes:
     """In place of an answer to a call."""
-    return pack({"call": index, "refused": why}, [])
+    return pack_message({"call": index, "refused": why}, [])
 
 
 def read_answers(source: Read, calls: Sequence[Call]) -> Iterator[tuple[int, Answer]]:
@@ -111,7 +111,7 @@ def read_answers(source: Read, calls: Sequence[Call]) -> Iterator[tuple[int, Ans
     missing = set(range(len(calls)))
     while missing:
         try:
-            said, arrays = read(source)
+            said, arrays = read_message(source)
             index = said["call"]
             missing.remove(index)
             if "refused" in said:

@@ -19,6 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from harness.models.private_names import ENGINE_CLIENT
 from harness.rollout.packed import PATH, SPOKEN, pack_answer, pack_refusal, read_calls
 from harness.rollout.prompt_arrays import keep_prompt_arrays
 from harness.rollout.vllm import Call, read_output, sampling_params
@@ -46,8 +47,8 @@ async def _response(request: Request) -> Response:
         calls = read_calls(io.BytesIO(await request.body()).read)
     except (ValueError, KeyError, TypeError) as error:
         return PlainTextResponse(f"the calls cannot be read: {error}", status_code=400)
-    # a client that goes away ends the iteration, and that the calls
-    return StreamingResponse(_answers(request.app.state.engine_client, calls), media_type="application/octet-stream")
+    answers = _answers(ENGINE_CLIENT.of(request.app.state), calls)  # a client that goes away ends them
+    return StreamingResponse(answers, media_type="application/octet-stream")
 
 
 async def _answers(engine: Any, calls: Sequence[Call]) -> AsyncIterator[bytes]:

@@ -1,9 +1,7 @@
 """Prompt log-probs of vLLM as arrays.
 
-They come from the engine core as tensors (`LogprobsTensors`), and vLLM's frontend makes Python lists of them, also with
-`flat_logprobs`: of 65 log-probs, ids and ranks a token where the 64 most probable are asked for. Here they stay arrays.
-
-Imported only where vLLM is.
+They come from the engine core as tensors, and vLLM's frontend makes Python lists of them, also with `flat_logprobs`: of
+65 log-probs, ids and ranks a token where the 64 most probable are asked for. Here they stay arrays.
 """
 
 from __future__ import annotations
@@ -11,9 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from vllm.logprobs import FlatLogprobs
-from vllm.v1.engine import output_processor
-from vllm.v1.engine.logprobs import LogprobsProcessor
+
+from harness.models.private_names import LOGPROBS_PROCESSOR, UPDATE_PROMPT_LOGPROBS
 
 
 class PromptArrays(NamedTuple):
@@ -23,22 +20,24 @@ class PromptArrays(NamedTuple):
     values: np.ndarray  # [n, 1 + k]
 
 
-class ArrayLogprobsProcessor(LogprobsProcessor):
-    """vLLM's, but a request with `flat_logprobs` gets PromptArrays as its `prompt_logprobs`."""
+def keep_prompt_arrays() -> None:
+    """From now on, for every engine whose frontend is in this process: a request with `flat_logprobs` gets PromptArrays
+    as its `prompt_logprobs`, every other one what vLLM makes.
+    """
+    from vllm.logprobs import FlatLogprobs
 
-    prompt_logprobs: Any
+    processor, vllms_own = LOGPROBS_PROCESSOR.get(), UPDATE_PROMPT_LOGPROBS.get()
+    if vllms_own.__module__ == __name__:
+        return
 
-    def _update_prompt_logprobs(self, prompt_logprobs_tensors: Any) -> None:
+    def update(self: Any, tensors: Any) -> None:
         before = self.prompt_logprobs
         if not isinstance(before, FlatLogprobs | PromptArrays):
-            super()._update_prompt_logprobs(prompt_logprobs_tensors)
+            vllms_own(self, tensors)
             return
-        found = PromptArrays(*(tensor.cpu().numpy() for tensor in prompt_logprobs_tensors[:2]))
+        found = PromptArrays(*(tensor.cpu().numpy() for tensor in tensors[:2]))
         if isinstance(before, PromptArrays):  # a prompt that was computed in parts
             found = PromptArrays(*(np.concatenate(parts) for parts in zip(before, found, strict=True)))
         self.prompt_logprobs = found
 
-
-def keep_prompt_arrays() -> None:
-    """From now on, for every engine whose frontend is in this process."""
-    output_processor.LogprobsProcessor = ArrayLogprobsProcessor
+    UPDATE_PROMPT_LOGPROBS.put(processor, update)

@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.files import ROOT
+from harness.models.private_names import JSON_SAFE
 from harness.rollout import packed
 from harness.rollout.completions_api import read_choice
 from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, environment
@@ -269,9 +270,7 @@ class ServerBackend:
 
     def update_weights(self, update_info: Any) -> None:
         """See vllm.distributed.weight_transfer.base."""
-        from vllm.distributed.weight_transfer.clients import _json_safe_update_payload
-
-        self._exchange("/update_weights", {"update_info": _json_safe_update_payload(update_info)})
+        self._exchange("/update_weights", {"update_info": JSON_SAFE.get()(update_info)})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """See vllm.distributed.weight_transfer.base."""

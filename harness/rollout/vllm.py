@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from harness.errors import UserError
+from harness.models.private_names import ENGINE_CORE
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
@@ -168,7 +169,7 @@ class InProcessBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
+        ENGINE_CORE.of(self._llm.llm_engine).shutdown()
         del self._llm
 
     @property

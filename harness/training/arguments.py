@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from harness.config.settings import Execution, Setting
+from harness.models.private_names import DEVICE_COUNT
 from harness.rollout import Sampling
 from harness.training import ranks
 
@@ -48,7 +49,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
     )
     # The Trainer would wrap the student in nn.DataParallel, cut every micro-batch over all visible GPUs, and ask for as
     # many prompts more: steps of another size. `n_gpu` is set with the device, at its first reading.
-    arguments._n_gpu = min(1, arguments.n_gpu)
+    DEVICE_COUNT.put(arguments, min(1, arguments.n_gpu))
     return arguments
 
 

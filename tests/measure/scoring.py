@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
-from vllm.v1.engine import output_processor
-from vllm.v1.engine.logprobs import LogprobsProcessor
 
+from harness.models.private_names import LOGPROBS_PROCESSOR, UPDATE_PROMPT_LOGPROBS
 from harness.results.provenance import _cpu_name
 from harness.rollout import vllm as rollout_vllm
 from harness.rollout.prompt_arrays import keep_prompt_arrays
@@ -103,7 +102,7 @@ def by_server(options: EngineOptions, asked: list[Completion], vocab: int) -> di
 
 def in_process(options: EngineOptions, asked: list[Completion], vocab: int) -> dict[str, tuple[list[float], Any]]:
     """vLLM's lists and arrays."""
-    read_output, found = rollout_vllm.read_output, {}
+    read_output, vllms_own, found = rollout_vllm.read_output, UPDATE_PROMPT_LOGPROBS.get(), {}
 
     def from_lists(output: Any, call: Any) -> Any:
         flat = output.prompt_logprobs
@@ -112,7 +111,8 @@ def in_process(options: EngineOptions, asked: list[Completion], vocab: int) -> d
         return read_output(output, call)
 
     with InProcessBackend(options, 1) as backend:
-        output_processor.LogprobsProcessor, rollout_vllm.read_output = LogprobsProcessor, from_lists
+        UPDATE_PROMPT_LOGPROBS.put(LOGPROBS_PROCESSOR.get(), vllms_own)
+        rollout_vllm.read_output = from_lists
         found["in process, lists"] = measure(backend, asked, vocab)
         rollout_vllm.read_output = read_output
         keep_prompt_arrays()

@@ -104,9 +104,9 @@ WRONG = {
     "no log-probs": packed.pack_answer(0, Answer((9,), False, None, None)),
     "too many log-probs": packed.pack_answer(0, Answer((9,), False, logprobs(1, 2), logprobs(3, 2))),
     "of a call that was not made": packed.pack_answer(1, ANSWERS[0][1]),
-    "no description": packed.pack({"call": 0}, []),
-    "no arrays": packed.pack({"call": 0, "stopped": False, "given": [False, True]}, []),
-    "no mapping": packed.pack(7, []),  # type: ignore[arg-type]
+    "no description": packed.pack_message({"call": 0}, []),
+    "no arrays": packed.pack_message({"call": 0, "stopped": False, "given": [False, True]}, []),
+    "no mapping": packed.pack_message(7, []),  # type: ignore[arg-type]
 }
 
 
