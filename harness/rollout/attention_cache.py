@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from harness.models.backbone import hidden_states
+from harness.models.backbone import backbone_of, cache_name, hidden_states
 from harness.models.contexts import context_length
 from harness.models.private_names import ATTENTION
 
@@ -145,8 +145,8 @@ class AttentionState:
                 drawn[:, None],
                 attention_mask=self.attention,
                 position_ids=self.positions[:, None],
-                past_key_values=self.cache,
                 use_cache=True,
+                **{cache_name(backbone_of(self.model)): self.cache},
             )
         room = context_length(self.model)
         self.positions = (self.positions + 1).clamp_max(room - 1)  # finished rows may run over
