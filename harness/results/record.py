@@ -17,10 +17,11 @@ import dataclasses
 import json
 import re
 import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.config.decodings import OWN, column_of
 from harness.errors import UserError
@@ -35,6 +36,7 @@ DISTANCE_FILE = "distance.jsonl"
 _SUBSET = re.compile(r" \(\d+ of \d+\)$")
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 START = "start/"  # likewise, of the student before the first step: in the row of step 1
+Row = TypeVar("Row")  # of some table
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,13 @@ class RunRecord:
         """The row's name in a table: the method, and its changed knobs."""
         changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed_knobs.items()))
         return f"{self.method} ({changed})" if changed else self.method
+
+
+def methods_together(rows: Iterable[Row], method_of: Callable[[Row], str]) -> list[Row]:
+    """The rows in their order, but for those of one method under other knobs, which follow its first one."""
+    ordered = list(rows)
+    methods = [method_of(row) for row in ordered]
+    return sorted(ordered, key=lambda row: methods.index(method_of(row)))
 
 
 def subset_name(task: str, problems: int, of: int) -> str:
