@@ -273,6 +273,6 @@ def test_what_a_terminator_mismatch_does(relabelled: Path, method: Method, monke
 
 def test_many_end_tokens_are_counted() -> None:
     names = {i: f"t{i}" for i in range(9)}
-    assert str(Ends(tuple(range(9)), (0, 1), (None, 1), names)) == (
-        "0 't0', 1 't1', 2 't2', 3 't3', 4 't4' and 4 more for the student and 0 't0', 1 't1' (tokenizer) for the teacher"
-    )
+    student, teacher = str(Ends(tuple(range(9)), (0, 1), (None, 1), names)).split(" for the student and ")
+    assert student == "0 't0', 1 't1', 2 't2', 3 't3', 4 't4' and 4 more"
+    assert teacher == "0 't0', 1 't1' (tokenizer) for the teacher"
