@@ -32,6 +32,7 @@ from harness.evaluation.options import check_options, options_of
 from harness.files import write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
+from harness.models.template import check_question
 from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord, whole_task
 from harness.results.schema import checked_rows
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
@@ -72,6 +73,8 @@ def load_configured(
     of a task once, runs no model.
     """
     check_options(evaluation)
+    if names and tokenizer.chat_template is not None:
+        check_question(tokenizer, {})
     loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
         for name in dict.fromkeys(names):

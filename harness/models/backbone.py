@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from harness.errors import UserError
+from harness.models.contexts import context_length_of
 
 PROBE_TOKENS = 12  # of the text that a model is tried on at its start
+LONGER_TOKENS = 64  # likewise, where what sets in later counts: a window, attention to the best few tokens alone
 NOT_CAUSAL = 0.25  # relative; what rounding in half types cannot do to a state, and what seeing the future does
 
 
@@ -102,9 +104,10 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     """Refuses a model whose states change with what follows them: its log-probs would be of no distribution to sample
     from.
     """
-    ids = probe_ids(model)
-    whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (PROBE_TOKENS, 6))
-    apart = (whole[:6] - half).float().norm() / half.float().norm()
+    count = min(LONGER_TOKENS, context_length_of(model.config))
+    ids = probe_ids(model, count)
+    whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (count, count // 2))
+    apart = (whole[: count // 2] - half).float().norm() / half.float().norm()
     if not apart <= (NOT_CAUSAL if model.dtype.itemsize == 2 else 1e-3):
         raise UserError(
             f"{name!r} ({type(model).__name__}) is not causal: what follows a token changes its state; give a decoder."

@@ -71,15 +71,24 @@ def check_training_mode(model: PreTrainedModel, name: str) -> None:
     Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no
     other use for the mode are kept in eval mode for good; where that is not enough, the model is refused.
     """
-    if _modes_agree(model):
+    refused = (
+        f"{name!r} ({type(model).__name__}) {{}}; this model class can be a teacher or be evaluated, not be trained."
+    )
+    try:
+        agree = _modes_agree(model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Reformer asserts that the mode of its gradient is training mode
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(refused.format(f"cannot be tried in training mode and in eval mode ({said})")) from error
+    if agree:
         return
     for module in model.modules():
         if module is not model and not hasattr(module, "gradient_checkpointing"):  # which asks for training mode
             module.train = types.MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
     if not _modes_agree(model):
         raise UserError(
-            f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with "
-            "every dropout off; this model class can be a teacher or be evaluated, not be trained."
+            refused.format("computes something else in training mode than in eval mode, with every dropout off")
         )
 
 

@@ -17,11 +17,11 @@ import dataclasses
 import json
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.config.decodings import OWN, column_of
 from harness.errors import UserError
@@ -37,6 +37,7 @@ DISTANCE_FILE = "distance.jsonl"
 _SUBSET = re.compile(r" \(\d+ of \d+\)$")
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 START = "start/"  # likewise, of the student before the first step: in the row of step 1
+Row = TypeVar("Row")  # of some table
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,13 @@ def engines_of(records: Iterable[RunRecord]) -> str:
     }
     said = [f"{role} {' and '.join(sorted(names))}" for role, names in roles.items() if names - wrote]
     return ", ".join(sorted(wrote)) + (f" ({', '.join(said)})" if said else "")
+
+
+def methods_together(rows: Iterable[Row], method_of: Callable[[Row], str]) -> list[Row]:
+    """The rows in their order, but for those of one method under other knobs, which follow its first one."""
+    ordered = list(rows)
+    methods = [method_of(row) for row in ordered]
+    return sorted(ordered, key=lambda row: methods.index(method_of(row)))
 
 
 def subset_name(task: str, problems: int, of: int) -> str:

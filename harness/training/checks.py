@@ -28,7 +28,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
     from harness.models.pair import check_pair
     from harness.training.held_out import held_out_prompts
     from harness.training.mechanisms import check_references, doubts
-    from harness.training.prompts import prompts_of
+    from harness.training.prompts import prompt_doubts, prompts_of
 
     check_execution(runs)
     for run in runs:
@@ -46,6 +46,7 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
             tokenizer = load_tokenizer(setting.student, setting.student_revision)
             inputs[repr(setting)] = (tokenizer, prompts_of(setting, tokenizer))
             warnings |= dict.fromkeys(_teacher_template(run, tokenizer))
+            warnings |= dict.fromkeys(prompt_doubts(setting.prompts, inputs[repr(setting)][1]))
         vocab_size = vocab_sizes[repr(setting)]
         warnings |= dict.fromkeys(doubts(run, vocab_size))
         check_references(run, *inputs[repr(setting)])

@@ -52,6 +52,12 @@ from harness.training.budget import Budget
 from harness.training.distance import measure_missing
 from harness.training.train import train
 
+NO_STATE = (
+    "a method holds no state and leaves its arguments as they are, since a run that goes on after a kill would not "
+    "have what was assigned: let credit compute it from batch, teacher, student and progress, and put what a person "
+    "should see into TokenCredit.metrics"
+)
+
 
 def run_job(config: RunConfig) -> RunRecord:
     """Brings the run to its end, from wherever an earlier attempt left it, and leaves a record.
@@ -100,8 +106,8 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
             remove_folder(folder, config.results_dir)
             raise
         (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
-        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
-        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
+        failed = dataclasses.replace(load_record(path), status="failed", finished_at=utc_now())
+        record = dataclasses.replace(failed, reason=reason_of(error))
     record = dataclasses.replace(record, counters=_counters(config.setting, folder, record.counters))
     write_record(path, record)
     write_card(folder, record)
@@ -109,6 +115,14 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
         raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def reason_of(error: Exception) -> str:
+    """The error as one line of a table; for a method that keeps something, what it does instead."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, dataclasses.FrozenInstanceError):
+        reason += f"; {NO_STATE}"
+    return one_line(" ".join(reason.split()))[:500]
 
 
 def _has_begun(folder: Path) -> bool:

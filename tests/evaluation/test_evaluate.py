@@ -97,6 +97,14 @@ def test_whatever_a_score_depends_on_is_another_checkpoint(name, tmp_path, capsy
     assert "is of another weights (sha256:" in capsys.readouterr().err
 
 
+def test_a_template_that_leaves_the_question_out_is_refused(tmp_path, capsys):
+    model = shutil.copytree(STUDENT, tmp_path / "model")
+    (model / "chat_template.jinja").write_text("Answer:")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 2
+    assert "leaves the question out: of 'What is 1 + 1?' it makes 'Answer:'; correct" in capsys.readouterr().err
+    assert not list(tmp_path.glob("evaluated-*/*/*/record.json"))
+
+
 def test_another_template_has_rows_of_its_own(tmp_path):
     model = shutil.copytree(STUDENT, tmp_path / "model")
     assert evaluate(tmp_path, checkpoint=str(model)) == 0

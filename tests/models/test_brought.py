@@ -115,6 +115,32 @@ def test_another_gradient_in_training_mode_is_found() -> None:
         check_training_mode(model, "other")
 
 
+class OneMode(torch.autograd.Function):
+    """Asserts that its gradient is not asked for, as Reformer's is in eval mode."""
+
+    @staticmethod
+    def forward(_: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(_: Any, *__: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("call model.train()\nfirst")
+
+
+class TrainingModeAlone(nn.Module):
+    """Has no gradient in eval mode."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states if self.training else OneMode.apply(states)
+
+
+def test_a_class_that_cannot_be_tried_in_both_modes_is_refused_as_a_student() -> None:
+    model = qwen2()
+    model.model.norm = nn.Sequential(model.model.norm, TrainingModeAlone())
+    with pytest.raises(UserError, match=r"^'own' .* \(AssertionError: call model\.train\(\) first\); this model class"):
+        check_training_mode(model, "own")
+
+
 def test_contexts_of_configurations() -> None:
     """Longrope's original length; what a configuration of a VLM says in its text part; nothing said."""
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [4.0] * 48}

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     CohereConfig,
     CohereForCausalLM,
+    DeepseekV32Config,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -27,6 +29,7 @@ from harness.models.pair import shared_vocab_size
 from harness.models.transform import transform_of
 from harness.numerics.logprobs import LogitsTransform
 from harness.tiny.language import build_tokenizer
+from tests.models.architectures import config_of
 
 
 def targets(tokens: list[int], support_rows: list[int], support_ids: list[list[int]]) -> dict[str, Any]:
@@ -155,6 +158,18 @@ def test_the_future_is_not_seen() -> None:
     model.transformer.forward = lambda **inputs: _averaged(forward(**inputs))
     with pytest.raises(UserError, match="not causal"):
         check_causal(model, "gpt2")
+
+
+def test_the_future_that_is_seen_late_is_found() -> None:
+    """DeepSeek's sparse attention keeps the 8 best tokens; with 2 heads many are equally good, and which of them are
+    kept depends on how long the text is. With 32 heads none are.
+    """
+    fields = config_of("deepseek_v32").to_dict()
+    torch.manual_seed(0)
+    check_causal(AutoModelForCausalLM.from_config(DeepseekV32Config(**fields)).eval(), "many heads")
+    few = AutoModelForCausalLM.from_config(DeepseekV32Config(**{**fields, "index_n_heads": 2})).eval()
+    with pytest.raises(UserError, match="not causal"):
+        check_causal(few, "two heads")
 
 
 def _averaged(output: Any) -> Any:
