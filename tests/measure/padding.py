@@ -83,7 +83,14 @@ def seconds(model: Qwen2ForCausalLM, step: Step, size: int) -> float:
 def main() -> None:
     """Prints a row per length and size."""
     torch.set_num_threads(1)
-    config = Qwen2Config(1000, 128, 512, 4, 4, 2, max_position_embeddings=2048)
+    config = Qwen2Config(
+        vocab_size=1000,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
     model = Qwen2ForCausalLM(config)
     bind_token_forward(model, 1000)
     print("| median tokens | sequences a micro-batch | padding, % | sorted, % | CPU s | sorted, CPU s |")
