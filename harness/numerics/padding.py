@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.long) -> Tensor:
+def padded(rows: Sequence[Sequence[float] | NDArray[np.float32]], dtype: torch.dtype = torch.long) -> Tensor:
     """[B, T], each row filled up with 0 on the right to the longest. By NumPy, which reads Python's numbers four times
     as fast as torch does.
     """

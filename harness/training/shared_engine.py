@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from harness.rollout import Finished, Progress, RolloutEngine, RolloutRequest, Sampling
 from harness.training import ranks
@@ -31,16 +30,11 @@ def shared(engine: RolloutEngine) -> Iterator[RolloutEngine]:
         yield engine
 
 
-@dataclass
 class SharedEngine:
     """See RolloutEngine; every rank has one around its own engine."""
 
-    own: RolloutEngine
-
-    @property
-    def policy_version(self) -> int:
-        """See RolloutEngine."""
-        return self.own.policy_version
+    def __init__(self, own: RolloutEngine) -> None:
+        self.own, self.policy_version = own, own.policy_version
 
     def generate(
         self,

@@ -36,7 +36,7 @@ from harness.scoring.pieces import EagerScoring
 from harness.seeds import as_float32, generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import Positions, compute_in, training_arguments, training_sampling
-from harness.training.batches import token_batch, unread
+from harness.training.batches import endings_of, token_batch, unread
 from harness.training.budget import Budget
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
@@ -205,24 +205,24 @@ class DistillationTrainer(Trainer):
             scored = written.scoring.result()
         elif request.teacher:
             scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
-        everyone = ranks.gather_rows(rollouts, rows)
-        batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
-        shape = (len(everyone), batch.labels.shape[1])
-        teacher = ranks.gather_signal(scored.signal, rows, shape) if scored is not None else None
+        batch = ranks.gather_tensors(token_batch(rollouts, self._credit_uniforms(rows), dtype), rows)
+        endings = ranks.gather_tensors(endings_of(rollouts, dtype), rows)
+        teacher = ranks.gather_tensors(scored.signal, rows) if scored is not None else None
         student = self._student_signal(completions, batch, request, scored.signal if scored else None, rows=rows)
         read = (teacher or unread(batch), student or unread(batch))
         credit = self.method.credit(batch, *read, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
-        log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
-        log.metrics |= mismatch_metrics(batch, student) | stop_metrics(everyone, batch, teacher)
+        log.metrics = step_metrics(batch, endings, teacher, student, credit=credit) | written.guidance
+        log.metrics |= mismatch_metrics(batch, student) | stop_metrics(batch, endings, teacher)
         log.metrics |= pass_metrics(batch, written.writer, teacher, student)
         self.budget.add(log.metrics)
         if (cap := self.setting.importance_cap) is not None and student is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
             log.metrics |= ratio_metrics(batch, ratios, cap)
-        log.sample = credit_sample(everyone, *read, credit)
+        if 0 in rows:  # on rank 0, which writes it down
+            log.sample = credit_sample(rollouts[rows.index(0)], *read, credit)
         width = max(len(r.completion_ids) for r in rollouts)
         own = cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
@@ -234,10 +234,10 @@ class DistillationTrainer(Trainer):
         top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
         return ScoreRequest(top_k, request.teacher_entropy, stop_ids=self.machinery.stop_ids)
 
-    def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
+    def _credit_uniforms(self, rows: Sequence[int]) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
         at = ("credit", self.run_seed, self.state.global_step)
-        return [generator_of(*at, row // samples, row % samples) for row in range(rows)]
+        return [generator_of(*at, row // samples, row % samples) for row in rows]
 
     def _student_signal(
         self,
@@ -258,8 +258,7 @@ class DistillationTrainer(Trainer):
         at_ids = own_teacher.topk_ids if own_teacher is not None and request.student_at_topk else None
         asked = ScoreRequest(0, request.student_entropy, at_ids)
         scored = self.machinery.student_scorer.score(completions, asked).signal
-        shape = (batch.labels.shape[0], batch.labels.shape[1])
-        signal = ranks.gather_signal(scored, rows, shape)
+        signal = ranks.gather_tensors(scored, rows)
         if not own:
             return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))

@@ -125,7 +125,7 @@ def test_without_a_process_group_everything_is_ones_own() -> None:
     assert ranks.from_main("value") == "value"
     assert ranks.gather_rows(["a", "b"], [0, 1]) == ["a", "b"]
     signal = TokenSignal(torch.zeros(2, 3))
-    assert ranks.gather_signal(signal, [0, 1], (2, 3)) is signal
+    assert ranks.gather_tensors(signal, [0, 1]) is signal
     assert ranks.combined({"loss": 1.0, "time": 2.0}, ["time"]) == {"loss": 1.0, "time": 2.0}
 
 
@@ -136,7 +136,7 @@ def test_gathered_rows_are_in_the_order_of_the_step(monkeypatch: pytest.MonkeyPa
     other = TokenSignal(torch.full((2, 1), 5.0), entropy=torch.full((2, 1), 6.0))
     monkeypatch.setattr(ranks, "_gather", lambda own: [own, ([1, 3], other)])
     own = TokenSignal(torch.full((2, 3), 1.0), entropy=torch.full((2, 3), 2.0))
-    whole = ranks.gather_signal(own, [0, 2], (4, 3))
+    whole = ranks.gather_tensors(own, [0, 2])
     assert whole.logprobs.tolist() == [[1, 1, 1], [5, 0, 0], [1, 1, 1], [5, 0, 0]]
     assert whole.entropy is not None and whole.entropy[:, 0].tolist() == [2, 6, 2, 6]
     assert whole.topk_ids is None

@@ -27,7 +27,7 @@ from harness.training.step import Step, Support, micro_batches, order_by_length
 from harness.types import Rollout
 
 SEQUENCES, LONGEST, SMALLER, REPEATS = 64, 8096, 16, 10
-MEDIANS, SIZES = (500, 2000, 5000), (4, 8, 16)
+MEDIANS, SIZES = (500, 2000), (4, 8, 16)
 
 
 def in_order(lengths: Sequence[int], sizes: Sequence[int]) -> list[int]:
