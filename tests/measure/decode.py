@@ -1,9 +1,9 @@
-"""CPU seconds of one decoded token by engine=hf with a model so narrow that starting its operations is all that is left.
+"""CPU seconds of a decoded token by engine=hf, of a model so narrow that starting its operations is all that is left.
 
     OMP_NUM_THREADS=1 python tests/measure/decode.py
 
 On a GPU the host starts as many kernels a token, so that no token takes less, whatever the card; the two constants of
-harness.planning.estimate (HOST_TOKEN_S, HOST_LAYER_S) are the straight line through these. Qwen2 in bfloat16, four
+harness.planning.estimate (HOST_POSITION_S, HOST_LAYER_S) are the straight line through these. Qwen2 in bfloat16, four
 ragged rows, the difference of 120 and 20 tokens, the median of five.
 """
 
