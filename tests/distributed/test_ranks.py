@@ -27,6 +27,7 @@ from harness.console.progress import RunProgress
 from harness.errors import UserError
 from harness.models.loading import load_model
 from harness.results.record import read_metrics
+from harness.results.samples import read_samples
 from harness.training import ranks
 from harness.training.train import train
 from harness.types import TokenSignal
@@ -151,6 +152,8 @@ def test_ranks_change_nothing(random_pair: Path, tmp_path: Path, count: int) -> 
         expected = alone(config, Path(f"{folder}-alone"))
         assert any(row["loss/divergence"] for row in expected[1]) == (config.method_name in ("eopd", "tropd"))
         assert_equal(ours, expected)
+        shown, truth = (read_samples(path) for path in (folder, Path(f"{folder}-alone")))
+        assert [row["tokens"] for row in shown] == [row["tokens"] for row in truth] and len(shown) == STEPS
 
 
 @pytest.mark.slow
