@@ -34,12 +34,29 @@ CHANGES = {  # what to give when a phase does not fit
 }
 
 
+# What the host takes for one decoded position of a batch, however fast the card, and for a token of the whole step
+# beside all models: measured on a core of an AMD EPYC (tests/measure/decode.py, host.py), assumed elsewhere.
+HOST_POSITION_S, HOST_LAYER_S = 1.3e-3, 0.23e-3
+HOST_TOKEN_S = 0.35e-6
+BOUNDS = {  # what a phase may be bound by, and what would move it
+    "kernels": "the host, which starts kernels; CUDA graphs (engine=vllm engine.vllm.eager=false), more rows at a time",
+    "weights": "reading the weights for every position; more rows at a time (engine.rows_per_batch)",
+    "cache": "reading the cache; shorter completions, more ranks",
+    "operations": "operations; more ranks",
+    "recomputation": "operations, a quarter of them again; engine.gradient_checkpointing=false, more ranks",
+    "optimiser": "the optimiser's memory; conf/accelerate/fsdp2.yaml, setting.lora_rank",
+    "host": "the host, on every rank for the whole step; smaller steps",
+    "link": "the link between ranks; fewer and larger micro-batches where the student is cut",
+}
+
+
 @dataclass(frozen=True)
 class Seconds:
-    """One step, by phase: the floor at the hardware's peak, and what is expected."""
+    """One step, by phase: the floor at the hardware's peak, what is expected, and what it is bound by (BOUNDS)."""
 
     floor: dict[str, float]
     expected: dict[str, float]
+    bounds: dict[str, str]
 
     @property
     def total(self) -> float:
@@ -79,6 +96,7 @@ def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
         shards=ranks if is_sharded(run) else 1,
         checkpointing=run.engine.gradient_checkpointing,
         trainable=LORA_SHARE if setting.lora_rank else 1.0,
+        graphed=run.engine.name != "hf" and not vllm_options(run.engine).eager,
     )
 
 
@@ -179,21 +197,27 @@ def sizes_of(setting: Setting) -> tuple[ModelSize, ModelSize]:
 def seconds_of(work: Work, student: ModelSize, teacher: ModelSize, hardware: Hardware) -> Seconds:
     """A step of one rank; with several, what they tell each other counts as a phase."""
     size = BYTES[work.dtype]
-    batches = math.ceil(work.sequences / work.rows)
-    own = work.sequences * work.completion
-    cached = work.sequences * (work.completion * work.prompt + work.completion**2 / 2)  # positions read, over all steps
-    read = batches * work.completion * size * student.parameters + cached * size * student.cached_numbers
-    decode = {"bytes": read / hardware.bytes_per_s, "flops": 2 * student.parameters * own / hardware.flops}
+    rollout = _rollout_seconds(work, student, hardware)
     scored = work.sequences * work.length
     passes = 4 if work.checkpointing else 3  # forward passes that an update is worth
     scoring = _forward_flops(teacher, scored, work.length) / hardware.flops
     update = passes * _forward_flops(student, scored, work.length) / hardware.flops
     optimiser = 7 * max(4, size) * student.parameters * work.trainable / work.shards / hardware.bytes_per_s
-    floor = {"rollout": max(decode.values()), "scoring": scoring, "update": update + optimiser}
+    slow = {"update": update / hardware.compute_share, "optimiser": optimiser / hardware.bandwidth_share}
+    credit = HOST_TOKEN_S * hardware.ranks * work.sequences * work.completion
+    floor = {"rollout": rollout.floor, "scoring": scoring, "credit": credit, "update": update + optimiser}
     expected = {
-        "rollout": max(decode["bytes"] / hardware.bandwidth_share, decode["flops"] / hardware.compute_share),
+        "rollout": rollout.expected,
         "scoring": scoring / hardware.compute_share,
-        "update": update / hardware.compute_share + optimiser / hardware.bandwidth_share,
+        "credit": credit,
+        "update": sum(slow.values()),
+    }
+    operations = "recomputation" if work.checkpointing else "operations"
+    bounds = {
+        "rollout": rollout.bound,
+        "scoring": "operations",
+        "credit": "host",
+        "update": operations if slow["update"] >= slow["optimiser"] else "optimiser",
     }
     if hardware.ranks > 1:
         rounds = 2.0  # an all-reduce sends every gradient twice
@@ -202,7 +226,36 @@ def seconds_of(work: Work, student: ModelSize, teacher: ModelSize, hardware: Har
             rounds = 3.0 * math.ceil(work.sequences / work.micro_sequences)
         sent = rounds * size * student.parameters * work.trainable / hardware.link_bytes_per_s
         floor["communication"] = expected["communication"] = sent
-    return Seconds(floor, expected)
+        bounds["communication"] = "link"
+    return Seconds(floor, expected, bounds)
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Seconds of a rank's rollouts."""
+
+    floor: float
+    expected: float
+    bound: str
+
+
+def _rollout_seconds(work: Work, student: ModelSize, hardware: Hardware) -> _Decoding:
+    """A GPU works while the host starts its next kernels; a CPU does one after the other."""
+    size = BYTES[work.dtype]
+    positions = math.ceil(work.sequences / work.rows) * work.completion  # decoded one after the other
+    own = work.sequences * work.completion
+    cached = work.sequences * (work.completion * work.prompt + work.completion**2 / 2)  # positions read, over all steps
+    weights, cache = positions * size * student.parameters, cached * size * student.cached_numbers  # bytes
+    read = (weights + cache) / hardware.bytes_per_s
+    operations = 2 * student.parameters * own / hardware.flops
+    parts = {
+        "weights" if weights >= cache else "cache": read / hardware.bandwidth_share,
+        "operations": operations / hardware.compute_share,
+        "kernels": 0.0 if work.graphed else positions * (HOST_POSITION_S + HOST_LAYER_S * student.layers),
+    }
+    bound = max(parts, key=parts.__getitem__)
+    started = 0.0 if hardware.gpu else parts.pop("kernels")
+    return _Decoding(max(read, operations), max(parts.values()) + started, bound)
 
 
 def _forward_flops(model: ModelSize, tokens: int, length: int) -> float:

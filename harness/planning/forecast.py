@@ -11,6 +11,7 @@ from harness.errors import UserError
 from harness.models.sizes import BYTES
 from harness.planning.engines import held_by_vllm
 from harness.planning.estimate import (
+    BOUNDS,
     CHANGES,
     JSON_BYTES_PER_TOKEN,
     Plan,
@@ -24,6 +25,8 @@ from harness.planning.estimate import (
 from harness.planning.hardware import Hardware
 from harness.planning.micro_batches import micro_batch_prompts, with_micro_batches
 from harness.results.record import Counters, load_record
+
+TOLD_SHARE = 0.01  # of a step: what a shorter phase is bound by is not told
 
 
 def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained: int) -> list[str]:
@@ -47,6 +50,11 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
         f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {change}"),
         *_engine_lines(run, hardware),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
+        *[
+            f"    {phase} is bound by {BOUNDS[bound]}"
+            for phase, bound in seconds.bounds.items()
+            if seconds.expected[phase] >= TOLD_SHARE * seconds.total
+        ],
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
         f"{gib(made.disk)} GiB of disk while it trains, {gib(final)} after",
         f"  all {trained} trained runs: {trained * hours:,.0f} GPU hours, "

@@ -30,8 +30,7 @@ from harness.engines.group import count as count
 from harness.engines.group import from_main as from_main
 from harness.engines.group import index as index
 from harness.errors import UserError
-from harness.scoring.pieces import join_signals
-from harness.types import TokenSignal
+from harness.scoring.pieces import join_rows
 
 if TYPE_CHECKING:
     from harness.config.settings import RunConfig
@@ -59,11 +58,11 @@ def gather_rows(values: Sequence[T], rows: Sequence[int]) -> list[T]:
     return [found[row] for row in sorted(found)]
 
 
-def gather_signal(signal: TokenSignal, rows: Sequence[int], shape: tuple[int, int]) -> TokenSignal:
-    """Everybody's signal as one of `shape` [B, T], padded with 0; `rows` are the global rows of this rank's."""
+def gather_tensors(record: T, rows: Sequence[int]) -> T:
+    """Everybody's records of tensors [B, T, …] as one, padded with 0; `rows` are the global rows of this rank's."""
     if count() == 1:
-        return signal
-    return join_signals(_gather((list(rows), signal)), shape)
+        return record
+    return join_rows(_gather((list(rows), record)))
 
 
 def combined(values: Mapping[str, float], largest: Sequence[str]) -> dict[str, float]:

@@ -47,6 +47,7 @@ from harness.training.recorder import (
     cut_rows,
 )
 from harness.training.self_check import SelfCheck, check_served
+from harness.training.shared_engine import shared
 from harness.training.trainer import DistillationTrainer, Machinery
 
 CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
@@ -168,15 +169,16 @@ def _teacher_responses(
         return None
     setting = config.setting
     needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
-    responses = load_or_make_responses(
-        config.results_dir / CACHE_FOLDER,
-        setting.teacher_identity(),
-        teacher.engine,
-        prompts,
-        sampling=training_sampling(setting, models.stop_ids),
-        needed=needed,
-        make_bar=progress.bar,
-    )
+    with shared(teacher.engine) as engine:
+        responses = load_or_make_responses(
+            config.results_dir / CACHE_FOLDER,
+            setting.teacher_identity(),
+            engine,
+            prompts,
+            sampling=training_sampling(setting, models.stop_ids),
+            needed=needed,
+            make_bar=progress.bar,
+        )
     if "teacher" not in writers_of(config):  # it takes them as prefixes
         texts = [responses.text_of(prompts[index]) for index in dict.fromkeys(needed)]
         check_responses(config.method, texts, setting.steps, setting.min_continuation)
