@@ -39,7 +39,7 @@ CHANGES = {  # what to give when a phase does not fit
 HOST_POSITION_S, HOST_LAYER_S = 1.3e-3, 0.23e-3
 HOST_TOKEN_S = 0.35e-6
 BOUNDS = {  # what a phase may be bound by, and what would move it
-    "kernels": "the host, which starts kernels; CUDA graphs (engine=vllm engine.vllm.eager=false), more rows at a time",
+    "kernels": "the host, which starts kernels; CUDA graphs (engine=vllm), more rows at a time",
     "weights": "reading the weights for every position; more rows at a time (engine.rows_per_batch)",
     "cache": "reading the cache; shorter completions, more ranks",
     "operations": "operations; more ranks",
@@ -96,7 +96,7 @@ def work_of(run: RunConfig, ranks: int, completion: int | None = None) -> Work:
         shards=ranks if is_sharded(run) else 1,
         checkpointing=run.engine.gradient_checkpointing,
         trainable=LORA_SHARE if setting.lora_rank else 1.0,
-        graphed=run.engine.name != "hf" and not vllm_options(run.engine).eager,
+        graphed=run.engine.who("student") != "hf" and not run.engine.vllm.eager,
     )
 
 
