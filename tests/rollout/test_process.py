@@ -94,6 +94,21 @@ def test_the_engine_has_as_many_calls_as_it_works_on(engine: ProcessBackend) -> 
     assert order[0] == 3 and sorted(order) == list(range(9))  # the fake answers the last one first
 
 
+def test_a_command_may_come_while_the_engine_ends_its_last_step(engine: ProcessBackend) -> None:
+    for _ in range(2):
+        assert len(answers(engine, [Call((1,), {"seed": 1, "seconds_after": 0.5})])) == 1
+        assert engine.tell("environment")["OMP_NUM_THREADS"]
+
+
+def test_large_answers_and_large_calls_do_not_wait_for_each_other(engine: ProcessBackend) -> None:
+    """Both are larger than what a socket holds, and the engine answers two before it looks for more."""
+    first = engine.pid
+    sizes = {"tokens": 50_000, "seconds_after": 0.1}
+    asked = [Call(tuple(range(200_000)), {"seed": i, "looks": i % 2 == 0, **sizes}) for i in range(9)]
+    found = answers(engine, asked)
+    assert all(exactly(found[i], expected(i, bias=0, tokens=50_000)) for i in range(9)) and engine.pid == first
+
+
 def test_bad_input_stays_bad_input(engine: ProcessBackend) -> None:
     with pytest.raises(UserError, match="as it was told"):
         answers(engine, calls(4, do="refuse"))
