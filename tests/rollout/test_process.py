@@ -221,9 +221,10 @@ def test_silence_ends_at_its_limit_and_a_long_call_is_none(tmp_path: Path, capfd
         engine._limit_s = limit_s = 3
         assert len(answers(engine, [Call((1,), {"seed": i, "seconds": 1}) for i in range(4)])) == 4
         assert capfd.readouterr().err == ""
+        stops = iter([(0, Call((1,), {"seed": 1, "do": "stop"}))])
         began = time.monotonic()
         with pytest.raises(EngineFailure, match="said nothing for 3 s"):
-            engine.work(iter([(0, Call((1,), {"seed": 1, "do": "stop"})), None]).__next__, lambda *_: None)
+            engine.work(lambda: next(stops, None), lambda *_: None)
         assert limit_s <= time.monotonic() - began < 10 * limit_s
 
 
