@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -35,7 +34,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
         f"{name.rsplit('.', 1)[-1]}.{own}"
         for name, part in backbone_of(model).named_modules()
         for own, parameter in part.named_parameters(recurse=False)
-        if parameter.dim() == 3 and not isinstance(part, _ConvNd)
+        if parameter.dim() == 3 and not isinstance(part, nn.Conv1d | nn.ConvTranspose1d)
     }
     config = peft.LoraConfig(
         r=rank,

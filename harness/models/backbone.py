@@ -6,7 +6,9 @@ Shape legend: B sequences, L tokens, H hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +34,18 @@ def backbone_of(model: PreTrainedModel) -> PreTrainedModel:
 def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Any:
     """The backbone's output (`last_hidden_state` [B, L, H]); right padding needs no mask, since attention is causal."""
     return backbone_of(model)(input_ids=input_ids, **kwargs)
+
+
+def cache_name(model: nn.Module) -> str:
+    """Under which it takes and returns its keys and values: `cache` where transformers has renamed it (5.24 has, and
+    drops the old name in 5.40).
+    """
+    return _cache_name(type(model).forward)
+
+
+@functools.cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from harness.errors import UserError
@@ -26,6 +25,8 @@ RANDOM = re.compile("drop|jitter")
 TOKENS = 256
 # relative, of two gradients in any type: their sums may be taken in another order; a wrong one is off by tenths
 GRADIENT_SLACK = 0.05
+# whose rate is called `p`
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 LARGE_RATE = 0.9  # is tried in eval mode, where a rate that means randomness alone does nothing
 
 
@@ -58,7 +59,7 @@ def _rates(model: PreTrainedModel) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for holder in holders.values():
         for name, value in vars(holder).items():
-            named = RANDOM.search(name) or (name == "p" and isinstance(holder, _DropoutNd))
+            named = RANDOM.search(name) or (name == "p" and isinstance(holder, DROPOUTS))
             if named and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
                 found.setdefault(name, []).append(holder)
     return found

@@ -28,8 +28,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.rollout.handover import Named, chunks_of, send_chunk
-from harness.rollout.restarts import RestartingBackend
-from harness.rollout.vllm import Call, Done, EngineFailure, EngineOptions, Take, child_environment
+from harness.rollout.restarts import RestartingBackend, taken
+from harness.rollout.vllm import Done, EngineFailure, EngineOptions, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
 
 PROGRAM = "harness.rollout.engine_program"
@@ -135,7 +135,7 @@ class ProcessBackend(RestartingBackend):
             at_work: set[int] = set()
             try:
                 while True:
-                    calls = _taken(take, self.slots - len(at_work))
+                    calls = taken(take, self.slots - len(at_work))
                     if calls:
                         self._send(("calls", calls))
                         at_work |= {index for index, _ in calls}
@@ -246,10 +246,3 @@ class ProcessBackend(RestartingBackend):
         status = process.returncode
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return EngineFailure(f"the engine's process {how}; see {self.log}")
-
-
-def _taken(take: Take, most: int) -> list[tuple[int, Call]]:
-    calls: list[tuple[int, Call]] = []
-    while len(calls) < most and (item := take()) is not None:
-        calls.append(item)
-    return calls

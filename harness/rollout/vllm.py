@@ -21,6 +21,7 @@ import torch
 
 from harness.errors import UserError
 from harness.files import ROOT
+from harness.models.private_names import ENGINE_CORE
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
@@ -167,6 +168,9 @@ class InProcessBackend:
         with _held_stderr():
             from vllm import LLM
 
+            from harness.rollout.prompt_arrays import keep_prompt_arrays
+
+            keep_prompt_arrays()
             self._llm: Any = LLM(
                 options.source,
                 disable_log_stats=True,
@@ -184,7 +188,7 @@ class InProcessBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
+        ENGINE_CORE.of(self._llm.llm_engine).shutdown()
         del self._llm
 
     @property
@@ -194,23 +198,14 @@ class InProcessBackend:
 
     def run(self, calls: Sequence[Call], done: Done, more: Callable[[], Sequence[Call]] = tuple) -> None:
         """See Backend. `more` is asked after every step for calls to take in; their indices go on from the last."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         engine = self._llm.llm_engine
         waiting: dict[str, tuple[int, Call]] = {}
         indices = itertools.count()
 
         def add(call: Call) -> None:
             name = str(next(self._numbers))
-            params = SamplingParams(
-                **call.options,
-                detokenize=False,
-                flat_logprobs=True,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
             waiting[name] = next(indices), call
-            engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+            engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, sampling_params(call))
 
         with self._awake():
             try:
@@ -220,7 +215,7 @@ class InProcessBackend:
                     for output in engine.step():
                         if output.finished:
                             index, call = waiting.pop(output.request_id)
-                            done(index, _read_output(output, call))
+                            done(index, read_output(output, call))
                     for call in more():
                         add(call)
             finally:
@@ -253,24 +248,38 @@ class InProcessBackend:
                 self._llm.sleep(level=1)
 
 
-def _read_output(output: Any, call: Call) -> Answer:
-    """A vLLM RequestOutput as an Answer; EngineFailure where log-probs are missing."""
+def sampling_params(call: Call) -> Any:
+    """A Call's vllm.SamplingParams: ids only, and its log-probs in a form that `read_output` reads."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        **call.options, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+
+
+def read_output(output: Any, call: Call) -> Answer:
+    """A vLLM RequestOutput as an Answer, in a process of `keep_prompt_arrays`; EngineFailure where log-probs are
+    missing.
+    """
     (written,) = output.outputs
-    prompt = None
-    if call.options.get("prompt_logprobs") is not None:
-        prompt = _flat(output.prompt_logprobs, len(call.prompt_ids) - 1, call.options["prompt_logprobs"])
-    own = None
-    if call.options.get("logprobs") is not None:
-        own = _flat(written.logprobs, len(written.token_ids), call.options["logprobs"])
+    prompt = own = None
+    if (top_k := call.options.get("prompt_logprobs")) is not None:
+        found = output.prompt_logprobs
+        prompt = _logprobs(found.values, found.ids, len(call.prompt_ids) - 1, top_k)
+    if (top_k := call.options.get("logprobs")) is not None:
+        found = written.logprobs  # flat: no array, but the few of a completion's tokens, which Python made one by one
+        values, ids = np.asarray(found.logprobs), np.asarray(found.token_ids)
+        own = _logprobs(values, ids, len(written.token_ids), top_k)
     return Answer(tuple(written.token_ids), written.finish_reason == "stop", own, prompt)
 
 
-def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
-    """vLLM's FlatLogprobs: the chosen token's entry, then the k most probable ones, for every position."""
-    values, ids = np.asarray(found.logprobs, dtype=np.float32), np.asarray(found.token_ids, dtype=np.int64)
-    if len(values) != positions * (1 + top_k):
-        raise EngineFailure(f"vLLM answered with {len(values)} log-probs for {positions} tokens at {1 + top_k} each")
-    values, ids = values.reshape(positions, 1 + top_k), ids.reshape(positions, 1 + top_k)
+def _logprobs(values: np.ndarray, ids: np.ndarray, positions: int, top_k: int) -> Logprobs:
+    """Of every position the chosen token's entry, then the k most probable ones."""
+    if values.size != positions * (1 + top_k):
+        raise EngineFailure(f"vLLM answered with {values.size} log-probs for {positions} tokens at {1 + top_k} each")
+    values = values.astype(np.float32).reshape(positions, 1 + top_k)
+    ids = ids.astype(np.int64).reshape(positions, 1 + top_k)
     return Logprobs(values[:, 0], ids[:, 1:], values[:, 1:])
 
 

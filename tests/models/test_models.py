@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from harness.errors import UserError
-from harness.models.backbone import check_causal
+from harness.models.backbone import cache_name, check_causal
 from harness.models.head import bind_token_forward
 from harness.models.loading import load_model, stop_ids_of
 from harness.models.pair import shared_vocab_size
@@ -174,3 +174,15 @@ def test_end_tokens_come_from_both_places(random_pair: Path) -> None:
     model = load_model(str(random_pair / "student"))
     model.generation_config.eos_token_id = [1, 5]
     assert stop_ids_of(model, build_tokenizer()) == (1, 5)
+
+
+def test_the_cache_goes_by_the_name_that_the_class_takes() -> None:
+    """transformers renames it: a class of either kind gets its own name, and what it returns is read by the same."""
+
+    class Old(torch.nn.Module):
+        def forward(self, input_ids, past_key_values=None): ...
+
+    class New(torch.nn.Module):
+        def forward(self, input_ids, cache=None, **kwargs): ...
+
+    assert cache_name(Old()) == "past_key_values" and cache_name(New()) == "cache"

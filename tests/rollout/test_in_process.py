@@ -41,6 +41,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("vllm")
     module.LLM = FakeLLM  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    arrays = types.ModuleType("harness.rollout.prompt_arrays")  # which reaches into vLLM
+    arrays.keep_prompt_arrays = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, arrays.__name__, arrays)
 
 
 def test_the_trainer_keeps_its_precision(vllm: None) -> None:

@@ -55,6 +55,25 @@ def test_top_k(backend, exact):
     assert torch.equal(found.topk_ids, expected.topk_ids)
 
 
+def test_no_list_is_made_of_prompt_log_probs(backend, exact, monkeypatch):
+    """vLLM's own way makes one of every token's log-probs, ids and ranks."""
+    from vllm.v1.engine import logprobs
+
+    monkeypatch.setattr(logprobs, "append_logprobs_for_next_position", None)
+    found = VLLMScorer(backend, VOCAB, 128).score(completions(), ScoreRequest(top_k=8)).signal
+    close(found.topk_logprobs, exact.score(completions(), ScoreRequest(top_k=8)).signal.topk_logprobs)
+
+
+def test_vllms_own_form_is_left_to_others(backend):
+    """A request without `flat_logprobs`, such as one of the server's completions API."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=1, prompt_logprobs=2, detokenize=False)
+    (output,) = backend.llm.generate({"prompt_token_ids": [5, 6, 7]}, params, use_tqdm=False)
+    first, *others = output.prompt_logprobs
+    assert first is None and all(6 + i in row and len(row) in (2, 3) for i, row in enumerate(others))
+
+
 @pytest.mark.parametrize("share", [0.02, 0.9])
 def test_support_of_a_few_rows_and_of_many(backend, exact, share):
     """Few rows are asked for one by one, many as whole sequences; the answer is the same."""
