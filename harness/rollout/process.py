@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.rollout.handover import Named, chunks_of, send_chunk
+from harness.rollout.handover import Named, chunks_of, release, send_chunk
 from harness.rollout.restarts import RestartingBackend, taken
 from harness.rollout.vllm import Done, EngineFailure, EngineOptions, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
@@ -119,14 +119,15 @@ class ProcessBackend(RestartingBackend):
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
-        """One at a time. An interrupt in the middle ends the engine: what it would say later would answer nothing."""
+        """One at a time. A failure or an interrupt in the middle ends the engine: what it would say later would be
+        taken for an answer to something else.
+        """
         with self._lock:
             try:
                 yield
-            except Exception:
-                raise
-            except BaseException:
-                self._end(0)
+            except BaseException as error:
+                if isinstance(error, EngineFailure) or not isinstance(error, Exception):
+                    self._end(0)
                 raise
 
     def work(self, take: Take, done: Done) -> None:
@@ -163,6 +164,8 @@ class ProcessBackend(RestartingBackend):
             while (message := self._receive("result", "want"))[0] == "want":
                 held = self._next_chunk(chunks)
             del held
+            if weights is not None:
+                release(self.device)
             return message[1]
 
     def _next_chunk(self, chunks: Iterator[list[Named]]) -> list[Named] | None:
@@ -187,9 +190,11 @@ class ProcessBackend(RestartingBackend):
 
     def _abort(self) -> None:
         """Has the engine give up what it is at, and forgets what it had still to say."""
-        with contextlib.suppress(EngineFailure):
+        try:
             self._send(("abort",))
             self._receive("aborted", forget=("answer", "want", "failed", "refused"))
+        except EngineFailure:
+            self._end(0)
 
     def _send(self, message: tuple[Any, ...]) -> None:
         if self._connection is None:
