@@ -120,6 +120,9 @@ class EngineOptions:
             "max_model_len": self.max_length,
             "worker_extension_cls": EXTENSION,
         }
+        if self.dtype != "float32":
+            # the trainer's head sums in float32 too; a half one rounds every logit
+            arguments["hf_overrides"] = {"head_dtype": "float32"}
         if self.revision:
             arguments |= {"revision": self.revision, "tokenizer_revision": self.revision}
         if self.on_cpu:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,3 +52,8 @@ def test_the_trainer_keeps_its_precision(vllm: None) -> None:
         torch.set_float32_matmul_precision(precision)
         with InProcessBackend(OPTIONS, threads=1):
             assert torch.get_float32_matmul_precision() == precision
+
+
+def test_a_model_in_half_precision_has_a_head_in_float32() -> None:
+    assert OPTIONS.arguments()["hf_overrides"] == {"head_dtype": "float32"}
+    assert "hf_overrides" not in replace(OPTIONS, dtype="float32").arguments()

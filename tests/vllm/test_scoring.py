@@ -140,3 +140,18 @@ def test_a_padded_head(tmp_path):
 def test_a_sequence_without_room_is_refused(backend):
     with pytest.raises(UserError, match="takes at most 2047"):
         VLLMScorer(backend, VOCAB, 128).score([Completion((5,), (6,) * (CONTEXT - 1))], ScoreRequest())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_float32_head_over_half_weights_follows_a_push(tmp_path, tied):
+    """vLLM multiplies by the weight itself then, not by its repacked copy."""
+    old, new = (random_model(seed, tied=tied).to(torch.bfloat16) for seed in (1, 5))
+    with in_process(stored(tmp_path, old), dtype="bfloat16") as backend:
+        assert backend.llm.llm_engine.model_config.head_dtype == torch.float32
+        scorer = VLLMScorer(backend, VOCAB, 128)
+        for model in (old, new):
+            backend.tell("harness_load", weights=[(name, p.detach()) for name, p in model.named_parameters()])
+            backend.reset_prefix_cache()
+            found = scorer.score(completions(), ScoreRequest()).signal.logprobs
+            expected = HFScorer(model, VOCAB).score(completions(), ScoreRequest()).signal.logprobs
+            torch.testing.assert_close(found, expected, rtol=0, atol=0.15)  # bfloat16; another model is 10 nats off

@@ -74,7 +74,7 @@ def test_rollouts_scores_and_a_push_through_a_server(tied, tmp_path):
             assert [r.completion_ids for r in again] == [r.completion_ids for r in after]
         group = process._process.pid
         assert len(processes_of_group(group)) >= 2
-    assert processes_of_group(group) == []
+    _wait(lambda: processes_of_group(group) == [], 10)  # the kernel may take a moment with what was killed
     with in_process(tied) as backend:
         _check_same(_answers(backend), forms)
         engine = VLLMEngine(backend)
