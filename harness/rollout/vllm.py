@@ -73,7 +73,11 @@ Take = Callable[[], tuple[int, Call] | None]  # the next call for who asks, with
 class Backend(Protocol):
     """A running vLLM with one model."""
 
-    max_length: int  # positions, prompt and completion together
+    @property
+    def max_length(self) -> int:
+        """Positions, prompt and completion together."""
+        ...
+
     after_restart: list[Callable[[], None]]  # what a fresh engine must be told again, in this order
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
