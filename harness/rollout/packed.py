@@ -22,6 +22,7 @@ from harness.rollout.vllm import Answer, Call, EngineFailure, Logprobs
 
 PATH = "/harness/answers"  # GET: what the server speaks; POST: calls, answered one message each as they are done
 SPOKEN = {"harness_answers": 1}  # the version of this form
+INSTANCE = "instance"  # what a server says beside it: which one it is; who asks another one is refused (status 409)
 _HEAD = struct.Struct("<QI")  # bytes that follow, their CRC32
 _DESCRIPTION = struct.Struct("<I")  # bytes of the JSON
 
@@ -74,20 +75,18 @@ def widen(small: np.ndarray) -> np.ndarray:
     return full.view("<u4")[..., 0].astype(np.int64)
 
 
-def pack_calls(calls: Sequence[Call], model: str) -> bytes:
-    """What is asked for of a model, by the name under which it is served, in one message."""
+def pack_calls(calls: Sequence[Call]) -> bytes:
+    """What is asked for, in one message."""
     ids = np.concatenate([np.asarray(call.prompt_ids, dtype=np.int64) for call in calls])
     lengths = [len(call.prompt_ids) for call in calls]
-    said = {"model": model, "options": [dict(call.options) for call in calls], "lengths": lengths}
-    return pack_message(said, [shrink(ids)])
+    return pack_message({"options": [dict(call.options) for call in calls], "lengths": lengths}, [shrink(ids)])
 
 
-def read_calls(source: Read) -> tuple[list[Call], str]:
+def read_calls(source: Read) -> list[Call]:
     """The inverse of `pack_calls`; ValueError as of `read_message`."""
     said, (small,) = read_message(source)
     parts = np.split(widen(small), np.cumsum(said["lengths"])[:-1])
-    calls = [Call(part.tolist(), options) for part, options in zip(parts, said["options"], strict=True)]
-    return calls, said["model"]
+    return [Call(part.tolist(), options) for part, options in zip(parts, said["options"], strict=True)]
 
 
 def pack_answer(index: int, answer: Answer) -> bytes:

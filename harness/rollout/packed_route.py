@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from harness.models.private_names import ENGINE_CLIENT
-from harness.rollout.packed import PATH, SPOKEN, pack_answer, pack_refusal, read_calls
+from harness.rollout.packed import INSTANCE, PATH, SPOKEN, pack_answer, pack_refusal, read_calls
 from harness.rollout.prompt_arrays import keep_prompt_arrays
 from harness.rollout.vllm import Call, read_output, sampling_params
 
@@ -31,6 +31,7 @@ class PackedAnswers:
     def __init__(self, app: Any) -> None:
         keep_prompt_arrays()
         self.app = app
+        self.instance = uuid.uuid4().hex  # a restarted server has other weights than who asks may think
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""
@@ -38,19 +39,21 @@ class PackedAnswers:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        response = JSONResponse(SPOKEN) if request.method == "GET" else await _response(request)
+        if request.method == "GET":
+            response: Response = JSONResponse({**SPOKEN, INSTANCE: self.instance})
+        elif request.query_params.get(INSTANCE) != self.instance:
+            response = PlainTextResponse("this server was started since it was asked who it is", status_code=409)
+        else:
+            response = await _response(request)
         await response(scope, receive, send)
 
 
 async def _response(request: Request) -> Response:
     try:
-        calls, model = read_calls(io.BytesIO(await request.body()).read)
+        calls = read_calls(io.BytesIO(await request.body()).read)
     except (ValueError, KeyError, TypeError) as error:
         return PlainTextResponse(f"the calls cannot be read: {error}", status_code=400)
-    engine = ENGINE_CLIENT.of(request.app.state)
-    if model != (served := engine.model_config.served_model_name):  # a server that was started anew has another name
-        return PlainTextResponse(f"{served!r} is served here, not {model!r}", status_code=404)
-    answers = _answers(engine, calls)  # a client that goes away ends them
+    answers = _answers(ENGINE_CLIENT.of(request.app.state), calls)  # a client that goes away ends them
     return StreamingResponse(answers, media_type="application/octet-stream")
 
 

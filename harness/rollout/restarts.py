@@ -77,3 +77,11 @@ class RestartingBackend(ABC):
         self.start_again()
         for tell in self.after_restart:
             tell()
+
+
+def taken(take: Take, most: int) -> list[tuple[int, Call]]:
+    """What `take` gives now, `most` calls at most."""
+    calls: list[tuple[int, Call]] = []
+    while len(calls) < most and (item := take()) is not None:
+        calls.append(item)
+    return calls

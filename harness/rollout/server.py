@@ -15,30 +15,36 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from harness.errors import UserError
 from harness.models.private_names import JSON_SAFE
 from harness.rollout import packed
 from harness.rollout.completions_api import read_choice
-from harness.rollout.restarts import RestartingBackend
+from harness.rollout.restarts import RestartingBackend, taken
 from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
 
 MODEL_NAME = "harness"  # under which a started server knows its model
 MIDDLEWARE = "harness.rollout.packed_route.PackedAnswers"
 CONNECTIONS = 64  # requests in flight to a server that answers one call a request
+PACKED_CALLS = 256  # in flight to a server that answers many calls a request
 SECONDS_PER_TOKEN = 0.1  # of a completion that a server writes beside many others, at the slowest
 STOP_S = 10.0  # given to a server to end by itself
 # becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the
 # server
 _WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
+
+
+Put = SimpleQueue[tuple[int, Answer] | Exception]
 
 
 class ServerProcess:
@@ -144,7 +150,6 @@ class ServerBackend(RestartingBackend):
     """A Backend over HTTP; a context manager that stops the server if it is ours."""
 
     engine = "vLLM server"
-    slots = CONNECTIONS
 
     def __init__(
         self, process: ServerProcess | None, url: str | None, start_limit_s: float, time_limit_s: float
@@ -160,6 +165,7 @@ class ServerBackend(RestartingBackend):
         self._start_limit_s, self._time_limit_s = start_limit_s, time_limit_s
         self._model = MODEL_NAME
         self._packs: bool | None = None  # None: not asked yet
+        self._instance = ""
         self.max_length = 0
 
     def __enter__(self) -> ServerBackend:
@@ -190,49 +196,73 @@ class ServerBackend(RestartingBackend):
                 time.sleep(0.5)
         (model,) = self._exchange("/v1/models")["data"]
         self._model, self.max_length = model["id"], int(model["max_model_len"])
-        if self._packs is None:
-            self._packs = self._speaks_packed()
+        unknown, self._packs = self._packs is None, self._speaks_packed()
+        if not self._packs and unknown:
+            self._say_that_it_speaks_json()
 
     def _speaks_packed(self) -> bool:
+        """Whether it does; notes which server it is, so that another one at its address is not taken for it."""
         try:
-            if self._exchange(packed.PATH) == packed.SPOKEN:
-                return True
-        except EngineFailure:  # status 404: said below
-            pass
+            said = self._exchange(packed.PATH)
+            self._instance = said.pop(packed.INSTANCE)
+            return bool(said == packed.SPOKEN)
+        except (EngineFailure, AttributeError, KeyError):  # status 404, or something else
+            return False
+
+    def _say_that_it_speaks_json(self) -> None:
         print(
             f"the vLLM server at {self.url} answers in JSON, many times the bytes of arrays; start it with "
             f"--middleware {MIDDLEWARE}, and this folder in its PYTHONPATH",
             file=sys.stderr,
         )
-        return False
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]
+        """See RestartingBackend."""
+        return PACKED_CALLS if self._packs else CONNECTIONS
 
     def work(self, take: Take, done: Done) -> None:
-        """See RestartingBackend."""
-        (self._work_packed if self._packs else self._work_one_by_one)(take, done)
-
-    def _work_packed(self, take: Take, done: Done) -> None:
-        """All that there is in one request. The time limit is of an answer: until the next one of them must come."""
-        while items := list(iter(take, None)):
-            places, calls = zip(*items, strict=True)
-            limit_s = max(map(self._limit_s, calls))
-            with self._reply(packed.PATH, packed.pack_calls(calls, self._model), limit_s) as reply:
-                for index, answer in packed.read_answers(reply, calls):
-                    done(places[index], answer)
-
-    def _work_one_by_one(self, take: Take, done: Done) -> None:
-        pool = ThreadPoolExecutor(max_workers=CONNECTIONS)
-        asked: dict[Future[Answer], int] = {}
+        """See RestartingBackend. Packed, what is taken at a time goes in one request."""
+        threads = ThreadPoolExecutor(max_workers=self.slots)
+        answers: Put = SimpleQueue()
+        wanted, at_work = threading.Event(), 0
+        wanted.set()
         try:
             while True:
-                while len(asked) < CONNECTIONS and (item := take()) is not None:
-                    asked[pool.submit(self._ask, item[1])] = item[0]
-                if not asked:
+                calls = taken(take, self.slots - at_work)
+                at_work += len(calls)
+                for together in [calls] if self._packs and calls else [[call] for call in calls]:
+                    threads.submit(self._ask_all, together, answers, wanted)
+                if not at_work:
                     return
-                for future in wait(asked, return_when=FIRST_COMPLETED).done:
-                    done(asked.pop(future), future.result())
+                answer = answers.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                at_work -= 1
+                done(*answer)
         finally:
-            # those in flight end with the server, or at their time limit
-            pool.shutdown(wait=False, cancel_futures=True)
+            wanted.clear()  # those in flight end with the server, at their next answer, or at their time limit
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ask_all(self, calls: list[tuple[int, Call]], answers: Put, wanted: threading.Event) -> None:
+        """Puts the calls' answers into a queue as they come, or the error that ended it. Packed, the time limit is
+        until the next answer must come.
+        """
+        try:
+            if not self._packs:
+                ((index, call),) = calls
+                answers.put((index, self._ask(call)))
+                return
+            asked = [call for _, call in calls]
+            limit_s = max(map(self._limit_s, asked))
+            path = f"{packed.PATH}?{packed.INSTANCE}={self._instance}"
+            with self._reply(path, packed.pack_calls(asked), limit_s) as reply:
+                for place, answer in packed.read_answers(reply, asked):
+                    if not wanted.is_set():
+                        return
+                    answers.put((calls[place][0], answer))
+        except Exception as error:
+            answers.put(error)
 
     def _ask(self, call: Call) -> Answer:
         body = {
@@ -297,7 +327,7 @@ class ServerBackend(RestartingBackend):
         """Reads the answer to a GET, or to a POST of `data`. EngineFailure if the server refuses, or is silent for
         longer than the limit.
         """
-        kind = "application/octet-stream" if path == packed.PATH else "application/json"
+        kind = "application/octet-stream" if path.startswith(packed.PATH) else "application/json"
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": kind})
 
         def said(error: Exception) -> EngineFailure:

@@ -65,8 +65,7 @@ def test_answers_come_back_to_the_last_bit_in_any_order() -> None:
 
 def test_calls_come_back() -> None:
     calls = [call for call, _ in ANSWERS]
-    found, model = packed.read_calls(io.BytesIO(packed.pack_calls(calls, "m")).read)
-    assert model == "m"
+    found = packed.read_calls(io.BytesIO(packed.pack_calls(calls)).read)
     assert [(tuple(call.prompt_ids), call.options) for call in found] == [(c.prompt_ids, c.options) for c in calls]
 
 
@@ -133,6 +132,7 @@ class PackedServer:
 
     sends: Callable[[list[bytes]], Iterator[bytes]] = iter
     asked: list[list[Call]] = field(default_factory=list)
+    instance: str = "one"
 
     def __post_init__(self) -> None:
         fake = self
@@ -141,7 +141,8 @@ class PackedServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                found = packed.SPOKEN if self.path == packed.PATH else {"data": [{"id": "m", "max_model_len": 100}]}
+                spoken = {**packed.SPOKEN, packed.INSTANCE: fake.instance}
+                found = spoken if self.path == packed.PATH else {"data": [{"id": "m", "max_model_len": 100}]}
                 text = json.dumps(found).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
@@ -149,9 +150,10 @@ class PackedServer:
                 self.wfile.write(text)
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                calls, model = packed.read_calls(io.BytesIO(body).read)
-                assert model == "m"
+                if self.path != f"{packed.PATH}?{packed.INSTANCE}={fake.instance}":
+                    self.send_error(409)
+                    return
+                calls = packed.read_calls(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"]))).read)
                 fake.asked.append(calls)
                 messages = [packed.pack_answer(i, answer_to(call)) for i, call in enumerate(calls)]
                 self.send_response(200)
@@ -231,6 +233,17 @@ def test_the_second_failure_is_the_runs(server: PackedServer) -> None:
     with pytest.raises(EngineFailure):
         answered(server, lambda index, _: found.append(index))
     assert found == [4, 3, 2, 1]
+
+
+def test_another_server_at_the_same_address_does_not_answer_before_it_has_the_weights(server: PackedServer) -> None:
+    """Somebody has started it anew between two runs."""
+    server.instance, told = "first", []
+    with ServerBackend(None, server.url, start_limit_s=5.0, time_limit_s=5.0) as backend:
+        backend.after_restart.append(lambda: told.append(len(server.asked)))
+        backend.run(CALLS, lambda *_: None)
+        server.instance = "second"
+        backend.run(CALLS, lambda *_: None)
+    assert told == [1] and len(server.asked) == 2
 
 
 def test_slow_answers_are_waited_for_as_long_as_they_come(server: PackedServer) -> None:

@@ -15,6 +15,7 @@ from harness.rollout.vllm import Call, EngineFailure
 
 pytestmark = pytest.mark.vllm
 
+INSTANCE = "this-server"
 CALLS = [Call((1, 2), {"max_tokens": 1}), Call((2, 2), {"max_tokens": 1})]
 
 
@@ -23,7 +24,6 @@ class PlayedEngine:
 
     def __init__(self) -> None:
         self.running, self.ended = 0, 0
-        self.model_config = SimpleNamespace(served_model_name="m")
 
     async def generate(self, prompt: Any, params: Any, request_id: str) -> Any:
         self.running += 1
@@ -39,12 +39,15 @@ class PlayedEngine:
 class Exchange:
     """One request to the middleware, message by message."""
 
-    def __init__(self, engine: Any, body: bytes, method: str = "POST", path: str = packed.PATH) -> None:
+    def __init__(
+        self, engine: Any, body: bytes, method: str = "POST", path: str = packed.PATH, instance: str = INSTANCE
+    ) -> None:
         state = SimpleNamespace(engine_client=engine)
         self.scope = {
             "type": "http",
             "path": path,
             "method": method,
+            "query_string": f"{packed.INSTANCE}={instance}".encode(),
             "headers": [],
             "app": SimpleNamespace(state=state),
         }
@@ -57,7 +60,10 @@ class Exchange:
         async def inner(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": 418})
 
-        await PackedAnswers(inner)(self.scope, self.receive, self.send)
+        route = PackedAnswers(inner)
+        assert len(route.instance) == 32  # hex digits, drawn at every start
+        route.instance = INSTANCE
+        await route(self.scope, self.receive, self.send)
 
     async def receive(self) -> Any:
         if self.received:
@@ -73,7 +79,7 @@ class Exchange:
 def test_what_is_done_is_sent_and_a_client_that_leaves_ends_the_rest() -> None:
     async def scenario() -> None:
         engine = PlayedEngine()
-        exchange = Exchange(engine, packed.pack_calls(CALLS, "m"))
+        exchange = Exchange(engine, packed.pack_calls(CALLS))
         running = asyncio.create_task(exchange.run())
         while not exchange.sent:
             await asyncio.sleep(0.01)
@@ -88,20 +94,15 @@ def test_what_is_done_is_sent_and_a_client_that_leaves_ends_the_rest() -> None:
 
 
 def test_a_refusal_of_the_engine_reaches_the_client() -> None:
-    engine = SimpleNamespace(model_config=SimpleNamespace(served_model_name="m"))  # nothing to generate with
-    exchange = _finished(Exchange(engine, packed.pack_calls(CALLS[:1], "m")))
-    with pytest.raises(EngineFailure, match="object has no attribute 'generate'"):
+    exchange = _finished(Exchange(None, packed.pack_calls(CALLS[:1])))  # nothing to generate with
+    with pytest.raises(EngineFailure, match="'NoneType' object has no attribute 'generate'"):
         list(packed.read_answers(io.BytesIO(bytes(exchange.sent)).read, CALLS[:1]))
 
 
-def test_a_server_that_was_started_anew_does_not_answer_who_has_not_heard_of_it() -> None:
-    """Its model has another name: it may hold the weights of its source still."""
-    exchange = _finished(Exchange(PlayedEngine(), packed.pack_calls(CALLS, "m-before")))
-    assert exchange.status == 404 and b"'m' is served here, not 'm-before'" in exchange.sent
-
-
 def test_what_it_speaks_and_what_it_does_not() -> None:
-    assert json.loads(_finished(Exchange(None, b"", "GET")).sent) == packed.SPOKEN
+    spoken = json.loads(_finished(Exchange(None, b"", "GET")).sent)
+    assert spoken == {**packed.SPOKEN, packed.INSTANCE: INSTANCE}
+    assert _finished(Exchange(None, packed.pack_calls(CALLS[:1]), instance="an-earlier-one")).status == 409
     assert _finished(Exchange(None, b"garbage")).status == 400
     assert _finished(Exchange(None, b"", path="/v1/completions")).status == 418
 
