@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from typing import Any
@@ -45,15 +47,63 @@ class _Aborted(Exception):
     """The other end no longer wants what it asked for."""
 
 
-class _Served:
-    """An engine that does what it is told over a connection."""
+class _Gone(Exception):
+    """There is no other end any more."""
 
-    def __init__(self, connection: Connection, engine: Any) -> None:
-        self._connection, self._engine = connection, engine
+
+class _Line:
+    """The engine's end of the socket.
+
+    What it says is written by a thread: if each end waited until the other one reads, with the socket's buffers full,
+    both would wait forever.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._put_back: tuple[Any, ...] | None = None
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()  # all is said, or there is nobody to hear it
+
+    def say(self, *message: Any) -> None:
+        """Sends a message after all earlier ones."""
+        self._writer.submit(self.connection.send_bytes, pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def hear(self) -> Any:
+        """The next message; _Gone if there will be none."""
+        if self._put_back is not None:
+            message, self._put_back = self._put_back, None
+            return message
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            raise _Gone from None
+
+    def has_more(self) -> bool:
+        """Whether `hear` would return, or raise, at once."""
+        try:
+            return self._put_back is None and self.connection.poll()
+        except OSError:
+            raise _Gone from None
+
+    def put_back(self, message: tuple[Any, ...]) -> None:
+        """Is heard once more, later; until then there is no more."""
+        self._put_back = message
+
+
+class _Served:
+    """An engine that does what it is told over a line."""
+
+    def __init__(self, line: _Line, engine: Any) -> None:
+        self._line, self._engine = line, engine
         self._last_sign = 0.0
 
     def handle(self, message: tuple[Any, ...]) -> None:
-        """Does one thing and reports how it ended; EOFError or OSError if there is nobody to report to."""
+        """Does one thing and reports how it ended."""
         kind, *arguments = message
         known: dict[str, Callable[..., None]] = {
             "calls": self._calls,
@@ -63,30 +113,33 @@ class _Served:
         }
         try:
             known[kind](*arguments)
-        except (EOFError, OSError):
+        except _Gone:
             raise
         except _Aborted:
-            self._connection.send(("aborted",))
+            self._line.say("aborted")
         except UserError as error:
-            self._connection.send(("refused", str(error)))
+            self._line.say("refused", str(error))
         except Exception as error:
             traceback.print_exc()
-            self._connection.send(("failed", _in_one_line(error)))
+            self._line.say("failed", _in_one_line(error))
 
     def _calls(self, first: list[tuple[int, Call]]) -> None:
         indices = [index for index, _ in first]
 
         def done(place: int, answer: Answer) -> None:
-            self._connection.send(("answer", indices[place], answer))
+            self._line.say("answer", indices[place], answer)
 
         def more() -> Sequence[Call]:
             self._sign()
             calls: list[tuple[int, Call]] = []
-            while self._connection.poll():
-                kind, *arguments = self._connection.recv()
-                if kind == "abort":
+            while self._line.has_more():
+                message = self._line.hear()
+                if message[0] == "abort":
                     raise _Aborted
-                calls += arguments[0]
+                if message[0] == "calls":
+                    calls += message[1]
+                else:  # the last answer is there, and the engine has not yet noticed that it has no more to do
+                    self._line.put_back(message)
             indices.extend(index for index, _ in calls)
             return [call for _, call in calls]
 
@@ -95,7 +148,7 @@ class _Served:
     def _sign(self) -> None:
         if time.monotonic() - self._last_sign > ALIVE_S:
             self._last_sign = time.monotonic()
-            self._connection.send(("alive",))
+            self._line.say("alive")
 
     def _tell(self, method: str, arguments: dict[str, Any], streamed: bool) -> None:
         if streamed:
@@ -103,43 +156,43 @@ class _Served:
         value = self._engine.tell(method, **arguments)
         if streamed and torch.cuda.is_available():
             torch.cuda.synchronize()  # the sender may change its tensors once it has the result
-        self._connection.send(("result", value))
+        self._line.say("result", value)
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         while True:
-            self._connection.send(("want",))
-            message = self._connection.recv()
+            self._line.say("want")
+            message = self._line.hear()
             if message == ("end",):
                 return
             if message == ("abort",):
                 raise _Aborted
-            yield from receive_chunk(self._connection, message)
+            yield from receive_chunk(self._line.connection, message)
 
     def _reset(self) -> None:
         self._engine.reset_prefix_cache()
-        self._connection.send(("result", None))
+        self._line.say("result", None)
 
     def _abort(self) -> None:
         raise _Aborted
 
 
-def serve(connection: Connection, opener: Opener) -> int:
-    """Opens an engine and does what it is told until the connection is closed; the exit status."""
-    options, threads = connection.recv()
+def serve(line: _Line, opener: Opener) -> int:
+    """Opens an engine and does what it is told; the exit status if it does not open. _Gone when it is not needed."""
+    options, threads = line.hear()
     with contextlib.ExitStack() as stack:
         try:
             engine = stack.enter_context(opener(options, threads))
         except UserError as error:
-            connection.send(("refused", str(error)))
+            line.say("refused", str(error))
             return 2
         except Exception as error:
             traceback.print_exc()
-            connection.send(("failed", _in_one_line(error)))
+            line.say("failed", _in_one_line(error))
             return 1
-        connection.send(("ready", engine.max_length))
-        served = _Served(connection, engine)
+        line.say("ready", engine.max_length)
+        served = _Served(line, engine)
         while True:
-            served.handle(connection.recv())
+            served.handle(line.hear())
 
 
 def _in_one_line(error: Exception) -> str:
@@ -147,11 +200,12 @@ def _in_one_line(error: Exception) -> str:
 
 
 def main(opener: Opener = InProcessBackend) -> int:
-    """The program: its one argument is the number of the socket's file descriptor."""
-    try:
-        return serve(Connection(int(sys.argv[1])), opener)
-    except (EOFError, OSError):
-        return 0  # who started us has closed the connection, or is no more
+    """The program: its one argument is the number of the socket's file descriptor. Returns the exit status."""
+    with _Line(Connection(int(sys.argv[1]))) as line:
+        try:
+            return serve(line, opener)
+        except _Gone:
+            return 0
 
 
 if __name__ == "__main__":

@@ -99,6 +99,12 @@ def receive_chunk(connection: Connection, chunk: HostChunk | DeviceChunk) -> lis
         os.close(memory)
 
 
+def release(device: int | None) -> None:
+    """On the sender's side, after the last chunk: frees what was gathered on a GPU for the receiver; never run."""
+    if device is not None:
+        torch.cuda.ipc_collect()
+
+
 def _views(memory: int, pieces: list[Piece], size: int) -> list[Tensor]:
     """The shared memory as tensors, which keep the mapping alive."""
     whole = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8)

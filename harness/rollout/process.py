@@ -12,9 +12,11 @@ this process: it ends when the socket is closed, and the watchdog ends its proce
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.rollout.handover import Named, chunks_of, send_chunk
+from harness.rollout.handover import Named, chunks_of, release, send_chunk
 from harness.rollout.restarts import RestartingBackend
 from harness.rollout.vllm import Call, Done, EngineFailure, EngineOptions, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
@@ -88,6 +90,8 @@ class ProcessBackend(RestartingBackend):
                 env=child_environment(self.threads, self.device),
             )
         watch(self._process.pid)
+        for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # for a message that stops in its middle
+            ours.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", math.ceil(self._limit_s), 0))
         self._connection = Connection(ours.detach())
         self._send((self.options, self.threads))  # it does nothing before: now the watchdog knows of it
         _, self.max_length = self._receive("ready")
@@ -115,14 +119,15 @@ class ProcessBackend(RestartingBackend):
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
-        """One at a time. An interrupt in the middle ends the engine: what it would say later would answer nothing."""
+        """One at a time. A failure or an interrupt in the middle ends the engine: what it would say later would be
+        taken for an answer to something else.
+        """
         with self._lock:
             try:
                 yield
-            except Exception:
-                raise
-            except BaseException:
-                self._end(0)
+            except BaseException as error:
+                if isinstance(error, EngineFailure) or not isinstance(error, Exception):
+                    self._end(0)
                 raise
 
     def work(self, take: Take, done: Done) -> None:
@@ -159,6 +164,8 @@ class ProcessBackend(RestartingBackend):
             while (message := self._receive("result", "want"))[0] == "want":
                 held = self._next_chunk(chunks)
             del held
+            if weights is not None:
+                release(self.device)
             return message[1]
 
     def _next_chunk(self, chunks: Iterator[list[Named]]) -> list[Named] | None:
@@ -171,10 +178,8 @@ class ProcessBackend(RestartingBackend):
             self._send(("end",))
             return None
         assert self._connection is not None and self.pid is not None  # it has asked
-        try:
+        with self._failures_told():
             send_chunk(self._connection, chunk, self.pid, self.device)
-        except ConnectionError:
-            raise self._ended() from None
         return chunk
 
     def reset_prefix_cache(self) -> None:
@@ -185,17 +190,17 @@ class ProcessBackend(RestartingBackend):
 
     def _abort(self) -> None:
         """Has the engine give up what it is at, and forgets what it had still to say."""
-        with contextlib.suppress(EngineFailure):
+        try:
             self._send(("abort",))
             self._receive("aborted", forget=("answer", "want", "failed", "refused"))
+        except EngineFailure:
+            self._end(0)
 
     def _send(self, message: tuple[Any, ...]) -> None:
         if self._connection is None:
             raise EngineFailure("the engine is not running")
-        try:
+        with self._failures_told():
             self._connection.send(message)
-        except ConnectionError:
-            raise self._ended() from None
 
     def _receive(self, *wanted: str, forget: Sequence[str] = ()) -> tuple[Any, ...]:
         """The next message of a wanted kind; UserError, or EngineFailure with the sentence that says where to look."""
@@ -214,26 +219,36 @@ class ProcessBackend(RestartingBackend):
         if self._connection is None or self._process is None:
             raise EngineFailure("the engine is not running")
         until = time.monotonic() + self._limit_s
-        try:
-            while True:
+        with self._failures_told():
+            while time.monotonic() < until:
                 ended = self._process.poll() is not None
                 if self._connection.poll(0 if ended else min(LOOK_S, self._limit_s)):
                     message: tuple[Any, ...] = self._connection.recv()
                     return message
                 if ended:
-                    raise self._ended()
-                if time.monotonic() > until:
-                    raise EngineFailure(f"the engine's process said nothing for {self._limit_s:.0f} s; see {self.log}")
+                    raise EOFError
+            raise BlockingIOError
+
+    @contextlib.contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        """What can be wrong with the connection, as an EngineFailure; the engine is ended, if it has not yet."""
+        try:
+            yield
+        except BlockingIOError:
+            self._end(0)
+            silent = f"said nothing for {self._limit_s:.0f} s"
+            raise EngineFailure(f"the engine's process {silent}; see {self.log}") from None
         except (EOFError, ConnectionError):
             raise self._ended() from None
 
     def _ended(self) -> EngineFailure:
-        """The sentence about a process that has closed its connection."""
+        """The sentence about a process that has closed its connection, after which nothing is left of it."""
         assert self._process is not None
-        try:
-            status = self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            return EngineFailure(f"the engine's process speaks no more; see {self.log}")
+        process = self._process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        self._end(0)
+        status = process.returncode
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return EngineFailure(f"the engine's process {how}; see {self.log}")
 

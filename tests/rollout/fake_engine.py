@@ -63,8 +63,9 @@ class FakeEngine:
             time.sleep(call.options.get("seconds", 0))
             self.do(call.options.get("do", ""))
             self.note(f"answered {call.options['seed']}")
-            done(index, expected(call.options["seed"], self.bias))
-            for new in more():
+            done(index, expected(call.options["seed"], self.bias, call.options.get("tokens", 3)))
+            time.sleep(call.options.get("seconds_after", 0))
+            for new in more() if call.options.get("looks", True) else ():
                 at_work.append((count, new))
                 count += 1
 

@@ -46,8 +46,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessBackend]
         patch.setattr("harness.rollout.process.PROGRAM", "tests.rollout.fake_engine")
         for name in GROUP:
             patch.setenv(name, "1")
-        with backend(tmp_path_factory.mktemp("engine")) as opened:
+        folder = tmp_path_factory.mktemp("engine")
+        with backend(folder) as opened:
             yield opened
+        assert (folder / "closed").exists()  # it ended by itself when the connection was closed
 
 
 def calls(count: int, **options: object) -> list[Call]:
@@ -92,6 +94,21 @@ def test_the_engine_has_as_many_calls_as_it_works_on(engine: ProcessBackend) -> 
     at_work = [int(line.split()[-1]) for line in noted(engine) if line.startswith("at work")]
     assert max(at_work) == SLOTS and min(at_work[:6]) >= SLOTS - 1  # a new one comes within a step
     assert order[0] == 3 and sorted(order) == list(range(9))  # the fake answers the last one first
+
+
+def test_a_command_may_come_while_the_engine_ends_its_last_step(engine: ProcessBackend) -> None:
+    for _ in range(2):
+        assert len(answers(engine, [Call((1,), {"seed": 1, "seconds_after": 0.5})])) == 1
+        assert engine.tell("environment")["OMP_NUM_THREADS"]
+
+
+def test_large_answers_and_large_calls_do_not_wait_for_each_other(engine: ProcessBackend) -> None:
+    """Both are larger than what a socket holds, and the engine answers two before it looks for more."""
+    first = engine.pid
+    sizes = {"tokens": 50_000, "seconds_after": 0.1}
+    asked = [Call(tuple(range(200_000)), {"seed": i, "looks": i % 2 == 0, **sizes}) for i in range(9)]
+    found = answers(engine, asked)
+    assert all(exactly(found[i], expected(i, bias=0, tokens=50_000)) for i in range(9)) and engine.pid == first
 
 
 def test_bad_input_stays_bad_input(engine: ProcessBackend) -> None:
@@ -194,9 +211,9 @@ def test_a_killed_engine_loses_nothing_and_the_second_failure_is_the_runs(
         assert len(again) == len(set(again)) == 9
         with pytest.raises(EngineFailure, match="failed: ValueError: as it was told; see"):
             answers(engine, calls(4, do="fail"))
-        second = engine.pid
-    assert (tmp_path / "closed").exists()  # it ended by itself when the connection was closed
-    assert second is not None and processes_of_group(second) == [] and engine.pid is None
+        assert engine.pid is None  # what it might still say would be taken for an answer to something else
+        with pytest.raises(EngineFailure, match="not running"):
+            answers(engine, calls(1))
 
 
 def test_silence_ends_at_its_limit_and_a_long_call_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -206,9 +223,10 @@ def test_silence_ends_at_its_limit_and_a_long_call_is_none(tmp_path: Path, capfd
         engine._limit_s = limit_s = 3
         assert len(answers(engine, [Call((1,), {"seed": i, "seconds": 1}) for i in range(4)])) == 4
         assert capfd.readouterr().err == ""
+        stops = iter([(0, Call((1,), {"seed": 1, "do": "stop"}))])
         began = time.monotonic()
         with pytest.raises(EngineFailure, match="said nothing for 3 s"):
-            engine.work(iter([(0, Call((1,), {"seed": 1, "do": "stop"})), None]).__next__, lambda *_: None)
+            engine.work(lambda: next(stops, None), lambda *_: None)
         assert limit_s <= time.monotonic() - began < 10 * limit_s
 
 
