@@ -5,7 +5,8 @@
     python -m harness.evaluate experiment=validate_evaluators dry_run=true
 
 A checkpoint that a comparison made (`<run>/checkpoint`) gets its scores into that run's record, so that the
-comparison's table has them. Any other gets `results/evaluated-<hash8>/<name>/seed<k>/record.json`, and `python -m
+comparison's table has them, unless `name=…` asks for a row of its own: so it may be scored by another engine too. Any
+other gets `results/evaluated-<hash8>/<name>/seed<k>/record.json`, and `python -m
 harness.leaderboard results/evaluated-<hash8>` makes the table; the hash is of the chat template, because the prompts as
 the model sees them belong to a protocol. Beside the record: items.jsonl, texts.jsonl, generations.jsonl and lm-eval's
 own results in lm_eval/. Running again skips finished tasks; an interrupted one goes on with the samples that it has.
@@ -96,7 +97,8 @@ def _print_plan(config: EvaluateConfig, published: dict[str, float] | None = Non
 
     evaluation = config.evaluation
     check_options(evaluation)
-    print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {config.engine.name}")
+    engine = config.engine.who("evaluation")
+    print(f"{config.checkpoint}, revision {config.revision or 'main'}, {config.dtype}, engine {engine}")
     for task in evaluation.tasks:
         samples, longest = for_task(evaluation.samples, task), for_task(evaluation.max_new_tokens, task)
         parts = [*([f"the first {evaluation.limit} problems"] if evaluation.limit else [])]

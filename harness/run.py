@@ -233,11 +233,12 @@ def report(runs: Sequence[RunConfig], command: str) -> int:
         protocols = scored_protocols(protocols_of(run), records)
         references = [run.reference] if run.reference else []
         order_by = run.evaluation.order_by
-        print_leaderboard(rebuild_leaderboard(folder, command, protocols, references, order_by=order_by))
+        board = rebuild_leaderboard(folder, command, protocols, references, order_by=order_by)
         own = dict.fromkeys(other.run_folder() for other in runs if other.comparison_folder() == folder)
         trained = {other.run_folder() for other in runs if other.method is not None}
         if sum(record.method not in UNTRAINED for record in records) > len(trained & set(own)):
-            print(f"\nThe table has every run of {folder}, those of other commands too.")
+            print(f"The table has every run of {folder}, those of other commands too.")
+        print_leaderboard(board)
         for line in said_of_runs([path for path in own if (path / "record.json").exists()], losses=not protocols):
             print(line)
         print(f"\n{folder}/leaderboard.md\nnext: python -m harness.report {shlex.quote(str(folder))}")

@@ -16,7 +16,8 @@ import transformers
 from omegaconf import OmegaConf
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from harness.config.settings import CONF_DIR, Execution, strict
+from harness.config.execution import Execution
+from harness.config.settings import CONF_DIR, strict
 
 VOCAB = 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from harness.config.sweep import planned_runs
 from harness.models.sizes import ModelSize
 from harness.plan import main
-from harness.planning.estimate import make_plan, seconds_of
+from harness.planning.estimate import make_plan, seconds_of, work_of
 from harness.planning.forecast import show
 from harness.planning.hardware import Hardware, load_hardware
 from harness.planning.memory import ACTIVATION_FACTOR, BASE_BYTES, WEIGHTS_FACTOR, Work, predict
@@ -31,6 +32,31 @@ def test_seconds_by_hand() -> None:
     # three forward passes of the student, and AdamW reads and writes 7 numbers a weight
     assert seconds.floor["update"] == pytest.approx(3 * (6_400 + 32 * 64) / 1e6 + 2800 / 1e4)
     assert "communication" not in seconds.floor
+    assert seconds.bounds == {"rollout": "weights", "scoring": "operations", "credit": "host", "update": "optimiser"}
+
+
+def test_no_token_is_decoded_faster_than_the_host_starts_its_kernels() -> None:
+    """2 batches of 6 positions of a model of 10 layers, on hardware that needs no time itself."""
+    model = ModelSize(100, cached_numbers=5, vocab_size=10, hidden=4, layers=10, intermediate=8, attention=4)
+    work, fast = Work(4, 2, 2, 6, 4, "float32"), replace(HARDWARE, flops=1e15, bytes_per_s=1e15)
+    started = 12 * (1.3e-3 + 10 * 0.23e-3)
+    seconds = seconds_of(work, model, model, fast)
+    assert seconds.expected["rollout"] == pytest.approx(started) and seconds.floor["rollout"] < 1e-9
+    assert seconds.bounds["rollout"] == "kernels"
+    graphed = seconds_of(replace(work, graphed=True), model, model, fast)
+    assert graphed.expected["rollout"] < 1e-9 and graphed.bounds["rollout"] == "weights"
+    # a CPU starts one operation after it has done the one before; bytes are read in 0.72 / 0.25 s
+    on_cpu = seconds_of(work, replace(model, layers=1), model, replace(HARDWARE, gpu=False))
+    assert on_cpu.expected["rollout"] == pytest.approx(0.72 / 0.25 + 12 * 1.53e-3)
+    # 4 sequences of 6 tokens on each of 2 ranks: every rank works on all 48
+    both = seconds_of(work, model, model, replace(fast, ranks=2))
+    assert both.expected["credit"] == pytest.approx(48 * 0.35e-6)
+
+
+def test_vllm_with_graphs_starts_no_kernel_one_by_one() -> None:
+    given = ["setting=deepseek_math", "method=opd", "seed=0", "hydra.mode=RUN", "engine=vllm"]
+    eager, graphs = (planned_runs([*given, f"engine.vllm.eager={value}"])[0] for value in ("true", "false"))
+    assert not work_of(eager, 1).graphed and work_of(graphs, 1).graphed
 
 
 def test_memory_by_hand() -> None:

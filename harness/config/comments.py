@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.config import settings
+from harness.config import execution, settings
 from harness.config.settings import CONF_DIR
 from harness.files import ROOT
 
@@ -43,10 +43,11 @@ def comments_of(method: str) -> dict[str, str]:
 
 
 def _field_comments() -> dict[str, str]:
-    """Of the records in harness.config.settings: behind a field, or in the lines before it."""
+    """Of the configuration's records: behind a field, or in the lines before it."""
     found: dict[str, str] = {}
     group, before = None, []
-    for line in Path(settings.__file__).read_text(encoding="utf-8").splitlines():
+    texts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (settings, execution)]
+    for line in "".join(texts).splitlines():
         if line.startswith("class "):
             group = RECORDS.get(line.removeprefix("class ").rstrip(":"))
         elif line.startswith("    # "):

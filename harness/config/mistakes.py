@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from omegaconf import DictConfig
 
+from harness.config.execution import renamed
 from harness.errors import UserError
 
 QUOTING = """'setting.student="a, b=c"'"""
@@ -52,6 +53,8 @@ def one_sentence(error: Exception, command: str, keys: Iterable[str] = ()) -> st
     `keys`: those of the configuration, dotted.
     """
     text = str(error)
+    if (unknown := UNKNOWN_KEY.search(text)) and (sentence := renamed(unknown[1])):
+        return sentence
     if (unknown := UNKNOWN_KEY.search(text)) and unknown[1].startswith("method."):
         return (
             f"unknown key {unknown[1]!r}: the method has no such knob; `python -m {command} method=… --help` shows "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from harness.config.budgets import budget_of, check_budget_fields
 from harness.config.decodings import DECODING_KEYS, ORDER_BY, check_decodings
 from harness.config.distance import DistanceConfig
 from harness.config.entries import as_entries
+from harness.config.execution import Execution, refuse_renamed
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
 from harness.config.values import check_keys, check_numbers, folder_of, plain_name, whole_number
@@ -37,7 +37,6 @@ CONF_DIR = ROOT / "conf"
 KEYS = {"setting", "method", "engine", "evaluation", "launch"} | {
     *("seed", "results_dir", "fresh", "expect", "reference", "dry_run", "limit")
 }  # of a run's configuration
-DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 Record = TypeVar("Record", bound="DataclassInstance")
 # What every run does alike whatever its Setting's fields say. It stands in the record and in the hash, so that runs of
 # another recipe are in no table together with these.
@@ -161,61 +160,6 @@ class Setting:
 def shortest_continuation(max_new_tokens: int) -> int:
     """setting.min_continuation where it is null: a 32nd of the length, from 1 to 64 tokens (ours)."""
     return min(64, max(1, max_new_tokens // 32))
-
-
-@dataclass(frozen=True)
-class VLLMOptions:
-    """How vLLM is used, in process or as a server; conf/engine/vllm.yaml says more of each."""
-
-    teacher: bool  # the teacher is scored by vLLM too, in an engine of its own; false: by transformers
-    weight_sync: str  # in_process | disk | transfer
-    transfer_backend: str  # nccl | ipc, of weight_sync=transfer
-    kv_cache_gib: float | None  # of each engine; None: from lengths, max_sequences and the card (engines.caches)
-    max_sequences: int  # decoded side by side
-    max_logprobs: int  # most that a position may be asked for
-    eager: bool  # no torch.compile, no CUDA graphs
-    sleep: bool  # in process, on a GPU: an engine's memory is freed between two uses
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """Of engine=server."""
-
-    url: str | None  # of a server that runs already, with the student; null: one is started on this machine
-    teacher_url: str | None  # likewise, with the teacher
-    start_limit_s: float  # until a server must be ready
-    time_limit_s: float  # for one answer, apart from the tokens that are written (rollout.server.SECONDS_PER_TOKEN)
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the work is done; changes nothing of the result beyond rounding, and is not part of any hash. Defaults:
-    conf/engine/.
-    """
-
-    name: str  # rollout engine: hf | vllm | server
-    device: str  # auto | cpu | cuda
-    threads: int  # torch threads of one run
-    # prompts in one forward and backward pass; a multiple of these makes a step; None: what memory holds
-    # (planning.micro_batches)
-    micro_batch_prompts: int | None
-    save_every: int  # steps between two resumable checkpoints
-    report_to: list[str]  # trackers, by the Trainer's names: tensorboard, wandb, trackio, …
-    gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept
-    teacher_device: str | None  # where the teacher scores, by torch's name (cuda:1, cpu); None: device
-    # completions that transformers decodes side by side: the size of its cache; None: what memory holds
-    # (engines.caches)
-    rows_per_batch: int | None
-    overlap: bool  # completions are scored while others are still being written; the same numbers
-    vllm: VLLMOptions | None = None  # of the engines vllm and server
-    server: ServerOptions | None = None  # of the engine server
-
-    def __post_init__(self) -> None:
-        for key, name in (("device", self.device), ("teacher_device", self.teacher_device)):
-            if name is not None and not (DEVICE.fullmatch(name) or (key, name) == ("device", "auto")):
-                raise UserError(
-                    f"engine.{key}={name!r}: must be {'auto, ' * (key == 'device')}cpu, cuda or cuda:<number>."
-                )
 
 
 @dataclass(frozen=True)
@@ -363,20 +307,22 @@ def strict(record: type[Record], values: Mapping[str, Any], where: str) -> Recor
         raise UserError(
             f"{where} is {values!r}: it must be a mapping of {', '.join(f.name for f in dataclasses.fields(record))}."
         )
-    parts = {name: kind for name, kind in _optional_records(record).items() if values.get(name) is not None}
+    refuse_renamed(values, where)
+    parts = {name: kind for name, kind in _nested_records(record).items() if values.get(name) is not None}
     nested = {name: strict(kind, values[name], f"{where}.{name}") for name, kind in parts.items()}
     plain = {key: value for key, value in values.items() if key not in parts}
     try:
         merged = OmegaConf.merge(OmegaConf.structured(record), OmegaConf.create(plain))
-        missing = sorted(OmegaConf.missing_keys(merged))
+        missing = sorted(OmegaConf.missing_keys(merged) - set(nested))
         if missing:
             raise UserError(
                 f"{where}.{missing[0]} is not set; give {where}.{missing[0]}=… on the command line or in the YAML."
             )
-        built = OmegaConf.to_object(merged)
-        assert isinstance(built, record)
+        converted = OmegaConf.to_container(merged)
+        assert isinstance(converted, dict)
+        built = record(**{str(key): value for key, value in converted.items()} | nested)
         check_numbers(built, where)
-        return dataclasses.replace(built, **nested)
+        return built
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
         key = error.full_key or getattr(error, "key", None) or ""
@@ -385,9 +331,9 @@ def strict(record: type[Record], values: Mapping[str, Any], where: str) -> Recor
         raise UserError(f"{where}: {error}") from error
 
 
-def _optional_records(record: type[DataclassInstance]) -> dict[str, type[DataclassInstance]]:
-    """The fields that are records of their own or None; OmegaConf cannot merge into a frozen one."""
-    kinds = {name: typing.get_args(hint) for name, hint in typing.get_type_hints(record).items()}
+def _nested_records(record: type[DataclassInstance]) -> dict[str, type[DataclassInstance]]:
+    """The fields that are records of their own, or may be; OmegaConf cannot merge into a frozen one."""
+    kinds = {name: typing.get_args(hint) or (hint,) for name, hint in typing.get_type_hints(record).items()}
     return {
         name: kind
         for name, options in kinds.items()

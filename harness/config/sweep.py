@@ -101,6 +101,12 @@ def planned_runs(arguments: Sequence[str]) -> list[RunConfig]:
             axes = {
                 o.get_key_element(): _values(o) for o in sweeps if o.is_sweep_override() or o.input_line in defaults
             }
+        elif several := next((o.input_line for o in given if o.is_sweep_override()), None):
+            key, _, value = str(several).partition("=")
+            raise UserError(
+                f"hydra.mode=RUN makes one run, and {several} stands for several; leave hydra.mode=RUN out, or, where "
+                f"the comma belongs to the value, quote it twice: '{key}=\"{value}\"'."
+            )
         seeds = axes.pop("seed", None)  # composing takes a while, and a seed changes nothing else
         choices = itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items()))
         runs = [RunConfig.from_hydra(compose("config", overrides=[*fixed, *choice])) for choice in choices]

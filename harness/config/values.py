@@ -11,7 +11,9 @@ from typing import Any
 from harness.errors import UserError
 
 KNOBS = "method"  # the group whose numbers may be negative: only the method knows
-MAY_BE_ZERO = {"weight_decay", "warmup_steps", "adam_beta1", "adam_beta2", "lora_rank", "temperature"}
+MAY_BE_ZERO = {"weight_decay", "warmup_steps", "adam_beta1", "adam_beta2", "lora_rank", "temperature"} | {
+    *("devices", "teacher_devices")  # numbers of GPUs
+}
 BELOW_ONE = {"adam_beta1", "adam_beta2"}
 AT_MOST = {"top_p": 1, "threads": 4096, "num_processes": 4096}
 LARGEST = 2**31 - 1  # of a whole number

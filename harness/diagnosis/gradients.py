@@ -20,7 +20,8 @@ from harness.models.head import head_of
 from harness.numerics.loss import Targets, head_loss
 from harness.scoring import Completion, ScoreRequest, WholeScored
 from harness.scoring.hf import HFScorer
-from harness.training.trainer import DistillationTrainer, Written, micro_batches
+from harness.training.step import micro_batches
+from harness.training.trainer import DistillationTrainer, Written
 from harness.types import Method, Rollout, SignalRequest, TokenBatch, TokenCredit, TokenSignal
 
 WORST = 0.01  # share of the tokens: those that the teacher likes least, by log π_T − log π_S

@@ -110,7 +110,7 @@ def _check(runs: Sequence[RunConfig]) -> None:
     for run in runs:
         if run.method is None:
             raise UserError(f"method={run.method_name} is not trained, so that it has no gradient; leave it out.")
-        if run.engine.name != "hf":
+        if {run.engine.who("student"), run.engine.who("teacher")} != {"hf"}:
             raise UserError("whole distributions are compared, which engine=hf alone reads; leave engine= out.")
         if writers_of(run) != {"student"}:
             raise UserError(

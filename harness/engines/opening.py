@@ -1,5 +1,5 @@
-"""Opens what `engine=` asks for: a rollout engine, a scorer, and the way in which the trainer's weights get into the
-engine.
+"""Opens what `engine=` asks for, by role: a rollout engine, a scorer, and the way in which the trainer's weights get
+into the engine.
 
 vLLM is imported only if the configuration asks for it.
 """
@@ -13,37 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from harness.config.settings import Execution, VLLMOptions
-from harness.engines.caches import rows_per_batch, vllm_cache_bytes
-from harness.engines.checks import device_name, server_options, vllm_options
+from harness.config.execution import Execution
+from harness.engines import group
+from harness.engines.backends import Source, open_backend
+from harness.engines.caches import rows_per_batch
+from harness.engines.checks import KEYS, device_name, urls_of, weight_sync_of
+from harness.engines.shared import SharedWeights
 from harness.errors import UserError
 from harness.files import locate
 from harness.models.adapters import adapter_in
-from harness.models.contexts import context_length_of
-from harness.models.loading import load_config, load_model
+from harness.models.loading import load_model
 from harness.models.precision import use_precision
-from harness.models.sizes import cached_numbers_of
 from harness.rollout import RolloutEngine
 from harness.rollout.hf import HFEngine
+from harness.rollout.vllm import EngineFailure, VLLMEngine, narrow
 from harness.rollout.weights import DiskWeights, InProcessWeights, LiveWeights, TransferWeights, WeightSync
 from harness.scoring import Scorer
 from harness.scoring.hf import HFScorer
+from harness.scoring.vllm import VLLMScorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.rollout.vllm import Backend, EngineOptions
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model as it is stored."""
-
-    name: str  # folder or Hub id
-    revision: str | None
-    dtype: str  # of the weights
+    from harness.rollout.vllm import Backend
 
 
 @dataclass(frozen=True)
@@ -73,19 +65,21 @@ def open_engine(
     folder: Path,
     *,
     longest: int,
-    role: str = "student",
+    role: str,
     model: PreTrainedModel | None = None,
 ) -> Iterator[Opened]:
-    """The engine of the configuration with the model of `source`, for as long as the context lasts.
+    """Who plays a role, with the model of `source`, for as long as the context lasts.
 
     Args:
         vocab_size: of the softmax: the shared vocabulary.
-        folder: for a server's log and for weights that go by way of the disk.
+        folder: for logs and for weights that go by way of the disk.
         longest: positions of a prompt and its completion, at most; it decides the size of caches.
-        role: "student" or "teacher".
+        role: "student", "teacher" or "evaluation" (engines.checks.KEYS); of several ranks rank 0 evaluates, and all
+            of them open the other two.
         model: the trainer's, whose weights the engine is to follow; with hf, it is used itself.
     """
-    if execution.name == "hf":
+    name = execution.who(role)
+    if name == "hf":
         if model is None:
             model = load_model(source.name, source.revision, source.dtype, device_name(execution))
             use_precision(str(model.dtype).removeprefix("torch."))
@@ -93,83 +87,68 @@ def open_engine(
         with open_hf(model, vocab_size, rows) as opened:
             yield opened
         return
-    from harness.rollout.vllm import VLLMEngine, narrow
-    from harness.scoring.vllm import VLLMScorer
-
-    options = vllm_options(execution)
     if adapter_in(source.name) is not None:
         raise UserError(
-            f"{source.name!r} holds adapters only, which engine={execution.name} does not load; give engine=hf."
+            f"{source.name!r} holds adapters only, which {KEYS[role]}={name} does not load; give {KEYS[role]}=hf."
         )
     with contextlib.ExitStack() as stack:
-        started = _engine_options(execution, source, longest, follows=model is not None)
-        backend = stack.enter_context(_backend(execution, started, folder, role))
+        backend = stack.enter_context(open_backend(execution, source, longest, folder, role=role))
         narrow(backend, vocab_size)
         engine = VLLMEngine(backend)
         weights = None
         if model is not None:
             weights = _weights(execution, engine, model, folder, stack=stack)
-        yield Opened(engine, VLLMScorer(backend, vocab_size, options.max_logprobs), weights, backend)
+        if role == "evaluation" and name == "server" and urls_of(execution, role):
+            _load_stored(backend, source, urls_of(execution, role))
+        scorer = VLLMScorer(backend, vocab_size, execution.vllm.max_logprobs)
+        yield Opened(engine, scorer, weights, backend)
 
 
-def _backend(
-    execution: Execution, started: EngineOptions, folder: Path, role: str
-) -> contextlib.AbstractContextManager[Any]:
-    from harness.rollout.server import ServerBackend, ServerProcess
-    from harness.rollout.vllm import InProcessBackend
+def _load_stored(backend: Backend, source: Source, urls: list[str]) -> None:
+    """Gives running servers, whatever weights they hold, those of the checkpoint that is to be evaluated."""
+    path = locate(source.name)
+    if not Path(path).is_dir():
+        from huggingface_hub import snapshot_download
 
-    if execution.name == "vllm":
-        return InProcessBackend(started, execution.threads)
-    server = server_options(execution)
-    url = server.teacher_url if role == "teacher" else server.url
-    process = None
-    if url is None:
-        process = ServerProcess(started, execution.threads, folder / f"server-{role}.log")
-    return ServerBackend(process, url, server.start_limit_s, server.time_limit_s)
+        path = snapshot_download(source.name, revision=source.revision)
 
+    def tell() -> None:
+        backend.tell("harness_load", path=path)
+        backend.reset_prefix_cache()
 
-def _engine_options(execution: Execution, source: Source, longest: int, follows: bool) -> EngineOptions:
-    from harness.rollout.vllm import EngineOptions
-
-    options = vllm_options(execution)
-    on_cpu = device_name(execution) == "cpu"
-    config = load_config(source.name, source.revision)
-    length = min(longest, context_length_of(config))
-    card = None if on_cpu else torch.cuda.mem_get_info()[1]
-    dtype = source.dtype if source.dtype != "auto" else str(config.dtype or "float32").removeprefix("torch.")
-    return EngineOptions(
-        source=locate(source.name),
-        revision=source.revision,
-        dtype=dtype,
-        kv_cache_bytes=vllm_cache_bytes(options, cached_numbers_of(config), dtype, length, card_bytes=card),
-        max_sequences=options.max_sequences,
-        max_logprobs=options.max_logprobs,
-        eager=options.eager,
-        on_cpu=on_cpu,
-        max_length=length,
-        transfer_backend=options.transfer_backend if follows and options.weight_sync == "transfer" else None,
-        sleeps=options.sleep and not on_cpu and execution.name == "vllm",
-    )
+    try:
+        tell()
+    except EngineFailure as failure:
+        raise UserError(
+            f"the server at {urls[0]} does not take the weights of {source.name!r} ({failure}): it must serve a model "
+            "of the same sizes and see that folder; leave engine.server.urls out, or give engine.evaluation=hf."
+        ) from failure
+    backend.after_restart.append(tell)
 
 
 def _weights(
-    execution: Execution, engine: Any, model: PreTrainedModel, folder: Path, stack: contextlib.ExitStack
+    execution: Execution, engine: VLLMEngine, model: PreTrainedModel, folder: Path, stack: contextlib.ExitStack
 ) -> WeightSync:
-    options = vllm_options(execution)
-    if options.weight_sync == "in_process":
+    way = weight_sync_of(execution)
+    together = execution.name == "server" and group.count() > 1
+    if together and group.index() > 0:
+        return SharedWeights(engine, None)
+    if way == "in_process":
         return InProcessWeights(engine, model)
-    if options.weight_sync == "disk":
-        weights = DiskWeights(engine, model, folder / "pushed")
+    weights: DiskWeights | TransferWeights
+    if way == "disk":
+        weights = DiskWeights(engine, model, folder / f"pushed{group.index() or ''}")  # a rank's own
         stack.callback(weights.clear)
-        return weights
-    return TransferWeights(engine, model, engine.backend, _transfer_info(options))
+    else:
+        weights = TransferWeights(engine, model, engine.backend, _transfer_info(execution, engine.backend))
+    return SharedWeights(engine, weights) if together else weights
 
 
-def _transfer_info(options: VLLMOptions) -> Callable[[], Any]:
-    """How vLLM's transfer connects: the trainer is one end, the server's one worker the other."""
+def _transfer_info(execution: Execution, backend: Any) -> Callable[[], Any]:
+    """How vLLM's transfer connects: the trainer is one end, every server's one worker another."""
 
     def init_info() -> Any:
-        if options.transfer_backend == "ipc":
+        if execution.vllm.transfer_backend == "ipc":
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
             return IPCTrainerInitInfo(rank=0)
@@ -178,6 +157,6 @@ def _transfer_info(options: VLLMOptions) -> Callable[[], Any]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        return NCCLTrainerInitInfo("127.0.0.1", port, 2, rank=0)
+        return NCCLTrainerInitInfo("127.0.0.1", port, 1 + getattr(backend, "receivers", 1), rank=0)
 
     return init_info

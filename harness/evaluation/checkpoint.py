@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.decodings import column_of
 from harness.config.settings import EvaluationConfig
-from harness.engines.opening import Opened, Source
+from harness.engines.backends import Source
+from harness.engines.opening import Opened
 from harness.errors import UserError
 from harness.evaluation.driver import TaskResult, evaluate
 from harness.evaluation.journal import JOURNAL, SampleJournal, read_journal
@@ -31,6 +32,7 @@ from harness.evaluation.options import check_options, options_of
 from harness.files import write_rows, write_text
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, stored_stop_ids
+from harness.models.template import check_question
 from harness.results.record import ITEMS_FILE, ROW_FILES, TEXTS_FILE, RunRecord, whole_task
 from harness.results.schema import checked_rows
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
@@ -49,6 +51,7 @@ class CheckpointScoring:
 
     folder: Path
     identity: str  # of the weights (harness.config.identity): whose samples the journal's are
+    engine: str  # who draws the samples: hf, vllm or server
     open_model: Callable[[], AbstractContextManager[EvaluatedModel]]  # entered only if a task is missing
     begins: Callable[[str], None] = lambda column: None  # called with a column's name before it is scored
     done: Callable[[RunRecord], None] = lambda record: None  # called with the record after every column
@@ -70,6 +73,8 @@ def load_configured(
     of a task once, runs no model.
     """
     check_options(evaluation)
+    if names and tokenizer.chat_template is not None:
+        check_question(tokenizer, {})
     loaded: dict[str, LoadedTask] = {}
     with _unsandboxed(evaluation):
         for name in dict.fromkeys(names):
@@ -136,8 +141,10 @@ def evaluate_missing(
     """Scores a checkpoint on every column that its record lacks, and returns the record with them and with the weights
     that it is of.
 
-    A protocol that was scored before under another name of its decoding gets this one's, and is not scored again.
+    A protocol that was scored before under another name of its decoding gets this one's, and is not scored again; one
+    whose samples another engine has drawn is a UserError.
     """
+    check_drawn(record, tasks, checkpoint.engine, checkpoint.folder)
     check_weights(record, checkpoint.identity, checkpoint.folder)
     names = {(task.label, task.protocol_hash): task.decoding for task in tasks.values()}
     named = tuple(
@@ -150,7 +157,7 @@ def evaluate_missing(
     if not missing:
         return record
     folder, identity = checkpoint.folder, checkpoint.identity
-    with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity) as journal:
+    with checkpoint.open_model() as model, SampleJournal(folder / JOURNAL, identity, checkpoint.engine) as journal:
         drawing = Drawing(record.seed, journal, checkpoint.quiet)
         for column, task in missing.items():
             checkpoint.begins(column)
@@ -161,7 +168,7 @@ def evaluate_missing(
             seconds = record.counters.evaluation_s + time.perf_counter() - started
             record = dataclasses.replace(
                 record,
-                evaluations=(*record.evaluations, result.evaluation),
+                evaluations=(*record.evaluations, dataclasses.replace(result.evaluation, engine=checkpoint.engine)),
                 provenance={**record.provenance, WEIGHTS: identity},
                 counters=dataclasses.replace(record.counters, evaluation_s=seconds),
             )
@@ -178,6 +185,19 @@ def check_weights(record: RunRecord, identity: str, folder: Path) -> None:
             "or end tokens); put it back, copy the new one elsewhere to score it by itself, or train the run again "
             "with fresh=true."
         )
+
+
+def check_drawn(record: RunRecord, tasks: Mapping[str, LoadedTask], engine: str, folder: Path) -> None:
+    """UserError where another engine has drawn the samples of one of these columns for the record in a folder."""
+    wanted = {(task.label, task.protocol_hash) for task in tasks.values()}
+    for evaluation in record.evaluations:
+        drawn_by = record.drawn_by(evaluation)
+        if (evaluation.task, evaluation.protocol_hash) in wanted and drawn_by != engine:
+            raise UserError(
+                f"{folder}: the samples of {evaluation.column} were drawn by {drawn_by}, and a column has one engine: "
+                f"give engine.evaluation={drawn_by}, or, to score a checkpoint by {engine} too, `python -m "
+                f"harness.evaluate` with a name=… of its own."
+            )
 
 
 def check_rows(folder: Path) -> None:

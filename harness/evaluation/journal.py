@@ -1,8 +1,8 @@
 """The journal of an evaluation: every finished sample, appended as it comes, so that nothing is generated twice.
 
 A line of `generations.jsonl` is {"key", "ids", "stop_reason"}. The key is a hash of all that decides a sample: the
-model's weights, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem and repeat
-are. Neither the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
+model's weights, the engine, the prompt's ids, the sampling parameters, the limit and the seed, in which task, problem
+and repeat are. Neither the grader nor the task's name for its metrics is in it: a mended grader grades what is there.
 
 Samples that an interrupted evaluation had finished are kept byte for byte. The others are drawn from the same streams,
 but beside fewer others, which changes the rounding of the model's products: in float64 they come out the same, in
@@ -42,15 +42,16 @@ class JournalRow:
 class SampleJournal:
     """What has been generated of one model, on disk; a context manager. Whoever opens it must be its only writer."""
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, model: str, engine: str = "hf") -> None:
         """
         Args:
             path: of the JSONL file; made at the first sample.
-            model: identity of the weights (harness.config.settings.model_identity).
+            model: identity of the weights (harness.config.identity.model_identity).
+            engine: that draws the samples; those of another one are not taken for its own.
 
         Raises UserError for a line that cannot be read, except a last one that was cut off while it was written.
         """
-        self._model = model
+        self._model = model if engine == "hf" else f"{model} by {engine}"  # hf: as keys of an earlier day
         self._offsets = read_journal(path)  # of the lines, by key: answers of 32,768 tokens do not all fit in memory
         cut_torn_line(path)
         path.parent.mkdir(parents=True, exist_ok=True)

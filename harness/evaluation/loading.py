@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.decodings import DECODINGS, OWN
 from harness.errors import UserError
+from harness.models.private_names import LOAD_YAML
 from harness.results.record import subset_name
 from tasks.sample_metrics import GRADERS
 
@@ -116,15 +117,13 @@ def load_variants(name: str, tokenizer: PreTrainedTokenizerBase, variants: Seque
 
 
 def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptions, made: dict[str, Any]) -> LoadedTask:
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     tasks_dir = options.tasks_dir.resolve()
     manager = _manager(tasks_dir)
     if name not in manager.all_subtasks:
         raise UserError(f"Unknown task {name!r}; known: {', '.join(manager.all_subtasks)}.")
     path = manager.task_index[name].yaml_path
     assert path is not None  # tasks come from files
-    config = _changed(load_yaml(path), options)
+    config = _changed(LOAD_YAML.get()(path), options)
     _check_metadata(name, config.get("custom_dataset"), options.metadata or {})
     metadata = config.get("metadata", {})
     documents = int(metadata.get(REPEAT_DOCUMENTS, 1))
@@ -136,7 +135,8 @@ def _load_task(name: str, tokenizer: PreTrainedTokenizerBase, options: TaskOptio
     with unobtrusive_lm_eval(logging.ERROR):
         task = manager.load([config])["tasks"][name]
     protocol = {
-        "config": _relative(_changed(load_yaml(path, resolve_func=False), options), tasks_dir),  # functions by name
+        # functions by name
+        "config": _relative(_changed(LOAD_YAML.get()(path, resolve_func=False), options), tasks_dir),
         "documents": _digest(list(task.eval_docs)[: options.limit and options.limit * documents]),
         "chat_template": tokenizer.chat_template,
     }
@@ -157,11 +157,9 @@ def read_data(name: str, options: TaskOptions) -> None:
     """Lets a task's loader read its data, with no model or tokenizer; UserError where something that it needs is not
     there.
     """
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     path = _manager(options.tasks_dir.resolve()).task_index[name].yaml_path
     assert path is not None  # tasks come from files
-    config = _changed(load_yaml(path), options)
+    config = _changed(LOAD_YAML.get()(path), options)
     if "custom_dataset" in config:
         config["custom_dataset"](**{**config.get("metadata", {}), "data_dir": options.data_dir})
 
@@ -175,11 +173,9 @@ def longest_sequence(tasks: Iterable[LoadedTask]) -> int:
 
 def answer_length(name: str, tasks_dir: Path = TASKS_DIR) -> int:
     """Tokens of an answer in a task, at most, as its file says; reads no data."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     path = _manager(tasks_dir.resolve()).task_index[name].yaml_path
     assert path is not None  # tasks come from files
-    return _answer_length(load_yaml(path, resolve_func=False).get("generation_kwargs"))
+    return _answer_length(LOAD_YAML.get()(path, resolve_func=False).get("generation_kwargs"))
 
 
 def _answer_length(generation: Mapping[str, Any] | None) -> int:
@@ -213,12 +209,10 @@ def task_folders(names: Sequence[str], tasks_dir: Path = TASKS_DIR) -> dict[str,
 
 def process_results_of(name: str, tasks_dir: Path = TASKS_DIR) -> str | None:
     """The function that grades a task, by its dotted name; None: there is no such task."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     manager = _manager(tasks_dir.resolve())
     if name not in manager.all_subtasks:
         return None
-    config = load_yaml(str(manager.task_index[name].yaml_path), resolve_func=False)
+    config = LOAD_YAML.get()(str(manager.task_index[name].yaml_path), resolve_func=False)
     return str(_relative(config["process_results"], tasks_dir.resolve())).rpartition("/")[2]
 
 

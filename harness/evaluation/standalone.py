@@ -16,15 +16,18 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.config.entries import as_entries
+from harness.config.execution import Execution
 from harness.config.identity import model_identity
-from harness.config.settings import EvaluationConfig, Execution, strict
+from harness.config.settings import EvaluationConfig, strict
 from harness.config.values import check_keys, folder_of, plain_name, whole_number
 from harness.console.waiting import Say, silent
+from harness.engines.backends import Source
 from harness.engines.checks import check_devices, check_engine_options, device_name
-from harness.engines.opening import Source, open_engine
+from harness.engines.opening import open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import (
     CheckpointScoring,
+    check_drawn,
     check_rows,
     evaluate_missing,
     evaluated_source,
@@ -55,7 +58,7 @@ class EvaluateConfig:
 
     checkpoint: str
     revision: str | None
-    name: str  # of the row
+    name: str | None  # of a row of its own; None: the run's that made the checkpoint, or the checkpoint's own name
     dtype: str
     seed: int | None  # None: of the run that made the checkpoint, or 0
     results_dir: Path
@@ -77,11 +80,11 @@ class EvaluateConfig:
             if not isinstance(raw[key], bool):
                 raise UserError(f"{key}={raw[key]!r}: expected true or false.")
         engine = strict(Execution, raw["engine"], "engine")
-        check_engine_options(engine, raw["dtype"])
+        check_engine_options(engine, raw["dtype"], roles=("evaluation",))
         return EvaluateConfig(
             checkpoint=checkpoint,
             revision=raw["revision"],
-            name=plain_name("name", Path(checkpoint).name if raw["name"] is None else str(raw["name"])),
+            name=None if raw["name"] is None else plain_name("name", str(raw["name"])),
             dtype=raw["dtype"],
             seed=None if raw["seed"] is None else whole_number("seed", raw["seed"]),
             results_dir=folder_of("results_dir", raw["results_dir"]),
@@ -90,6 +93,11 @@ class EvaluateConfig:
             engine=engine,
             evaluation=strict(EvaluationConfig, as_entries(raw["evaluation"]), "evaluation"),
         )
+
+    @property
+    def row(self) -> str:
+        """The name of its row outside of a run's folder."""
+        return self.name or plain_name("name", Path(self.checkpoint).name)
 
     @property
     def device(self) -> str:
@@ -108,18 +116,15 @@ def score_checkpoint(config: EvaluateConfig, say: Say = silent) -> tuple[Path, R
         use_cache_if_unreachable()
     check_decoder(load_config(config.checkpoint, config.revision), config.checkpoint)
     say("reading the tasks")
-    run = _own_run(config)
+    run, seed = _own_run(config)
+    config = dataclasses.replace(config, seed=seed)
     folder = run or _folder_of(config)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, _tokenizer(config))
     check_writable(folder)
     try:
         with FileLock(folder / LOCK, timeout=0):
             record = load_record(folder / "record.json") if run else _standalone_record(config, folder)
-            if record.engine != config.engine.name:
-                raise UserError(
-                    f"{folder} was made with engine={record.engine}, and a row has one engine: give "
-                    f"engine={record.engine}."
-                )
+            check_drawn(record, tasks, config.engine.who("evaluation"), folder)
             check_rows(folder)
             record = _score(config, folder, record, tasks, say=say)
     except Timeout:
@@ -128,21 +133,23 @@ def score_checkpoint(config: EvaluateConfig, say: Say = silent) -> tuple[Path, R
     return folder, record, [found[task.label, task.protocol_hash] for task in tasks.values()]
 
 
-def _own_run(config: EvaluateConfig) -> Path | None:
-    """The folder of the finished run that made the checkpoint, if one did."""
+def _own_run(config: EvaluateConfig) -> tuple[Path | None, int]:
+    """The folder of the finished run that made the checkpoint, if one did and no name asks for a row of its own; and
+    the seed of the samples, which is the run's either way.
+    """
     checkpoint = Path(locate(config.checkpoint))
     if checkpoint.name != "checkpoint" or not (checkpoint.parent / "record.json").is_file():
-        return None
+        return None, config.seed or 0
     check_seal(checkpoint, "make the run again with fresh=true")
     record = load_record(checkpoint.parent / "record.json")
     if config.seed not in (None, record.seed):
         raise UserError(f"seed={config.seed}: {config.checkpoint} is of a run of seed {record.seed}; leave seed out.")
-    return checkpoint.parent
+    return checkpoint.parent if config.name is None else None, record.seed
 
 
 def _folder_of(config: EvaluateConfig) -> Path:
     _, training_hash = _shared(config)
-    return config.results_dir / f"evaluated-{training_hash[:8]}" / config.name / f"seed{config.seed or 0}"
+    return config.results_dir / f"evaluated-{training_hash[:8]}" / config.row / f"seed{config.seed or 0}"
 
 
 def _shared(config: EvaluateConfig) -> tuple[dict[str, Any], str]:
@@ -173,14 +180,14 @@ def _standalone_record(config: EvaluateConfig, folder: Path) -> RunRecord:
         return record
     setting, training_hash = _shared(config)
     return RunRecord(
-        method=config.name,
+        method=config.row,
         knobs=knobs,
         changed_knobs={},
         setting=setting,
         training_hash=training_hash,
         seed=config.seed or 0,
         status="started",
-        engine=config.engine.name,
+        engine=config.engine.who("evaluation"),
         provenance=collect_provenance(config.device),
         started_at=utc_now(),
     )
@@ -202,6 +209,7 @@ def _score(
     checkpoint = CheckpointScoring(
         folder=folder,
         identity=model_identity(config.checkpoint, config.revision),
+        engine=config.engine.who("evaluation"),
         open_model=lambda: load_checkpoint(config, folder, longest_sequence(tasks.values())),
         begins=lambda column: say(""),
         done=done,
@@ -227,7 +235,7 @@ def load_checkpoint(config: EvaluateConfig, folder: Path, longest: int) -> Itera
     check_head(_tokenizer(config), model_config, config.checkpoint)
     vocab_size = model_config.get_text_config().vocab_size
     source = Source(config.checkpoint, config.revision, config.dtype)
-    with open_engine(config.engine, source, vocab_size, folder, longest=longest) as opened:
+    with open_engine(config.engine, source, vocab_size, folder, longest=longest, role="evaluation") as opened:
         yield evaluated_source(opened, source, _tokenizer(config))
 
 

@@ -1,16 +1,16 @@
-"""LoRA adapters: adding them to a student, and loading a folder that holds nothing else."""
+"""LoRA adapters: adding them to a student, reading it with them merged, loading a folder that holds nothing else."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -35,7 +35,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
         f"{name.rsplit('.', 1)[-1]}.{own}"
         for name, part in backbone_of(model).named_modules()
         for own, parameter in part.named_parameters(recurse=False)
-        if parameter.dim() == 3 and not isinstance(part, _ConvNd)
+        if parameter.dim() == 3 and not isinstance(part, nn.Conv1d | nn.ConvTranspose1d)
     }
     config = peft.LoraConfig(
         r=rank,
@@ -53,6 +53,31 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
             f"setting.lora_rank={rank}: {type(model).__name__} takes no adapters ({error}); give null to train all "
             "weights."
         ) from error
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter under its name in a checkpoint; where `add_lora` has put adapters, the base's weight and their
+    scaled product together, one layer at a time. The model's own weights stay as they are.
+    """
+    adapted: dict[str, list[Any]] = {}  # name of a parameter -> the layers of peft that adapt it
+    for name, layer in model.named_modules():
+        if hasattr(layer, "base_layer") and hasattr(layer, "get_delta_weight"):
+            parameter = getattr(layer, "parameter_name", "weight")  # of experts, which are no layer of their own
+            adapted.setdefault(_base_name(f"{name}.{parameter}"), []).append(layer)
+    for name, weight in model.named_parameters():
+        if any(part.startswith("lora_") for part in name.split(".")):
+            continue
+        name = _base_name(name)
+        merged: Tensor = weight
+        for layer in adapted.get(name, []):
+            for adapter in layer.active_adapters:
+                merged = merged + layer.get_delta_weight(adapter).to(weight.dtype)
+        yield name, merged
+
+
+def _base_name(name: str) -> str:
+    """Of a parameter that peft has moved into `base_layer`, the name that it had before."""
+    return ".".join(part for part in name.split(".") if part != "base_layer")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Shape legend: B sequences, L tokens, H hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +18,10 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from harness.errors import UserError
+from harness.models.contexts import context_length_of
 
 PROBE_TOKENS = 12  # of the text that a model is tried on at its start
+LONGER_TOKENS = 64  # likewise, where what sets in later counts: a window, attention to the best few tokens alone
 NOT_CAUSAL = 0.25  # relative; what rounding in half types cannot do to a state, and what seeing the future does
 
 
@@ -32,6 +36,18 @@ def backbone_of(model: PreTrainedModel) -> PreTrainedModel:
 def hidden_states(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Any:
     """The backbone's output (`last_hidden_state` [B, L, H]); right padding needs no mask, since attention is causal."""
     return backbone_of(model)(input_ids=input_ids, **kwargs)
+
+
+def cache_name(model: nn.Module) -> str:
+    """Under which it takes and returns its keys and values: `cache` where transformers has renamed it (5.24 has, and
+    drops the old name in 5.40).
+    """
+    return _cache_name(type(model).forward)
+
+
+@functools.cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 @contextmanager
@@ -88,9 +104,10 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     """Refuses a model whose states change with what follows them: its log-probs would be of no distribution to sample
     from.
     """
-    ids = probe_ids(model)
-    whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (PROBE_TOKENS, 6))
-    apart = (whole[:6] - half).float().norm() / half.float().norm()
+    count = min(LONGER_TOKENS, context_length_of(model.config))
+    ids = probe_ids(model, count)
+    whole, half = (hidden_states(model, ids[:, :n], use_cache=False).last_hidden_state[0] for n in (count, count // 2))
+    apart = (whole[: count // 2] - half).float().norm() / half.float().norm()
     if not apart <= (NOT_CAUSAL if model.dtype.itemsize == 2 else 1e-3):
         raise UserError(
             f"{name!r} ({type(model).__name__}) is not causal: what follows a token changes its state; give a decoder."

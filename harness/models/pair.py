@@ -16,6 +16,8 @@ from harness.models.backbone import check_decoder
 from harness.models.contexts import context_length_of
 from harness.models.loading import load_config, load_tokenizer, stored_stop_ids
 
+LISTED_ENDS = 5  # end tokens that a sentence names of each model; more are counted
+
 
 def check_pair(config: RunConfig) -> int:
     """The shared vocabulary's size; reads tokenizers and configurations only."""
@@ -51,8 +53,10 @@ class Ends:
         return f"{self._list(self.student, 0)} for the student and {self._list(self.teacher, 1)} for the teacher"
 
     def _list(self, ids: tuple[int, ...], side: int) -> str:
-        words = [f"{i} {self.names[i]!r}" + " (tokenizer)" * (i == self.tokenizers[side]) for i in ids]
-        return ", ".join(words) or "none"
+        shown = ids[:LISTED_ENDS] if len(ids) > LISTED_ENDS + 1 else ids
+        words = [f"{i} {self.names[i]!r}" + " (tokenizer)" * (i == self.tokenizers[side]) for i in shown]
+        more = f" and {len(ids) - len(shown)} more" * (len(ids) > len(shown))
+        return (", ".join(words) or "none") + more
 
 
 def ends_of(setting: Setting) -> Ends:

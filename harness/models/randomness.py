@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from harness.errors import UserError
@@ -26,6 +25,8 @@ RANDOM = re.compile("drop|jitter")
 TOKENS = 256
 # relative, of two gradients in any type: their sums may be taken in another order; a wrong one is off by tenths
 GRADIENT_SLACK = 0.05
+# whose rate is called `p`
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 LARGE_RATE = 0.9  # is tried in eval mode, where a rate that means randomness alone does nothing
 
 
@@ -58,7 +59,7 @@ def _rates(model: PreTrainedModel) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for holder in holders.values():
         for name, value in vars(holder).items():
-            named = RANDOM.search(name) or (name == "p" and isinstance(holder, _DropoutNd))
+            named = RANDOM.search(name) or (name == "p" and isinstance(holder, DROPOUTS))
             if named and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
                 found.setdefault(name, []).append(holder)
     return found
@@ -70,15 +71,24 @@ def check_training_mode(model: PreTrainedModel, name: str) -> None:
     Where it does not (PhiMoE's router samples in training mode, at no rate that could be set), the modules that have no
     other use for the mode are kept in eval mode for good; where that is not enough, the model is refused.
     """
-    if _modes_agree(model):
+    refused = (
+        f"{name!r} ({type(model).__name__}) {{}}; this model class can be a teacher or be evaluated, not be trained."
+    )
+    try:
+        agree = _modes_agree(model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Reformer asserts that the mode of its gradient is training mode
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(refused.format(f"cannot be tried in training mode and in eval mode ({said})")) from error
+    if agree:
         return
     for module in model.modules():
         if module is not model and not hasattr(module, "gradient_checkpointing"):  # which asks for training mode
             module.train = types.MethodType(_stay_in_eval_mode, module)  # type: ignore[method-assign]
     if not _modes_agree(model):
         raise UserError(
-            f"{name!r} ({type(model).__name__}) computes something else in training mode than in eval mode, with "
-            "every dropout off; this model class can be a teacher or be evaluated, not be trained."
+            refused.format("computes something else in training mode than in eval mode, with every dropout off")
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +25,8 @@ def render(
     """The conversation and the header of an answer. UserError with the template's own message where it refuses."""
     given: dict[str, Any] = {"add_generation_prompt": True, **clock(tokenizer), **variables}
     try:
-        return str(tokenizer.apply_chat_template(list(conversation), tokenize=False, **given))
+        with without_chance():
+            return str(tokenizer.apply_chat_template(list(conversation), tokenize=False, **given))
     except Exception as error:  # a template is a program, and may fail in any way
         raise UserError(f"the chat template cannot render it: {' '.join(str(error).split())}") from error
 
@@ -33,8 +36,19 @@ def clock(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {"strftime_now": FIXED_DATE.strftime} if "strftime_now" in str(tokenizer.chat_template) else {}
 
 
+@contextmanager
+def without_chance() -> Iterator[None]:
+    """A template that draws (Jinja's `random`, `lipsum`) draws the same every time, for the same reason."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
 def check_template(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> None:
-    """UserError without a template, or for a variable that it does not know, which would change nothing."""
+    """UserError without a template, for one that leaves the question out, or for a variable that it does not know."""
     template = tokenizer.chat_template
     if template is None:
         raise UserError("the student's tokenizer has no chat template, which prompts are rendered by; add one to it.")
@@ -47,6 +61,20 @@ def check_template(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, A
                 f"setting.chat_template_kwargs.{name}: the student's chat template has no variable of this name, it "
                 "would change nothing; correct it or leave it out."
             )
+    check_question(tokenizer, variables)
+
+
+def check_question(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> None:
+    """UserError for a template that leaves the question out, so that all prompts would be alike."""
+    try:
+        shown = render(tokenizer, PROBE, variables)
+    except UserError:  # it may want other turns than these; the prompts themselves tell
+        return
+    if PROBE[0]["content"] not in shown:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path!r} leaves the question out: of {PROBE[0]['content']!r} it "
+            f"makes {shown[: 2 * SHOWN]!r}; correct the template."
+        )
 
 
 def template_difference(

@@ -47,10 +47,11 @@ def compute_coefficients(credit: TokenCredit, batch: TokenBatch) -> Coefficients
     for name, (values, mask) in columns.items():
         if values.shape != batch.labels.shape:
             raise ValueError(f"{name} has shape {tuple(values.shape)}, the step has {tuple(batch.labels.shape)}")
-        if not torch.isfinite(values[mask]).all():
-            raise FloatingPointError(f"{name} holds a non-finite value on a valid token")
         zero = torch.zeros((), dtype=values.dtype, device=values.device)
-        divided.append(torch.where(mask, values.detach(), zero) / denominators)
+        valid = torch.where(mask, values.detach(), zero)
+        if not torch.isfinite(valid).all():
+            raise FloatingPointError(f"{name} holds a non-finite value on a valid token")
+        divided.append(valid / denominators)
     if (divided[1] < 0).any():
         raise ValueError("divergence_weights must not be negative")
     return Coefficients(*divided)

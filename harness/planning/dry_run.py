@@ -52,7 +52,7 @@ def plan_lines(runs: Sequence[RunConfig], arguments: Sequence[str] = ()) -> list
     folders = task_folders(tasks)
     missing = [key for key, identity in setting.identities().items() if not is_pinned(identity)]
     lines = [
-        f"Setting {setting.name}: {setting.student} taught by {setting.teacher}, engine {first.engine.name}",
+        f"Setting {setting.name}: {setting.student} taught by {setting.teacher}, engine {first.engine.in_words()}",
         *(f"  note: {note}" for note in setting.notes),
         f"Results: {first.comparison_folder()}"
         + (f" (another hash once {' and '.join(missing)} are there)" if missing else ""),

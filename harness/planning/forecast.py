@@ -9,7 +9,9 @@ from pathlib import Path
 from harness.config.settings import RunConfig, Setting
 from harness.errors import UserError
 from harness.models.sizes import BYTES
+from harness.planning.engines import held_by_vllm
 from harness.planning.estimate import (
+    BOUNDS,
     CHANGES,
     JSON_BYTES_PER_TOKEN,
     Plan,
@@ -18,12 +20,13 @@ from harness.planning.estimate import (
     make_plan,
     parts_of,
     sizes_of,
-    vllm_caches,
     work_of,
 )
 from harness.planning.hardware import Hardware
 from harness.planning.micro_batches import micro_batch_prompts, with_micro_batches
 from harness.results.record import Counters, load_record
+
+TOLD_SHARE = 0.01  # of a step: what a shorter phase is bound by is not told
 
 
 def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained: int) -> list[str]:
@@ -34,18 +37,24 @@ def lines_of(run: RunConfig, made: Plan, hardware: Hardware, name: str, trained:
     times = ", ".join(f"{k} {v:,.1f} (floor {seconds.floor[k]:,.1f})" for k, v in seconds.expected.items())
     hours = made.ranks * setting.steps * seconds.total / 3600
     final = BYTES[setting.dtype] * sizes_of(setting)[0].parameters
+    change = CHANGES[memory.binding] + _or(run)
     responses = 0
     if run.method is not None and run.method.needs_teacher_responses():
         responses = setting.steps * setting.prompts_per_step * setting.max_new_tokens * JSON_BYTES_PER_TOKEN
     lines = [
-        f"{setting.name}, {run.method_name}, engine {run.engine.name}, on {name}: {made.ranks} "
+        f"{setting.name}, {run.method_name}, engine {run.engine.in_words()}, on {name}: {made.ranks} "
         f"rank{'s' if made.ranks > 1 else ''}" + (", student cut over them" if is_sharded(run) else ""),
         f"  tokens a step: at most {made.tokens:,} ({setting.prompts_per_step} prompts x {setting.samples_per_prompt} "
         f"x {setting.max_new_tokens:,})",
         f"  memory of a rank, GiB: {gib(memory.total)} of {hardware.memory_gib:,.0f}: {parts_of(memory)}",
-        f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {CHANGES[memory.binding]}"),
+        f"    {memory.binding} binds" + ("" if fits else f"; it does not fit: give {change}"),
         *_engine_lines(run, hardware),
         f"  seconds a step: {seconds.total:,.0f}: {times}; {slowest} binds",
+        *[
+            f"    {phase} is bound by {BOUNDS[bound]}"
+            for phase, bound in seconds.bounds.items()
+            if seconds.expected[phase] >= TOLD_SHARE * seconds.total
+        ],
         f"  a run of {setting.steps} steps: {setting.steps * seconds.total / 3600:,.1f} h, {hours:,.0f} GPU hours; "
         f"{gib(made.disk)} GiB of disk while it trains, {gib(final)} after",
         f"  all {trained} trained runs: {trained * hours:,.0f} GPU hours, "
@@ -64,14 +73,21 @@ def fitted(runs: Sequence[RunConfig], hardware: Hardware) -> list[RunConfig]:
     ]
 
 
+def _or(run: RunConfig) -> str:
+    """What else makes room where engines of vLLM are beside the trainer."""
+    beside = "vllm" in (run.engine.who("student"), run.engine.who("teacher"))
+    return ", or engine.vllm.sleep=true" if beside and not run.engine.vllm.sleep else ""
+
+
 def _engine_lines(run: RunConfig, hardware: Hardware) -> list[str]:
-    """What an engine of vLLM is opened with."""
-    if run.engine.name == "hf":
-        return []
-    sizes = sizes_of(run.setting)
-    caches = vllm_caches(run, *sizes, memory_gib=hardware.memory_gib)
-    said = ", ".join(f"{gib(value)} GiB for the {side}" for side, value in caches.items())
-    return [f"    vLLM's caches: {said}; sequences of at most {work_of(run, 1).length + 1:,} tokens"]
+    """What engines of vLLM are opened with, one on each card that they work on."""
+    held = held_by_vllm(run, *sizes_of(run.setting), work_of(run, 1).length + 1, memory_gib=hardware.memory_gib)
+    return [
+        f"    vLLM, {role}: {gib(engine.weights)} GiB of weights, {gib(engine.cache)} of cache: {engine.sequences} "
+        f"sequences of {engine.length:,} tokens side by side, "
+        + ("alone" if not engine.beside else "asleep between its phases" if engine.sleeps else "beside the trainer")
+        for role, engine in held.items()
+    ]
 
 
 def show(runs: Sequence[RunConfig], hardware: Hardware, name: str) -> int:

@@ -46,6 +46,7 @@ class Work:
     checkpointing: bool = False
     trainable: float = 1.0  # share of the student's parameters that is trained
     card_bytes: int | None = None  # of the GPU; None: a CPU
+    graphed: bool = False  # decoding is replayed from CUDA graphs
 
     @property
     def length(self) -> int:

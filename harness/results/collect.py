@@ -88,7 +88,8 @@ def publish_records(path: Path, records: Iterable[RunRecord]) -> None:
 
 
 def check_comparable(records: Sequence[RunRecord]) -> None:
-    """Raises UserError unless all records have one training hash, one engine and one set of knobs per label.
+    """Raises UserError unless all records have one training hash, one set of knobs per label and, where they were
+    trained, one engine for the completions and one for the teacher.
 
     Replicates may differ in their student: a seed then has one of its own, by one recipe, under all methods.
     """
@@ -97,11 +98,7 @@ def check_comparable(records: Sequence[RunRecord]) -> None:
         pair = f"{_name(first)} and {_name(record)}"
         if record.training_hash != first.training_hash and not are_replicates(first, record):
             raise UserError(f"Mixtures refused: {pair} differ in {_setting_difference(first, record)}; keep one kind.")
-        if record.engine != first.engine:
-            raise UserError(
-                f"Mixtures refused: {pair} were rolled out by different engines ({first.engine}, {record.engine}); "
-                "run them again on one engine."
-            )
+    _check_engines([record for record in records if record.is_trained])
     _check_students(records)
     by_label: dict[str, RunRecord] = {}
     for record in records:
@@ -112,6 +109,19 @@ def check_comparable(records: Sequence[RunRecord]) -> None:
                 f"Mixtures refused: {_name(same)} and {_name(record)} differ in the method's knobs "
                 f"({_show(changed)}), whose defaults have changed between them; run one of them again."
             )
+
+
+def _check_engines(trained: Sequence[RunRecord]) -> None:
+    """One engine wrote what all of them were trained on, and one scored the teacher, where a record says which."""
+    asked = {"rolled out": lambda record: record.engine, "scored": lambda record: record.teacher_engine}
+    for done, engine_of in asked.items():
+        first = next((record for record in trained if engine_of(record)), None)
+        for record in trained:
+            if first is not None and engine_of(record) not in ("", engine_of(first)):
+                raise UserError(
+                    f"Mixtures refused: {_name(first)} and {_name(record)} were {done} by different engines "
+                    f"({engine_of(first)}, {engine_of(record)}); run them again on one engine."
+                )
 
 
 def are_replicates(a: RunRecord, b: RunRecord) -> bool:
@@ -201,6 +211,7 @@ def select_evaluations(
                     f"Mixtures refused: {column} has runs with different numbers of (problems, samples): "
                     f"{sorted(designs)}; evaluate them again."
                 )
+            _check_one_engine(column, one)
             selected[column] = {key_of(record): evaluation for record, evaluation in one}
     return selected
 
@@ -223,6 +234,16 @@ def _one_protocol(column: str, rows: Rows) -> Rows:
             f"or choose one with --protocol {column}=<hash>."
         )
     return rows
+
+
+def _check_one_engine(column: str, rows: Rows) -> None:
+    examples = {record.drawn_by(evaluation): record for record, evaluation in rows}
+    if len(examples) > 1:
+        listed = " and ".join(f"{engine} (such as {_name(record)})" for engine, record in sorted(examples.items()))
+        raise UserError(
+            f"Mixtures refused: the samples of {column} were drawn by different engines, {listed}; evaluate all runs "
+            "by one, as engine.evaluation=… does."
+        )
 
 
 def read_record(path: Path) -> RunRecord:

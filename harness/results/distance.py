@@ -16,7 +16,7 @@ from itertools import combinations
 
 import numpy as np
 
-from harness.results.record import Distance, RunRecord
+from harness.results.record import Distance, RunRecord, methods_together
 from harness.results.statistics import CONFIDENCE, Difference, Interval, detectable_ratio, holm, mean_interval
 from harness.results.variance import Array, compute_mean_variance
 from harness.types import UNTRAINED
@@ -63,6 +63,7 @@ def build_distances(records: Sequence[RunRecord], baseline: str) -> DistanceTabl
     the reason alone, and the rest of the leaderboard stands.
     """
     found: dict[str, dict[int, Distance]] = {}
+    method_of = {record.label: record.method for record in records}
     for record in records:
         if record.status == "completed" and record.distance is not None:
             found.setdefault(record.label, {})[record.seed] = record.distance
@@ -81,6 +82,7 @@ def build_distances(records: Sequence[RunRecord], baseline: str) -> DistanceTabl
         return dataclasses.replace(empty, refused=reason)
     rows = [_row(label, runs, found.get(baseline, {}), is_baseline=label == baseline) for label, runs in found.items()]
     rows.sort(key=lambda row: (row.label not in UNTRAINED, row.reverse.estimate, row.label))
+    rows = methods_together(rows, lambda row: method_of[row.label])
     methods = {label: runs for label, runs in found.items() if label not in UNTRAINED}
     return dataclasses.replace(empty, rows=tuple(rows), nearest=_nearest(methods))
 

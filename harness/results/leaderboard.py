@@ -4,10 +4,10 @@ runs.
 Everything here is a pure function of the records and the published rows: the same ones give the same bytes.
 
 A column is a task under one decoding, or the average of all tasks with equal weight where there are several; each gets
-the same statistics. Rows are ordered by one decoding, which the table names. Rank interval of a method: 1 + the number
-of methods that are resolved to be better, to their number less those resolved to be worse (all pairs of the column,
-Holm-corrected: the true ranks lie in all intervals at once with 95 % confidence; Al Mohamad, Goeman and van Zwet,
-Biometrical Journal 64, 2022).
+the same statistics. Rows are ordered by one decoding, which the table names; those of one method under several knobs
+stand together, where the best of them is. Rank interval of a method: 1 + the number of methods that are resolved to be
+better, to their number less those resolved to be worse (all pairs of the column, Holm-corrected: the true ranks lie in
+all intervals at once with 95 % confidence; Al Mohamad, Goeman and van Zwet, Biometrical Journal 64, 2022).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.results.collect import Protocols, RunKey, check_comparable, select_
 from harness.results.columns import BySeed, Column, build_columns, score_matrices
 from harness.results.cost import Cost, mean_cost
 from harness.results.distance import DistanceTable, build_distances
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, engines_of, methods_together
 from harness.results.reference import AVERAGE, ReferenceRow
 from harness.results.statistics import (
     Difference,
@@ -145,6 +145,14 @@ class Leaderboard:
         found = {task.decoding for task in self.tasks}
         return [] if found <= {OWN} else in_order(found)
 
+    @property
+    def order(self) -> str:
+        """How its rows are ordered, as a sentence; empty where that needs none."""
+        methods = [row.method for row in self.rows]
+        together = ", those of one method together" if len(set(methods)) < len(methods) else ""
+        decoding = f" by {self.order_by}" if len(self.decodings) > 1 else ""
+        return f"Rows are ordered{decoding or ' by score'}{together}." if decoding or together else ""
+
 
 def build_leaderboard(
     records: Sequence[RunRecord],
@@ -185,10 +193,10 @@ def build_leaderboard(
     return Leaderboard(
         setting=str(records[0].setting.get("name", "unnamed")),
         training_hash=", ".join(_distinct(record.training_hash for record in records)),
-        engine=records[0].engine,
+        engine=engines_of(records),
         tasks=tasks,
         seeds=seeds,
-        rows=tuple(sorted(rows, key=lambda row: _order(row, first))),
+        rows=tuple(methods_together(sorted(rows, key=lambda row: _order(row, first)), lambda row: row.method)),
         failed=tuple(_describe_failure(record) for record in records if record.status != "completed"),
         comparisons=tuple(comparisons),
         winners={name: _find_winner(comparisons, name, methods) for name in columns},

@@ -21,7 +21,7 @@ from harness.files import locate, write_text
 from harness.results.columns import title_of
 from harness.results.escape import code, markdown, one_line
 from harness.results.markdown import table
-from harness.results.record import Evaluation, RunRecord, whole_task
+from harness.results.record import Evaluation, RunRecord, engines_of, whole_task
 from harness.results.render import NOTHING, ONE_SEED, format_interval
 from harness.results.statistics import mean_interval, pass_at_k
 
@@ -119,7 +119,7 @@ def _settings(record: RunRecord) -> str:
         **{f"method.{key}": value for key, value in record.knobs.items()},
         **{f"setting.{key}": value for key, value in record.setting.items()},
         "training hash": record.training_hash,
-        "engine": record.engine,
+        "engine": engines_of([record]),
         "commit": f"{provenance.get('commit') or 'unknown'}{dirty}",
         "versions": versions or "unknown",
         "hardware": provenance.get("hardware", "unknown"),

@@ -17,15 +17,17 @@ import dataclasses
 import json
 import re
 import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.config.decodings import OWN, column_of
 from harness.errors import UserError
 from harness.files import write_json
 from harness.results.schema import checked_rows, parse, wrong_row
+from harness.types import UNTRAINED
 
 SCHEMA_VERSION = 1
 Status = Literal["started", "completed", "failed"]
@@ -35,6 +37,7 @@ DISTANCE_FILE = "distance.jsonl"
 _SUBSET = re.compile(r" \(\d+ of \d+\)$")
 CURVE = "eval/"  # a metric of this prefix is a development score, which only some steps have
 START = "start/"  # likewise, of the student before the first step: in the row of step 1
+Row = TypeVar("Row")  # of some table
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Evaluation:
     majority: tuple[int, ...] | None = None
     # the name of the protocol's decoding (harness.config.decodings); "": the task's own
     decoding: str = OWN
+    engine: str = ""  # who drew its samples: hf, vllm or server; "": of an older record, whose engine it is
 
     @property
     def column(self) -> str:
@@ -111,7 +115,7 @@ class RunRecord:
     reason: str = ""  # why it failed, in one line
     counters: Counters = field(default_factory=Counters)
     evaluations: tuple[Evaluation, ...] = ()  # at most one for a (task, protocol_hash)
-    engine: str = "hf"
+    engine: str = "hf"  # who wrote the completions that it was trained on; of what is evaluated only, who drew those
     # filled when a comparison is published without its metrics.jsonl: the mean of each metric over the second half of
     # the steps, each development score as KEY@STEP, and cost/flops
     training: dict[str, float] = field(default_factory=dict)
@@ -120,6 +124,7 @@ class RunRecord:
     started_at: str = ""  # UTC, ISO 8601
     finished_at: str = ""
     distance: Distance | None = None  # None: not measured
+    teacher_engine: str = ""  # who scored the teacher; "": nothing was trained, or an older record, which does not say
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -127,6 +132,35 @@ class RunRecord:
         """The row's name in a table: the method, and its changed knobs."""
         changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed_knobs.items()))
         return f"{self.method} ({changed})" if changed else self.method
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether this row was trained here: neither an untrained side of a pair nor a stored checkpoint."""
+        return self.method not in UNTRAINED and "steps" in self.setting
+
+    def drawn_by(self, evaluation: Evaluation) -> str:
+        """The engine that drew the samples of one of its evaluations."""
+        return evaluation.engine or self.engine
+
+
+def engines_of(records: Iterable[RunRecord]) -> str:
+    """Who worked on some runs, in words: one name where one did everything."""
+    records = list(records)
+    trained = [record for record in records if record.is_trained]
+    wrote = {record.engine for record in trained or records}
+    roles = {
+        "teacher": {record.teacher_engine for record in trained if record.teacher_engine},
+        "evaluated by": {record.drawn_by(entry) for record in records for entry in record.evaluations},
+    }
+    said = [f"{role} {' and '.join(sorted(names))}" for role, names in roles.items() if names - wrote]
+    return ", ".join(sorted(wrote)) + (f" ({', '.join(said)})" if said else "")
+
+
+def methods_together(rows: Iterable[Row], method_of: Callable[[Row], str]) -> list[Row]:
+    """The rows in their order, but for those of one method under other knobs, which follow its first one."""
+    ordered = list(rows)
+    methods = [method_of(row) for row in ordered]
+    return sorted(ordered, key=lambda row: methods.index(method_of(row)))
 
 
 def subset_name(task: str, problems: int, of: int) -> str:
@@ -150,15 +184,18 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def record_to_dict(record: RunRecord) -> dict[str, Any]:
-    """What is written of a record: everything, but a decoding without a name and a GPU's counter without a GPU, which
-    older records have not.
+    """What is written of a record: everything, but a decoding without a name, engines that are not known and a GPU's
+    counter without a GPU, which older records have not.
     """
     content = dataclasses.asdict(record)
     if not record.counters.peak_gpu_memory_bytes:
         del content["counters"]["peak_gpu_memory_bytes"]
     for evaluation in content["evaluations"]:
-        if evaluation["decoding"] == OWN:
-            del evaluation["decoding"]
+        for key, absent in (("decoding", OWN), ("engine", "")):
+            if evaluation[key] == absent:
+                del evaluation[key]
+    if not record.teacher_engine:
+        del content["teacher_engine"]
     return content
 
 

@@ -85,7 +85,7 @@ def _percent(share: float) -> str:
 def describe(board: Leaderboard) -> str:
     """The line that says what the table is."""
     tasks = "; ".join(_describe_columns(board, name) for name in dict.fromkeys(task.name for task in board.tasks))
-    order = f" Rows are ordered by {board.order_by}." if len(board.decodings) > 1 else ""
+    order = f" {board.order}" if board.order else ""
     first = f"Setting {board.setting}, training hash {board.training_hash}, engine {board.engine}. Tasks: "
     first += f"{tasks or 'none evaluated'}. Seeds: {_join(board.seeds)}."
     scores = "Scores in %, with the 95 % interval of the mean over problems and training seeds"

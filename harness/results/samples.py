@@ -62,11 +62,8 @@ class SampleRow:
             raise ValueError("its tokens and the numbers of their credit are not equally many")
 
 
-def credit_sample(
-    rollouts: Sequence[Rollout], teacher: TokenSignal, student: TokenSignal, credit: TokenCredit
-) -> CreditSample:
-    """The first completion of a step."""
-    rollout = rollouts[0]
+def credit_sample(rollout: Rollout, teacher: TokenSignal, student: TokenSignal, credit: TokenCredit) -> CreditSample:
+    """The first completion of a step, and the first row of what is known of it."""
     valid = (0, slice(len(rollout.completion_ids)))
     columns = (
         teacher.logprobs[valid],

@@ -15,7 +15,7 @@ from harness.config.decodings import OWN, column_of, decoding_of, place_of, task
 from harness.errors import UserError
 from harness.results.collect import PUBLISHED, differing, find_runs, key_of, read_published, read_record
 from harness.results.columns import success_rates
-from harness.results.record import Evaluation, RunRecord
+from harness.results.record import Evaluation, RunRecord, engines_of
 from harness.results.statistics import Difference, Interval, mean_interval, paired_difference
 from harness.results.variance import Array
 
@@ -98,7 +98,7 @@ def _description(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
         facts = {
             "label": record.label,
             "training_hash": record.training_hash[:12],
-            "engine": record.engine,
+            "engine": engines_of([record]),
             **{f"setting.{key}": value for key, value in _flat(record.setting)},
             "commit": f"{str(provenance.get('commit'))[:12]}{' with local changes' if provenance.get('dirty') else ''}",
             "hardware": provenance.get("hardware"),

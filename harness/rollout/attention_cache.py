@@ -22,8 +22,9 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from harness.models.backbone import hidden_states
+from harness.models.backbone import backbone_of, cache_name, hidden_states
 from harness.models.contexts import context_length
+from harness.models.private_names import ATTENTION
 
 GROWTH = 64  # positions that a cache grows by
 FOLDED_FROM = 512  # width of all query heads together, below which a model in float32 is narrow
@@ -111,13 +112,13 @@ AttentionMaskInterface.register(FOLDED, sdpa_mask)
 def folding(model: PreTrainedModel) -> Iterator[None]:
     """With `folded_attention` for as long as the context lasts, where the model has transformers' `sdpa`."""
     config = model.config.get_text_config()
-    before = config._attn_implementation
+    before = ATTENTION.of(config)
     if before == "sdpa":
-        config._attn_implementation = FOLDED
+        ATTENTION.put(config, FOLDED)
     try:
         yield
     finally:
-        config._attn_implementation = before
+        ATTENTION.put(config, before)
 
 
 @dataclass
@@ -144,8 +145,8 @@ class AttentionState:
                 drawn[:, None],
                 attention_mask=self.attention,
                 position_ids=self.positions[:, None],
-                past_key_values=self.cache,
                 use_cache=True,
+                **{cache_name(backbone_of(self.model)): self.cache},
             )
         room = context_length(self.model)
         self.positions = (self.positions + 1).clamp_max(room - 1)  # finished rows may run over

@@ -26,7 +26,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UserError
-from harness.models.backbone import evaluating, hidden_states, probe_ids, rounding
+from harness.models.backbone import backbone_of, cache_name, evaluating, hidden_states, probe_ids, rounding
 from harness.models.contexts import context_length
 from harness.models.head import head_of
 from harness.numerics.logprobs import arithmetic_dtype, logits_of, project
@@ -271,15 +271,16 @@ class _Batch:
         ids = torch.tensor([[0] * (width - len(s)) + s for s in sequences], device=self.device)
         attention = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=self.device)
         ragged = min(map(len, sequences)) < width
+        name = cache_name(backbone_of(self.engine.model))
         output = hidden_states(
             self.engine.model,
             ids,
             attention_mask=attention if ragged else None,
             position_ids=(attention.cumsum(1) - 1).clamp_min(0),
-            past_key_values=DynamicCache(),
             use_cache=True,
+            **{name: DynamicCache()},
         )
-        cache = output.past_key_values
+        cache = getattr(output, name)
         if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
             raise TypeError(f"{type(self.engine.model).__name__} keeps a state other than an attention cache")
         return cache, attention, output.last_hidden_state

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
 
 from harness.models.backbone import backbone_of, hidden_states
 from harness.models.contexts import context_length
 
-CACHES = ("past_key_values", "cache_params", "state")  # under which backbones take and return their cache
+# under which backbones take and return their cache; a new transformers answers to some of the older names too
+CACHES = ("cache", "past_key_values", "cache_params", "state")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class OwnState:
         """Whether finished rows can leave."""
         return all(isinstance(cache, Cache) for cache in self.cache.values())
 
+    @property
+    def holds_states_alone(self) -> bool:
+        """Whether the cache has no keys and values of attention: a state has taken in what a mask would say."""
+        if "cache_params" in self.cache:
+            return True
+        cache = self.cache.get("cache")
+        return isinstance(cache, Cache) and not any(isinstance(layer, CacheLayerMixin) for layer in cache.layers)
+
     def select(self, rows: Tensor) -> None:
         """Keeps some rows only."""
         self.ids, self.mask = self.ids[rows], self.mask[rows]
@@ -81,13 +91,17 @@ class OwnState:
         if "position_ids" in self.takes:
             positions = (self.mask.cumsum(1) - 1).clamp(0, self.room - 1)  # finished rows may run over
             given["position_ids"] = positions[:, -ids.shape[1] :]
-        if self.ragged and "cache_params" not in self.cache:  # a state alone has taken in what the mask says
+        if self.ragged and not self.holds_states_alone:
             given["attention_mask"] = self.mask
         output = hidden_states(
             self.model, ids, **{k: v for k, v in given.items() if k in self.takes or k == "use_cache"}
         )
         if self.keeps_cache:
-            found = {name: cache for name in CACHES if (cache := getattr(output, name, None)) is not None}
+            found: dict[str, Any] = {}
+            for name in CACHES:
+                cache = getattr(output, name, None)
+                if cache is not None and all(cache is not other for other in found.values()):
+                    found[name] = cache
             if not found:
                 raise TypeError(f"{type(self.model).__name__} returns no cache")
             self.cache = found

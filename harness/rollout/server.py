@@ -15,48 +15,63 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from harness.errors import UserError
-from harness.files import ROOT
-from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Logprobs, environment
+from harness.models.private_names import JSON_SAFE
+from harness.rollout import packed
+from harness.rollout.completions_api import read_choice
+from harness.rollout.restarts import RestartingBackend, taken
+from harness.rollout.vllm import Answer, Call, Done, EngineFailure, EngineOptions, Take, child_environment
 from harness.sandbox.watchdog import unwatch, watch
 
 MODEL_NAME = "harness"  # under which a started server knows its model
-CONNECTIONS = 64  # requests in flight
+MIDDLEWARE = "harness.rollout.packed_route.PackedAnswers"
+CONNECTIONS = 64  # requests in flight to a server that answers one call a request
+PACKED_CALLS = 256  # in flight to a server that answers many calls a request
 SECONDS_PER_TOKEN = 0.1  # of a completion that a server writes beside many others, at the slowest
 STOP_S = 10.0  # given to a server to end by itself
-RESTARTS = 1  # of a server in the life of a run's process
 # becomes the server only when the watchdog knows of it; if we end before, the word never comes, and neither does the
 # server
 _WAIT_FOR_WORD = ("/bin/sh", "-c", 'read word && exec "$@" </dev/null', "sh")
 
 
-class ServerProcess:
-    """`vllm serve` as a child on a free loopback port."""
+Put = SimpleQueue[tuple[int, Answer] | Exception]
 
-    def __init__(self, options: EngineOptions, threads: int, log: Path) -> None:
-        self.options, self.threads, self.log = options, threads, log
+
+class ServerProcess:
+    """`vllm serve` as a child on a free loopback port, the same after a restart.
+
+    Every start serves the model under another name (MODEL_NAME-1, -2): who has not yet heard of a restart, after which
+    a server holds the weights of its source, asks for the old name and gets no answer from it.
+    """
+
+    def __init__(self, options: EngineOptions, threads: int, log: Path, device: int | None = None) -> None:
+        """
+        Args: device: the GPU that it works on, as this process counts them; None: those that this process sees.
+        """
+        self.options, self.threads, self.log, self.device = options, threads, log, device
         self.url = ""
+        self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, limit_s: float) -> None:
         """Starts the server and waits until it is ready; EngineFailure with its last line if it ends or is not."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        if not self.url:
+            self._choose_port()
+        self._starts += 1
+        port, name = self.url.rpartition(":")[2], f"{MODEL_NAME}-{self._starts}"
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.options.source]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME]
-        command += ["--generation-config", "vllm", *_flags(self.options.arguments())]
+        command += ["--host", "127.0.0.1", "--port", port, "--served-model-name", name]
+        command += ["--generation-config", "vllm", "--middleware", MIDDLEWARE, *_flags(self.options.arguments())]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -66,12 +81,10 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,  # a process group of its own; an interrupt from the keyboard is ours to handle
                 env={
-                    **os.environ,
-                    **environment(self.threads),
+                    **child_environment(self.threads, self.device),
                     "VLLM_SERVER_DEV_MODE": "1",  # /collective_rpc, /reset_prefix_cache and the weight transfer
                     # CUDA IPC handles come pickled; the server listens on loopback only
                     **({"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if self.options.transfer_backend == "ipc" else {}),
-                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
             )
         # not the context manager `watched`: an interpreter that ends on an error closes it, and so calls the watchdog
@@ -90,6 +103,11 @@ class ServerProcess:
                 self.stop()
                 raise EngineFailure(f"vllm serve was not ready within {limit_s:.0f} s; see {self.log}")
             time.sleep(0.2)
+
+    def _choose_port(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
 
     def stop(self) -> None:
         """Ends the server and everything that it started."""
@@ -128,8 +146,10 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-class ServerBackend:
+class ServerBackend(RestartingBackend):
     """A Backend over HTTP; a context manager that stops the server if it is ours."""
+
+    engine = "vLLM server"
 
     def __init__(
         self, process: ServerProcess | None, url: str | None, start_limit_s: float, time_limit_s: float
@@ -140,12 +160,13 @@ class ServerBackend:
             start_limit_s: until a server must be ready. time_limit_s: for one answer, and SECONDS_PER_TOKEN more for
                 each token that may be written.
         """
+        super().__init__()
         self._process, self._url = process, (url or "").rstrip("/")
         self._start_limit_s, self._time_limit_s = start_limit_s, time_limit_s
-        self._restarts_left = RESTARTS
         self._model = MODEL_NAME
+        self._packs: bool | None = None  # None: not asked yet
+        self._instance = ""
         self.max_length = 0
-        self.after_restart: list[Callable[[], None]] = []
 
     def __enter__(self) -> ServerBackend:
         try:
@@ -175,27 +196,73 @@ class ServerBackend:
                 time.sleep(0.5)
         (model,) = self._exchange("/v1/models")["data"]
         self._model, self.max_length = model["id"], int(model["max_model_len"])
+        unknown, self._packs = self._packs is None, self._speaks_packed()
+        if not self._packs and unknown:
+            self._say_that_it_speaks_json()
 
-    def run(self, calls: Sequence[Call], done: Done) -> None:
-        """See Backend. After a restart only the calls without an answer are made again."""
-        open_calls = dict(enumerate(calls))
-        while open_calls:
-            try:
-                self._run(open_calls, done)
-            except EngineFailure as failure:
-                self.recover(failure)
-
-    def _run(self, open_calls: dict[int, Call], done: Done) -> None:
-        pool = ThreadPoolExecutor(max_workers=min(CONNECTIONS, len(open_calls)))
+    def _speaks_packed(self) -> bool:
+        """Whether it does; notes which server it is, so that another one at its address is not taken for it."""
         try:
-            asked = {pool.submit(self._ask, call): index for index, call in open_calls.items()}
-            for future in as_completed(asked):
-                answer = future.result()
-                del open_calls[asked[future]]
-                done(asked[future], answer)
+            said = self._exchange(packed.PATH)
+            self._instance = said.pop(packed.INSTANCE)
+            return bool(said == packed.SPOKEN)
+        except (EngineFailure, AttributeError, KeyError):  # status 404, or something else
+            return False
+
+    def _say_that_it_speaks_json(self) -> None:
+        print(
+            f"the vLLM server at {self.url} answers in JSON, many times the bytes of arrays; start it with "
+            f"--middleware {MIDDLEWARE}, and this folder in its PYTHONPATH",
+            file=sys.stderr,
+        )
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]
+        """See RestartingBackend."""
+        return PACKED_CALLS if self._packs else CONNECTIONS
+
+    def work(self, take: Take, done: Done) -> None:
+        """See RestartingBackend. Packed, what is taken at a time goes in one request."""
+        threads = ThreadPoolExecutor(max_workers=self.slots)
+        answers: Put = SimpleQueue()
+        wanted, at_work = threading.Event(), 0
+        wanted.set()
+        try:
+            while True:
+                calls = taken(take, self.slots - at_work)
+                at_work += len(calls)
+                for together in [calls] if self._packs and calls else [[call] for call in calls]:
+                    threads.submit(self._ask_all, together, answers, wanted)
+                if not at_work:
+                    return
+                answer = answers.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                at_work -= 1
+                done(*answer)
         finally:
-            # those in flight end with the server, or at their time limit
-            pool.shutdown(wait=False, cancel_futures=True)
+            wanted.clear()  # those in flight end with the server, at their next answer, or at their time limit
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ask_all(self, calls: list[tuple[int, Call]], answers: Put, wanted: threading.Event) -> None:
+        """Puts the calls' answers into a queue as they come, or the error that ended it. Packed, the time limit is
+        until the next answer must come.
+        """
+        try:
+            if not self._packs:
+                ((index, call),) = calls
+                answers.put((index, self._ask(call)))
+                return
+            asked = [call for _, call in calls]
+            limit_s = max(map(self._limit_s, asked))
+            path = f"{packed.PATH}?{packed.INSTANCE}={self._instance}"
+            with self._reply(path, packed.pack_calls(asked), limit_s) as reply:
+                for place, answer in packed.read_answers(reply, asked):
+                    if not wanted.is_set():
+                        return
+                    answers.put((calls[place][0], answer))
+        except Exception as error:
+            answers.put(error)
 
     def _ask(self, call: Call) -> Answer:
         body = {
@@ -206,8 +273,10 @@ class ServerBackend:
             "return_tokens_as_token_ids": True,
             **call.options,
         }
-        limit_s = self._time_limit_s + SECONDS_PER_TOKEN * call.options["max_tokens"]
-        return read_choice(self._exchange("/v1/completions", body, limit_s), call)
+        return read_choice(self._exchange("/v1/completions", body, self._limit_s(call)), call)
+
+    def _limit_s(self, call: Call) -> float:
+        return self._time_limit_s + SECONDS_PER_TOKEN * call.options["max_tokens"]
 
     def tell(self, method: str, **arguments: Any) -> Any:
         """See Backend; arguments must be JSON."""
@@ -218,17 +287,11 @@ class ServerBackend:
         """See Backend."""
         self._exchange("/reset_prefix_cache", {})
 
-    def recover(self, failure: EngineFailure) -> None:
-        """See Backend."""
-        if self._restarts_left == 0:
-            raise failure
-        self._restarts_left -= 1
-        print(f"vLLM server: {failure}; starting it once more", file=sys.stderr)
+    def start_again(self) -> None:
+        """See RestartingBackend; a server that is not ours is waited for."""
         if self._process is not None:
             self._process.stop()
         self._connect()
-        for tell in self.after_restart:
-            tell()
 
     # vLLM's VLLMWeightSyncClient
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
@@ -241,9 +304,7 @@ class ServerBackend:
 
     def update_weights(self, update_info: Any) -> None:
         """See vllm.distributed.weight_transfer.base."""
-        from vllm.distributed.weight_transfer.clients import _json_safe_update_payload
-
-        self._exchange("/update_weights", {"update_info": _json_safe_update_payload(update_info)})
+        self._exchange("/update_weights", {"update_info": JSON_SAFE.get()(update_info)})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """See vllm.distributed.weight_transfer.base."""
@@ -254,65 +315,42 @@ class ServerBackend:
         of any answer.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=limit_s or self._time_limit_s) as response:
-                text = response.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            if error.code == 404 and path == "/collective_rpc":
-                raise UserError(
-                    f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its "
-                    "environment and --worker-extension-cls harness.rollout.worker.WorkerExtension."
-                ) from error
-            raise EngineFailure(f"{path} was answered with status {error.code}: {said}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise EngineFailure(f"{path} was not answered: {type(error).__name__}: {error}") from error
+        with self._reply(path, data, limit_s or self._time_limit_s) as read:
+            text = read()
         try:
             return json.loads(text) if text.strip() else None
         except ValueError as error:
             raise EngineFailure(f"{path} was answered with something else than JSON") from error
 
+    @contextlib.contextmanager
+    def _reply(self, path: str, data: bytes | None, limit_s: float) -> Iterator[Callable[..., bytes]]:
+        """Reads the answer to a GET, or to a POST of `data`. EngineFailure if the server refuses, or is silent for
+        longer than the limit.
+        """
+        kind = "application/octet-stream" if path.startswith(packed.PATH) else "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": kind})
 
-def read_choice(answer: Any, call: Call) -> Answer:
-    """The completions API's answer to one prompt; EngineFailure if it does not have as many log-probs as tokens."""
-    try:
-        (choice,) = answer["choices"]
-        ids = tuple(int(token) for token in choice["token_ids"])
-        written = prompt = None
-        if call.options.get("logprobs") is not None:
-            written = _written(choice["logprobs"], len(ids), call.options["logprobs"])
-        if call.options.get("prompt_logprobs") is not None:
-            prompt = _prompt(choice["prompt_logprobs"], call)
-        return Answer(ids, choice["finish_reason"] == "stop", written, prompt)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EngineFailure(f"the vLLM server's answer cannot be read: {type(error).__name__}: {error}") from error
+        def said(error: Exception) -> EngineFailure:
+            return EngineFailure(f"{path} was not answered: {type(error).__name__}: {error}")
 
+        try:
+            response = urllib.request.urlopen(request, timeout=limit_s)
+        except urllib.error.HTTPError as error:
+            text = error.read().decode(errors="replace")[:300]
+            if error.code == 404 and path == "/collective_rpc":
+                raise UserError(
+                    f"the vLLM server at {self.url} takes no commands; start it with VLLM_SERVER_DEV_MODE=1 in its "
+                    "environment and --worker-extension-cls harness.rollout.worker.WorkerExtension."
+                ) from error
+            raise EngineFailure(f"{path} was answered with status {error.code}: {text}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise said(error) from error
 
-def _written(found: Any, positions: int, top_k: int) -> Logprobs:
-    if len(found["token_logprobs"]) != positions:
-        raise EngineFailure(f"the vLLM server gave {len(found['token_logprobs'])} log-probs for {positions} tokens")
-    rows = [
-        [(int(name.removeprefix("token_id:")), value) for name, value in (row or {}).items()]
-        for row in found["top_logprobs"] or [None] * positions
-    ]
-    chosen = np.asarray(found["token_logprobs"], dtype=np.float32)
-    return _ranked(chosen, rows, top_k)
+        def read(*size: int) -> bytes:
+            try:
+                return response.read(*size)
+            except (OSError, http.client.HTTPException) as error:  # only its own: what is done meanwhile may fail too
+                raise said(error) from error
 
-
-def _prompt(found: Any, call: Call) -> Logprobs:
-    if len(found) != len(call.prompt_ids):
-        raise EngineFailure(f"the vLLM server gave {len(found)} prompt log-probs for {len(call.prompt_ids)} tokens")
-    rows = [[(int(token), entry["logprob"]) for token, entry in row.items()] for row in found[1:]]
-    chosen = [row[str(token)]["logprob"] for row, token in zip(found[1:], call.prompt_ids[1:], strict=True)]
-    return _ranked(np.asarray(chosen, dtype=np.float32), rows, call.options["prompt_logprobs"])
-
-
-def _ranked(chosen: np.ndarray, rows: list[list[tuple[int, float]]], top_k: int) -> Logprobs:
-    """The k most probable of each row; the chosen token stands among them only if it is one."""
-    best = [sorted(row, key=lambda entry: -entry[1])[:top_k] for row in rows]
-    if any(len(row) != top_k for row in best):
-        raise EngineFailure(f"the vLLM server gave fewer than {top_k} log-probs at a position")
-    ids = np.asarray([[token for token, _ in row] for row in best], dtype=np.int64).reshape(len(rows), top_k)
-    values = np.asarray([[value for _, value in row] for row in best], dtype=np.float32).reshape(len(rows), top_k)
-    return Logprobs(chosen, ids, values)
+        with response:
+            yield read

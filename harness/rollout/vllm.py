@@ -20,6 +20,8 @@ import numpy as np
 import torch
 
 from harness.errors import UserError
+from harness.files import ROOT
+from harness.models.private_names import ENGINE_CORE
 from harness.rollout import Finished, Progress, RolloutRequest, Sampling
 from harness.types import Rollout
 
@@ -28,6 +30,9 @@ NOT_PUSHED = -1  # the policy version of an engine that holds the weights of its
 # default of 0.92 is never free beside a trainer.
 STARTING_SHARE = 0.01
 EXTENSION = "harness.rollout.worker.WorkerExtension"
+# what torchrun and `accelerate launch` tell a rank: an engine that read it would look for the trainer's process group
+GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+GROUP_PREFIXES = ("MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "ROLE_")
 
 
 class EngineFailure(RuntimeError):
@@ -62,12 +67,17 @@ class Answer:
 
 
 Done = Callable[[int, Answer], None]  # called with a call's index and its answer as soon as that is there
+Take = Callable[[], tuple[int, Call] | None]  # the next call for who asks, with its index; None: none for now
 
 
 class Backend(Protocol):
     """A running vLLM with one model."""
 
-    max_length: int  # positions, prompt and completion together
+    @property
+    def max_length(self) -> int:
+        """Positions, prompt and completion together."""
+        ...
+
     after_restart: list[Callable[[], None]]  # what a fresh engine must be told again, in this order
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
@@ -114,6 +124,9 @@ class EngineOptions:
             "max_model_len": self.max_length,
             "worker_extension_cls": EXTENSION,
         }
+        if self.dtype != "float32":
+            # the trainer's head sums in float32 too; a half one rounds every logit
+            arguments["hf_overrides"] = {"head_dtype": "float32"}
         if self.revision:
             arguments |= {"revision": self.revision, "tokenizer_revision": self.revision}
         if self.on_cpu:
@@ -138,6 +151,20 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
+def child_environment(threads: int, device: int | None) -> dict[str, str]:
+    """The environment of a vLLM in a process of its own: without the trainer's process group, which it is no part of.
+
+    Args: device: the one GPU that it sees, counted among those that this process sees; None: it sees the same.
+    """
+    cleaned = {key: value for key, value in os.environ.items() if not key.startswith(GROUP_PREFIXES)}
+    cleaned = {key: value for key, value in cleaned.items() if key not in GROUP_VARIABLES}
+    if device is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        cleaned["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device].strip() if visible else str(device)
+    found_from = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**cleaned, **environment(threads), "PYTHONPATH": found_from}
+
+
 class InProcessBackend:
     """vLLM in this process: no other process, no socket. A context manager; closed, it gives its memory back."""
 
@@ -148,6 +175,9 @@ class InProcessBackend:
         with _held_stderr():
             from vllm import LLM
 
+            from harness.rollout.prompt_arrays import keep_prompt_arrays
+
+            keep_prompt_arrays()
             self._llm: Any = LLM(
                 options.source,
                 disable_log_stats=True,
@@ -165,7 +195,7 @@ class InProcessBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
+        ENGINE_CORE.of(self._llm.llm_engine).shutdown()
         del self._llm
 
     @property
@@ -173,30 +203,28 @@ class InProcessBackend:
         """The vllm.LLM."""
         return self._llm
 
-    def run(self, calls: Sequence[Call], done: Done) -> None:
-        """See Backend."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
+    def run(self, calls: Sequence[Call], done: Done, more: Callable[[], Sequence[Call]] = tuple) -> None:
+        """See Backend. `more` is asked after every step for calls to take in; their indices go on from the last."""
         engine = self._llm.llm_engine
-        waiting: dict[str, int] = {}
+        waiting: dict[str, tuple[int, Call]] = {}
+        indices = itertools.count()
+
+        def add(call: Call) -> None:
+            name = str(next(self._numbers))
+            waiting[name] = next(indices), call
+            engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, sampling_params(call))
+
         with self._awake():
             try:
-                for index, call in enumerate(calls):
-                    name = str(next(self._numbers))
-                    params = SamplingParams(
-                        **call.options,
-                        detokenize=False,
-                        flat_logprobs=True,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
-                    waiting[name] = index
-                    engine.add_request(name, {"prompt_token_ids": list(call.prompt_ids)}, params)
+                for call in calls:
+                    add(call)
                 while engine.has_unfinished_requests():
                     for output in engine.step():
                         if output.finished:
-                            index = waiting.pop(output.request_id)
-                            done(index, _read_output(output, calls[index]))
+                            index, call = waiting.pop(output.request_id)
+                            done(index, read_output(output, call))
+                    for call in more():
+                        add(call)
             finally:
                 if waiting:  # an error in `done`: the engine stays usable
                     engine.abort_request(list(waiting))
@@ -227,24 +255,38 @@ class InProcessBackend:
                 self._llm.sleep(level=1)
 
 
-def _read_output(output: Any, call: Call) -> Answer:
-    """A vLLM RequestOutput as an Answer; EngineFailure where log-probs are missing."""
+def sampling_params(call: Call) -> Any:
+    """A Call's vllm.SamplingParams: ids only, and its log-probs in a form that `read_output` reads."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        **call.options, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+
+
+def read_output(output: Any, call: Call) -> Answer:
+    """A vLLM RequestOutput as an Answer, in a process of `keep_prompt_arrays`; EngineFailure where log-probs are
+    missing.
+    """
     (written,) = output.outputs
-    prompt = None
-    if call.options.get("prompt_logprobs") is not None:
-        prompt = _flat(output.prompt_logprobs, len(call.prompt_ids) - 1, call.options["prompt_logprobs"])
-    own = None
-    if call.options.get("logprobs") is not None:
-        own = _flat(written.logprobs, len(written.token_ids), call.options["logprobs"])
+    prompt = own = None
+    if (top_k := call.options.get("prompt_logprobs")) is not None:
+        found = output.prompt_logprobs
+        prompt = _logprobs(found.values, found.ids, len(call.prompt_ids) - 1, top_k)
+    if (top_k := call.options.get("logprobs")) is not None:
+        found = written.logprobs  # flat: no array, but the few of a completion's tokens, which Python made one by one
+        values, ids = np.asarray(found.logprobs), np.asarray(found.token_ids)
+        own = _logprobs(values, ids, len(written.token_ids), top_k)
     return Answer(tuple(written.token_ids), written.finish_reason == "stop", own, prompt)
 
 
-def _flat(found: Any, positions: int, top_k: int) -> Logprobs:
-    """vLLM's FlatLogprobs: the chosen token's entry, then the k most probable ones, for every position."""
-    values, ids = np.asarray(found.logprobs, dtype=np.float32), np.asarray(found.token_ids, dtype=np.int64)
-    if len(values) != positions * (1 + top_k):
-        raise EngineFailure(f"vLLM answered with {len(values)} log-probs for {positions} tokens at {1 + top_k} each")
-    values, ids = values.reshape(positions, 1 + top_k), ids.reshape(positions, 1 + top_k)
+def _logprobs(values: np.ndarray, ids: np.ndarray, positions: int, top_k: int) -> Logprobs:
+    """Of every position the chosen token's entry, then the k most probable ones."""
+    if values.size != positions * (1 + top_k):
+        raise EngineFailure(f"vLLM answered with {values.size} log-probs for {positions} tokens at {1 + top_k} each")
+    values = values.astype(np.float32).reshape(positions, 1 + top_k)
+    ids = ids.astype(np.int64).reshape(positions, 1 + top_k)
     return Logprobs(values[:, 0], ids[:, 1:], values[:, 1:])
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from harness.models.private_names import KEPT_VOCABULARY, PACK_HEAD
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -56,12 +58,11 @@ class WorkerExtension:
 
     def harness_narrow(self, vocab_size: int) -> None:
         """Cuts the logits to the first `vocab_size` tokens, before the softmax."""
-        self.model_runner.get_model().logits_processor.org_vocab_size = int(vocab_size)
+        KEPT_VOCABULARY.put(self.model_runner.get_model().logits_processor, int(vocab_size))
 
 
 def retie_head(model: nn.Module) -> None:
     """Gives a tied head the embedding's weights again, and on a CPU repacks them for its matrix product."""
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.platforms import current_platform
 
     config: Any = model.config
@@ -70,7 +71,7 @@ def retie_head(model: nn.Module) -> None:
     head: Any = model.get_submodule("lm_head")
     head.weight = model.get_submodule("model.embed_tokens").weight
     if current_platform.is_cpu():
-        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+        PACK_HEAD.get()(head, remove_weight=False)
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:

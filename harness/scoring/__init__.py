@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.numerics.loss import TeacherRows
+from harness.numerics.padding import padded
 from harness.types import TokenSignal
 
 
@@ -65,6 +66,5 @@ class Scorer(Protocol):
 def pad_completions(completions: Sequence[Completion]) -> tuple[Tensor, Tensor]:
     """The mask [B, T] and the labels [B, T] of right-padded completions."""
     lengths = torch.tensor([len(c.completion_ids) for c in completions])
-    width = int(lengths.max())
-    labels = torch.tensor([[*c.completion_ids, *[0] * (width - len(c.completion_ids))] for c in completions])
-    return torch.arange(width) < lengths[:, None], labels
+    labels = padded([c.completion_ids for c in completions])
+    return torch.arange(labels.shape[1]) < lengths[:, None], labels

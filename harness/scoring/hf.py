@@ -16,6 +16,7 @@ from harness.models.backbone import evaluating, hidden_states
 from harness.models.head import head_of
 from harness.numerics.logprobs import CARD_PART, Head, Projection, project
 from harness.numerics.loss import TeacherRows
+from harness.numerics.padding import padded
 from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.types import TokenSignal
 
@@ -90,8 +91,7 @@ class HFScorer:
     def _hidden(self, completions: Sequence[Completion]) -> Tensor:
         """[N, H]: the states that predict each completion token, sequence after sequence."""
         sequences = [[*c.prompt_ids, *c.completion_ids] for c in completions]
-        width = max(map(len, sequences))
-        ids = torch.tensor([s + [0] * (width - len(s)) for s in sequences], device=self.model.device)
+        ids = padded(sequences).to(self.model.device)
         with evaluating(self.model):
             states = hidden_states(self.model, ids, use_cache=False).last_hidden_state
         rows = [

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,23 +20,26 @@ from harness.numerics.loss import TeacherRows
 from harness.scoring import Completion, Scored, Scorer, ScoreRequest, WholeScored
 from harness.types import Rollout, TokenSignal
 
+PerToken = TypeVar("PerToken")  # a record whose fields are tensors [B, T, …], or None after the first
 PIECES = 8  # of a step, at most, that are scored one after the other
 
 
-def join_signals(pieces: Sequence[tuple[Sequence[int], TokenSignal]], shape: tuple[int, int]) -> TokenSignal:
-    """One signal of `shape` [B, T], padded with 0, from the signals of some of its rows each."""
+def join_rows(pieces: Sequence[tuple[Sequence[int], PerToken]]) -> PerToken:
+    """One record of tensors [B, T, …], padded with 0, from records of some of its rows each; they may be narrower."""
+    count = sum(len(rows) for rows, _ in pieces)
+    width = max(next(iter(vars(piece).values())).shape[1] for _, piece in pieces)
 
     def joined(name: str) -> Tensor | None:
         first = getattr(pieces[0][1], name)
         if first is None:
             return None
-        whole = first.new_zeros(*shape, *first.shape[2:])
+        whole = first.new_zeros(count, width, *first.shape[2:])
         for rows, piece in pieces:
             values = getattr(piece, name)
             whole[list(rows), : values.shape[1]] = values
         return whole
 
-    return TokenSignal(**{field.name: joined(field.name) for field in fields(TokenSignal)})  # type: ignore[arg-type]
+    return type(pieces[0][1])(**{name: joined(name) for name in vars(pieces[0][1])})
 
 
 @dataclass
@@ -98,9 +102,7 @@ class EagerScoring:
             pieces = [(rows, future.result()) for rows, future in self._scored]
         finally:
             self._thread.shutdown(cancel_futures=True)
-        count = sum(len(rows) for rows, _ in pieces)
-        width = max(piece.signal.logprobs.shape[1] for _, piece in pieces)
-        signal = join_signals([(rows, piece.signal) for rows, piece in pieces], (count, width))
+        signal = join_rows([(rows, piece.signal) for rows, piece in pieces])
         whole = all(isinstance(piece, WholeScored) for _, piece in pieces)
         return (JoinedWholeScored if whole else JoinedScored)(pieces, signal)
 

@@ -83,7 +83,7 @@ class VLLMScorer:
         if tokens >= self.backend.max_length:  # vLLM writes at least one token
             raise UserError(
                 f"a sequence of {tokens} tokens is to be scored, and the teacher's engine takes at most "
-                f"{self.backend.max_length - 1}; give a smaller setting.max_new_tokens, or engine.vllm.teacher=false."
+                f"{self.backend.max_length - 1}; give a smaller setting.max_new_tokens, or engine.teacher=hf."
             )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3ForCausalLM
 
+from harness.models.backbone import cache_name
 from harness.seeds import seed_of
 from harness.tiny.language import BOS, EOS, PAD, SPECIAL, WORD_IDS, WORDS, write_solution, wrong_facts
 from harness.tiny.problems import MAX_OPERATIONS, MIN_OPERATIONS, Problem, draw_problem, pick
@@ -131,10 +132,11 @@ def train(recipe: Recipe, replicate: int, advance: Callable[[int], None] = lambd
 def sample_solutions(model: Qwen3ForCausalLM, prompts: Tensor, generator: torch.Generator) -> list[str]:
     """One solution at temperature 1 for each of the prompts [B, T], which are equally long."""
     tokens, cache, written = prompts, None, []
+    name = cache_name(model)
     finished = torch.zeros(len(prompts), dtype=torch.bool)
     for _ in range(_MAX_NEW_TOKENS):
-        output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        output = model(input_ids=tokens, use_cache=True, logits_to_keep=1, **{name: cache})
+        cache = getattr(output, name)
         drawn = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1, generator=generator)
         tokens = drawn.masked_fill(finished[:, None], PAD)
         written.append(tokens)

@@ -10,9 +10,15 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from harness.config.settings import Execution, Setting
+from harness.config.execution import Execution
+from harness.config.settings import Setting
+from harness.models.private_names import DEVICE_COUNT
 from harness.rollout import Sampling
 from harness.training import ranks
+
+# transformers renames it: 5.24 warns of the old name, which goes in 6
+_RENAMED = "activation_checkpointing"
+CHECKPOINTING = _RENAMED if _RENAMED in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing"
 
 
 def training_arguments(setting: Setting, execution: Execution, seed: int, folder: Path) -> TrainingArguments:
@@ -20,6 +26,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
     on_cpu = execution.device == "cpu" or not torch.cuda.is_available()
     share = setting.prompts_per_step // ranks.count()
     micro_batch = execution.micro_batch_prompts or share  # a door derives it; without one the step is one batch
+    checkpointing: dict[str, Any] = {CHECKPOINTING: execution.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=setting.steps,
@@ -31,7 +38,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
         adam_beta2=setting.adam_beta2,
         max_grad_norm=setting.max_grad_norm,
         optim="adamw_torch" if on_cpu else "adamw_torch_fused",
-        gradient_checkpointing=execution.gradient_checkpointing,
+        **checkpointing,
         bf16=False,
         use_cpu=on_cpu,
         seed=seed,
@@ -48,7 +55,7 @@ def training_arguments(setting: Setting, execution: Execution, seed: int, folder
     )
     # The Trainer would wrap the student in nn.DataParallel, cut every micro-batch over all visible GPUs, and ask for as
     # many prompts more: steps of another size. `n_gpu` is set with the device, at its first reading.
-    arguments._n_gpu = min(1, arguments.n_gpu)
+    DEVICE_COUNT.put(arguments, min(1, arguments.n_gpu))
     return arguments
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
 from harness.files import check_writable, locate
-from harness.results.record import load_record, read_metrics
+from harness.results.record import RunRecord, load_record, read_metrics
 from harness.results.samples import read_samples
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 def check_comparison(runs: Sequence[RunConfig]) -> None:
     """Everything that can be wrong with the input, found before the first run starts; doubts are printed to stderr."""
-    from harness.engines.checks import check_devices, check_logprobs, scores_by_vllm
+    from harness.engines.checks import check_devices, check_logprobs
     from harness.models.loading import load_tokenizer
     from harness.models.pair import check_pair
     from harness.training.held_out import held_out_prompts
     from harness.training.mechanisms import check_references, doubts
-    from harness.training.prompts import prompts_of
+    from harness.training.prompts import prompt_doubts, prompts_of
 
     check_execution(runs)
     for run in runs:
@@ -46,22 +46,24 @@ def check_comparison(runs: Sequence[RunConfig]) -> None:
             tokenizer = load_tokenizer(setting.student, setting.student_revision)
             inputs[repr(setting)] = (tokenizer, prompts_of(setting, tokenizer))
             warnings |= dict.fromkeys(_teacher_template(run, tokenizer))
+            warnings |= dict.fromkeys(prompt_doubts(setting.prompts, inputs[repr(setting)][1]))
         vocab_size = vocab_sizes[repr(setting)]
         warnings |= dict.fromkeys(doubts(run, vocab_size))
         check_references(run, *inputs[repr(setting)])
         _check_contexts(run, inputs[repr(setting)][1])
         if not run.fresh:
             check_leftovers(run.run_folder())
-        if run.method is not None and scores_by_vllm(run.engine):
+        if run.method is not None and run.engine.who("teacher") != "hf":
             whole = run.method.request(0.0).full_vocabulary or run.method.request(1.0).full_vocabulary
             check_logprobs(run.engine, setting.top_k, vocab_size, whole)
         key = repr((setting, run.engine, run.evaluation, run.results_dir))
         if key in seen:
             continue
         seen.add(key)
-        _check_one_engine(run, {other.run_folder() for other in runs if other.fresh})
+        beside = _records_beside(run, {other.run_folder() for other in runs if other.fresh})
+        _check_one_engine(run, beside)
         check_writable(run.results_dir)
-        _check_evaluation(run)
+        _check_evaluation(run, beside)
         if run.evaluation.distance is not None and run.evaluation.distance.task is not None:
             held_out_prompts(run, run.evaluation.distance, inputs[repr(setting)][0])
     for warning in warnings:
@@ -96,7 +98,7 @@ def check_local(runs: Sequence[RunConfig]) -> None:
 
 def check_execution(runs: Sequence[RunConfig]) -> None:
     """What can be wrong with the engine's fields."""
-    from harness.engines.checks import check_engine_options
+    from harness.engines.checks import KEYS, check_engine_options
     from harness.results.reference import reference_tables
     from harness.training import ranks
     from harness.training.mechanisms import check_budget, check_guidance
@@ -104,14 +106,18 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
 
     for run in runs:
         setting, engine = run.setting, run.engine
+        others = [f"{KEYS[role]}={engine.who(role)}" for role in ("student", "teacher") if engine.who(role) != "hf"]
+        if others and setting.termination == "map":
+            raise UserError(
+                f"{others[0]} can neither draw nor score several end tokens as one: give engine=hf with "
+                "setting.termination=map."
+            )
         check_engine_options(engine, setting.dtype)
         check_guidance(run)
         check_budget(run)
         processes = max(run.launch.num_processes, int(os.environ.get("WORLD_SIZE", "1")))
         if processes > 1:
             ranks.check_ranks(run)
-        if engine.name != "hf" and (processes > 1 or setting.lora_rank):
-            raise UserError(f"engine={engine.name} trains in one process and without adapters; give engine=hf.")
         if setting.prompts_per_step % ((engine.micro_batch_prompts or 1) * processes):
             several = f" times {processes} processes" if processes > 1 else ""
             given = f"engine.micro_batch_prompts={engine.micro_batch_prompts}{several}"
@@ -119,27 +125,28 @@ def check_execution(runs: Sequence[RunConfig]) -> None:
             raise UserError(
                 f"{what} does not divide setting.prompts_per_step={setting.prompts_per_step}; give a divisor."
             )
-        if engine.name != "hf" and setting.termination == "map":
-            raise UserError(
-                f"engine={engine.name} can neither draw nor score several end tokens as one: give engine=hf with "
-                "setting.termination=map."
-            )
         check_trackers(engine.report_to)
         if run.reference not in (None, *reference_tables()):
             raise UserError(f"reference={run.reference!r}: must be one of {', '.join(reference_tables())}, or null.")
 
 
-def _check_one_engine(run: RunConfig, redone: set[Path]) -> None:
-    """A table has one engine; found now, not when the runs are done."""
-    for path in sorted(run.comparison_folder().glob("*/seed*/record.json")):
-        if path.parent in redone:
-            continue
-        engine = load_record(path).engine
-        if engine != run.engine.name:
-            raise UserError(
-                f"{path.parent} was made with engine={engine}, and a table has one engine: give engine={engine}, or "
-                "another results_dir."
-            )
+def _records_beside(run: RunConfig, redone: set[Path]) -> dict[Path, RunRecord]:
+    """Folder -> record, of the runs that will stand in one table with this one, but for those that begin again."""
+    paths = sorted(run.comparison_folder().glob("*/seed*/record.json"))
+    return {path.parent: load_record(path) for path in paths if path.parent not in redone}
+
+
+def _check_one_engine(run: RunConfig, beside: Mapping[Path, RunRecord]) -> None:
+    """What a table trains on was written by one engine, and scored by one; found now, not when the runs are done."""
+    chosen = {"engine": run.engine.who("student"), "engine.teacher": run.engine.who("teacher")}
+    for folder, record in beside.items():
+        made = {"engine": record.engine, "engine.teacher": record.teacher_engine or chosen["engine.teacher"]}
+        for key, engine in made.items():
+            if record.is_trained and engine != chosen[key]:
+                raise UserError(
+                    f"{folder} was made with {key}={engine}, and a table has one engine: give {key}={engine}, or "
+                    "another results_dir."
+                )
 
 
 def _teacher_template(run: RunConfig, student: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -196,12 +203,18 @@ def _tasks_of(run: RunConfig) -> tuple[dict[str, LoadedTask], PreTrainedTokenize
     return loaded | load_development(run.evaluation, tokenizer), tokenizer
 
 
-def _check_evaluation(run: RunConfig) -> None:
-    """What would end an evaluation is found now, not when the run is trained; both models are rows of its table."""
-    from harness.evaluation.checkpoint import check_plan
+def _check_evaluation(run: RunConfig, beside: Mapping[Path, RunRecord]) -> None:
+    """What would end an evaluation, or break its table, is found now, not when the run is trained; both models are rows
+    of the table.
+    """
+    from harness.evaluation.checkpoint import check_drawn, check_plan
     from harness.models.contexts import context_length_of
     from harness.models.loading import load_config
 
     setting = run.setting
     sides = ((setting.student, setting.student_revision), (setting.teacher, setting.teacher_revision))
-    check_plan(run.evaluation, *_tasks_of(run), max_length=min(context_length_of(load_config(*side)) for side in sides))
+    tasks, tokenizer = _tasks_of(run)
+    for folder, record in beside.items():
+        check_drawn(record, tasks, run.engine.who("evaluation"), folder)
+    longest = min(context_length_of(load_config(*side)) for side in sides)
+    check_plan(run.evaluation, tasks, tokenizer, max_length=longest)

@@ -23,11 +23,12 @@ from harness.files import cut_torn_line, row_text
 from harness.results.schema import checked_rows
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.seeds import seed_of
+from harness.training import ranks
 from harness.training.prompts import Prompt
 from harness.types import Method, Rollout, StopReason
 
 ALMOST_ONE = 1 - 1e-6  # the largest uniform draw, for a schedule that takes a share of its maximum
-REQUESTS_PER_PIECE = 512  # responses between two writes to disk
+REQUESTS_PER_PIECE = 512  # responses of a rank between two writes to disk
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def load_or_make_responses(
     """Temperature-1 responses for the prompts with the indices `needed`: from the cache, or made and added to it.
 
     A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several
-    processes at once.
+    processes at once: one of them makes what is missing, of which the ranks of a run share the work by their engine
+    (shared_engine), and the others read it.
     """
     path = folder / f"responses-{fingerprint(teacher, prompts, sampling)}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +82,9 @@ def load_or_make_responses(
         missing = [prompts[i] for i in sorted(set(needed)) if prompts[i].prompt_id not in found]
         if missing:
             with path.open("a") as sink, make_bar("teacher responses", len(missing), "responses") as bar:
-                for start in range(0, len(missing), REQUESTS_PER_PIECE):
-                    piece = missing[start : start + REQUESTS_PER_PIECE]
+                size = REQUESTS_PER_PIECE * ranks.count()
+                for start in range(0, len(missing), size):
+                    piece = missing[start : start + size]
                     requests = [
                         RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id)) for p in piece
                     ]

@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 from harness.config.identity import model_identity
 from harness.config.settings import RunConfig, Setting
 from harness.console.progress import RunProgress
-from harness.engines.checks import device_of
-from harness.engines.opening import Source, open_engine
+from harness.engines.backends import Source
+from harness.engines.checks import by_teachers_servers, device_of
+from harness.engines.opening import open_engine
 from harness.errors import UserError
 from harness.evaluation.checkpoint import (
     WEIGHTS,
@@ -50,6 +51,12 @@ from harness.training import ranks
 from harness.training.budget import Budget
 from harness.training.distance import measure_missing
 from harness.training.train import train
+
+NO_STATE = (
+    "a method holds no state and leaves its arguments as they are, since a run that goes on after a kill would not "
+    "have what was assigned: let credit compute it from batch, teacher, student and progress, and put what a person "
+    "should see into TokenCredit.metrics"
+)
 
 
 def run_job(config: RunConfig) -> RunRecord:
@@ -99,8 +106,8 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
             remove_folder(folder, config.results_dir)
             raise
         (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
-        reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
-        record = dataclasses.replace(load_record(path), status="failed", reason=reason, finished_at=utc_now())
+        failed = dataclasses.replace(load_record(path), status="failed", finished_at=utc_now())
+        record = dataclasses.replace(failed, reason=reason_of(error))
     record = dataclasses.replace(record, counters=_counters(config.setting, folder, record.counters))
     write_record(path, record)
     write_card(folder, record)
@@ -108,6 +115,14 @@ def _run_locked(config: RunConfig, folder: Path) -> RunRecord:
     if record.status == "failed" and ranks.count() > 1:  # the other ranks wait for this one; the launcher ends them
         raise SystemExit(f"error: {record.reason}")
     return record
+
+
+def reason_of(error: Exception) -> str:
+    """The error as one line of a table; for a method that keeps something, what it does instead."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, dataclasses.FrozenInstanceError):
+        reason += f"; {NO_STATE}"
+    return one_line(" ".join(reason.split()))[:500]
 
 
 def _has_begun(folder: Path) -> bool:
@@ -137,11 +152,13 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     tokenizer = load_tokenizer(setting.student, setting.student_revision)
     tasks = load_configured(config.evaluation, config.evaluation.tasks, tokenizer)
     source, longest = Source(name, revision, setting.dtype), longest_sequence(tasks.values())
+    engine = config.engine if config.method_name != "teacher" else by_teachers_servers(config.engine)
 
     @contextmanager
     def open_model() -> Iterator[EvaluatedModel]:
         check_seal(Path(name), "run again with fresh=true")
-        with open_engine(config.engine, source, check_pair(config), folder, longest=longest) as opened:
+        vocab_size = check_pair(config)
+        with open_engine(engine, source, vocab_size, folder, longest=longest, role="evaluation") as opened:
             model = evaluated_source(opened, source, tokenizer)
             if setting.termination == "map":  # the untrained rows stop where the trained ones do
                 model = dataclasses.replace(model, stop_ids=ends_of(setting).union)
@@ -151,6 +168,7 @@ def _evaluate(config: RunConfig, folder: Path, record: RunRecord, progress: RunP
     checkpoint = CheckpointScoring(
         folder=folder,
         identity=identity,
+        engine=config.engine.who("evaluation"),
         open_model=open_model,
         begins=lambda column: progress.phase(f"evaluating {column}"),
         done=lambda record: write_record(folder / "record.json", record),
@@ -190,7 +208,8 @@ def _new_record(config: RunConfig) -> RunRecord:
         training_hash=config.setting.training_hash(),
         seed=config.seed,
         status="started",
-        engine=config.engine.name,
+        engine=config.engine.who("student" if config.method is not None else "evaluation"),
+        teacher_engine=config.engine.who("teacher") if config.method is not None else "",
         provenance=_provenance(config),
         started_at=utc_now(),
     )

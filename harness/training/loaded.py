@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config.settings import RunConfig
-from harness.engines.checks import device_of, scores_by_vllm
+from harness.engines.checks import device_of
 from harness.models.adapters import add_lora
 from harness.models.loading import load_model, load_tokenizer, mend_generation_config, stop_ids_of
 from harness.models.pair import check_pair, ends_of
@@ -42,7 +42,7 @@ def load_models(config: RunConfig) -> Models:
     check_training_mode(student, setting.student)
     mend_generation_config(student, setting.student)
     teacher = None
-    if not scores_by_vllm(config.engine):
+    if config.engine.who("teacher") == "hf":
         teacher_device = config.engine.teacher_device or device_of(config)
         teacher = load_model(setting.teacher, setting.teacher_revision, setting.dtype, teacher_device)
         teacher.requires_grad_(False)

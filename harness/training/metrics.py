@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.divergences import HARD_OUTLIER
-from harness.types import Rollout, TokenBatch, TokenCredit, TokenSignal, Writer
+from harness.training.batches import Endings
+from harness.types import TokenBatch, TokenCredit, TokenSignal, Writer
 
 
 def step_metrics(
-    rollouts: Sequence[Rollout],
     batch: TokenBatch,
+    endings: Endings,
     teacher: TokenSignal | None,
     student: TokenSignal | None,
     credit: TokenCredit,
@@ -28,7 +30,7 @@ def step_metrics(
     metrics = {
         "length/completion": float((own | batch.prefix_mask).sum(1).float().mean()),  # over sequences
         "length/prefix": float(batch.prefix_mask.sum(1).float().mean()),  # over sequences
-        "truncated_frac": sum(r.stop_reason == "length" for r in rollouts) / len(rollouts),  # over sequences
+        "truncated_frac": int((~endings.stopped.any(1)).sum()) / len(own),  # over sequences
         "credit/advantage": float(credit.advantages[own].sum()) / count,
         "credit/divergence_weight": float(credit.divergence_weights[own].sum()) / count,
         **{f"credit/{key}": float(value) for key, value in credit.metrics.items()},
@@ -71,24 +73,20 @@ def pass_metrics(
     }
 
 
-def stop_metrics(rollouts: Sequence[Rollout], batch: TokenBatch, teacher: TokenSignal | None) -> dict[str, float]:
+def stop_metrics(batch: TokenBatch, endings: Endings, teacher: TokenSignal | None) -> dict[str, float]:
     """The mean probability of any end token at the student's own tokens: where it stopped, and at the tokens where it
     did not.
 
     The student's is of the moment of sampling. A model whose engine or scorer does not give it (vLLM) is left out, and
     so is a place where the step has no token.
     """
-    ended = torch.zeros_like(batch.on_policy_mask)
-    student = torch.zeros_like(batch.rollout_logprobs)
-    recorded = any(r.stop_logprobs for r in rollouts)
-    for row, rollout in enumerate(rollouts):
-        length = len(rollout.completion_ids)
-        ended[row, length - 1] = rollout.stop_reason == "stop"
-        written = rollout.stop_logprobs
-        student[row, length - len(written) : length] = torch.tensor(written, dtype=student.dtype)
-    own = batch.on_policy_mask
-    places = {"at_end": own & ended, "elsewhere": own & ~ended}
-    signals = {"student": student if recorded else None, "teacher": teacher.stop_logprobs if teacher else None}
+    own, stopped = batch.on_policy_mask, endings.stopped
+    recorded = not endings.stop_logprobs[own].isnan().any()
+    places = {"at_end": own & stopped, "elsewhere": own & ~stopped}
+    signals = {
+        "student": endings.stop_logprobs if recorded else None,
+        "teacher": teacher.stop_logprobs if teacher else None,
+    }
     return {
         f"stop/{who}_{where}": float(logprobs[mask].exp().mean())
         for who, logprobs in signals.items()
@@ -124,8 +122,9 @@ def quantiles_of(values: Tensor, shares: Sequence[float]) -> list[float]:
     """Quantiles of the values [N], linear between two of them. torch.quantile refuses more than 2^24, and a step of the
     paper's size may have as many tokens.
     """
-    ordered = values.sort().values
     places = [share * (len(values) - 1) for share in shares]
+    around = sorted({edge(place) for place in places for edge in (math.floor, math.ceil)})
+    ordered = torch.from_numpy(np.partition(values.numpy(), around))  # at these places alone; a sort takes longer
     return [
         float(torch.lerp(ordered[math.floor(place)], ordered[math.ceil(place)], place - math.floor(place)))
         for place in places

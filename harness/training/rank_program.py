@@ -23,6 +23,7 @@ def follow(runs: Sequence[RunConfig]) -> None:
     """
     from harness.console.progress import RunProgress
     from harness.engines.checks import device_of
+    from harness.training.job import empty_device
     from harness.training.train import train
 
     for run in runs:
@@ -30,6 +31,7 @@ def follow(runs: Sequence[RunConfig]) -> None:
         if run.method is not None and from_main(None):
             torch.set_num_threads(run.engine.threads)
             train(run, run.run_folder(), RunProgress(None, run.setting.steps))
+            empty_device()  # for an evaluation on all GPUs, by rank 0
 
 
 def main() -> None:

@@ -25,9 +25,12 @@ from omegaconf import OmegaConf
 from torch import distributed as dist
 from torch import nn
 
+from harness.engines.checks import KEYS, urls_of
+from harness.engines.group import count as count
+from harness.engines.group import from_main as from_main
+from harness.engines.group import index as index
 from harness.errors import UserError
-from harness.scoring.pieces import join_signals
-from harness.types import TokenSignal
+from harness.scoring.pieces import join_rows
 
 if TYPE_CHECKING:
     from harness.config.settings import RunConfig
@@ -39,25 +42,6 @@ WAIT_LIMIT = timedelta(days=7)
 JOB_FILE = "ranks.pickle"  # in the run's folder while the ranks are at work
 ERROR_FILE = "rank{}.log"  # the traceback of a rank that failed
 BAD_INPUT = f"{UserError.__module__}.{UserError.__name__}: "  # in its last line
-
-
-def count() -> int:
-    """How many ranks train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def index() -> int:
-    """Which of them this process is."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def from_main(value: T) -> T:
-    """The value that rank 0 gave, on every rank."""
-    if count() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def wait_for_all() -> None:
@@ -74,11 +58,11 @@ def gather_rows(values: Sequence[T], rows: Sequence[int]) -> list[T]:
     return [found[row] for row in sorted(found)]
 
 
-def gather_signal(signal: TokenSignal, rows: Sequence[int], shape: tuple[int, int]) -> TokenSignal:
-    """Everybody's signal as one of `shape` [B, T], padded with 0; `rows` are the global rows of this rank's."""
+def gather_tensors(record: T, rows: Sequence[int]) -> T:
+    """Everybody's records of tensors [B, T, …] as one, padded with 0; `rows` are the global rows of this rank's."""
     if count() == 1:
-        return signal
-    return join_signals(_gather((list(rows), signal)), shape)
+        return record
+    return join_rows(_gather((list(rows), record)))
 
 
 def combined(values: Mapping[str, float], largest: Sequence[str]) -> dict[str, float]:
@@ -148,6 +132,15 @@ def check_ranks(run: RunConfig) -> None:
             "DeepSpeed is not supported: under ZeRO-3 a model cannot be sampled from or scored outside of its own "
             "forward pass; give launch.accelerate_config=conf/accelerate/fsdp2.yaml, which cuts the same things."
         )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world)) < world:
+        for role in ("student", "teacher"):
+            if run.engine.who(role) == "server" and not urls_of(run.engine, role):
+                key = "teacher_urls" if role == "teacher" else "urls"
+                raise UserError(
+                    f"{KEYS[role]}=server would start servers on one machine, out of reach of ranks on another; start "
+                    f"them by hand and give engine.server.{key}=[…]."
+                )
     device = run.engine.teacher_device
     if device is not None and device.startswith("cuda"):
         raise UserError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.engines import group
 from harness.errors import UserError
 from harness.rollout import RolloutEngine, RolloutRequest, Sampling
 from harness.rollout.vllm import Backend
@@ -46,12 +47,14 @@ class SelfCheck:
         return difference
 
     def report(self, version: int) -> None:
-        """The check after weights were pushed, said on stderr."""
-        print(
-            f"self-check at version {version}: engine and trainer differ by at most {self.difference():.2g} nats on "
-            f"one sequence (limit {MISMATCH_LIMIT[self.dtype]})",
-            file=sys.stderr,
-        )
+        """The check after weights were pushed, said on stderr by the first of several ranks."""
+        difference = self.difference()
+        if group.index() == 0:
+            print(
+                f"self-check at version {version}: engine and trainer differ by at most {difference:.2g} nats on one "
+                f"sequence (limit {MISMATCH_LIMIT[self.dtype]})",
+                file=sys.stderr,
+            )
 
 
 def check_served(backend: Backend, models: Models, dtype: str) -> None:

@@ -15,8 +15,9 @@ from transformers import TrainerCallback
 
 from harness.config.settings import RunConfig
 from harness.console.progress import RunProgress
+from harness.engines.backends import Source
 from harness.engines.caches import OPTIMISER_BYTES, rows_per_batch
-from harness.engines.opening import Opened, Source, open_engine, open_hf
+from harness.engines.opening import Opened, open_engine, open_hf
 from harness.evaluation import loading
 from harness.evaluation.checkpoint import load_development, score
 from harness.evaluation.model import Drawing, EvaluatedModel
@@ -46,6 +47,7 @@ from harness.training.recorder import (
     cut_rows,
 )
 from harness.training.self_check import SelfCheck, check_served
+from harness.training.shared_engine import shared
 from harness.training.trainer import DistillationTrainer, Machinery
 
 CACHE_FOLDER = ".cache"  # under results_dir: teacher responses
@@ -62,6 +64,8 @@ def train(config: RunConfig, folder: Path, progress: RunProgress) -> None:
         resume_from = ranks.from_main(complete_checkpoint(folder / "trainer") if ranks.index() == 0 else None)
         check_form(resume_from, ranks.shards())
         callbacks: list[TrainerCallback] = [CheckpointSealer(folder)]
+        if log.scored_every and resume_from is None:
+            machinery.weights.push(0)  # all ranks: rank 0 is about to sample
         if ranks.index() == 0:
             cut_rows(folder, resume_from)
             recorder = make_recorder(config, models, machinery, log, folder=folder, progress=progress)
@@ -83,7 +87,7 @@ def _opened_student(config: RunConfig, models: Models, folder: Path) -> Abstract
     later = OPTIMISER_BYTES * trained // (ranks.count() if ranks.shards() else 1)
     rows = rows_per_batch(config.engine, models.student, longest, later)
     engine = dataclasses.replace(config.engine, rows_per_batch=rows)
-    return open_engine(engine, source, models.vocab_size, folder, longest=longest, model=models.student)
+    return open_engine(engine, source, models.vocab_size, folder, longest=longest, role="student", model=models.student)
 
 
 def _opened_teacher(config: RunConfig, models: Models, folder: Path) -> AbstractContextManager[Opened]:
@@ -165,15 +169,16 @@ def _teacher_responses(
         return None
     setting = config.setting
     needed = prompt_order(len(prompts), config.seed, setting.steps * setting.prompts_per_step)
-    responses = load_or_make_responses(
-        config.results_dir / CACHE_FOLDER,
-        setting.teacher_identity(),
-        teacher.engine,
-        prompts,
-        sampling=training_sampling(setting, models.stop_ids),
-        needed=needed,
-        make_bar=progress.bar,
-    )
+    with shared(teacher.engine) as engine:
+        responses = load_or_make_responses(
+            config.results_dir / CACHE_FOLDER,
+            setting.teacher_identity(),
+            engine,
+            prompts,
+            sampling=training_sampling(setting, models.stop_ids),
+            needed=needed,
+            make_bar=progress.bar,
+        )
     if "teacher" not in writers_of(config):  # it takes them as prefixes
         texts = [responses.text_of(prompts[index]) for index in dict.fromkeys(needed)]
         check_responses(config.method, texts, setting.steps, setting.min_continuation)
@@ -198,7 +203,7 @@ def development_scores(config: RunConfig, models: Models, machinery: Machinery) 
     evaluation = config.evaluation
     tasks = load_development(evaluation, models.tokenizer)
     context, room = context_length(models.student), longest_sequence(config, models)
-    opened_for = context if config.engine.name == "hf" else min(context, room)
+    opened_for = context if config.engine.who("student") == "hf" else min(context, room)
     model = EvaluatedModel(machinery.engine, models.tokenizer, context, models.stop_ids, opened_for=opened_for)
 
     def scores(step: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from harness.config.settings import RunConfig
 from harness.divergences import topk_forward_kl
 from harness.models.head import bind_token_forward
-from harness.numerics.credit import Coefficients, compute_coefficients, importance_ratios
-from harness.numerics.loss import TeacherRows
+from harness.numerics.credit import compute_coefficients, importance_ratios
 from harness.results.provenance import memory_metrics
 from harness.results.samples import credit_sample
 from harness.rollout import RolloutEngine, RolloutRequest
@@ -37,17 +36,17 @@ from harness.scoring.pieces import EagerScoring
 from harness.seeds import as_float32, generator_of, seed_of
 from harness.training import ranks
 from harness.training.arguments import Positions, compute_in, training_arguments, training_sampling
-from harness.training.batches import token_batch, unread
+from harness.training.batches import endings_of, token_batch, unread
 from harness.training.budget import Budget
 from harness.training.guidance import TeacherResponses, as_rollout, choose_prefixes, prefix_metrics
 from harness.training.masters import MasterAdamW, needs_masters
 from harness.training.metrics import mismatch_metrics, pass_metrics, ratio_metrics, step_metrics, stop_metrics
 from harness.training.prompts import Prompt, prompt_order
 from harness.training.recorder import StepLog
+from harness.training.step import Step, Support, cut, micro_batches
 from harness.training.trackers import place_logs
-from harness.types import Divergence, Rollout, SignalRequest, TokenBatch, TokenSignal, Writer
+from harness.types import Rollout, SignalRequest, TokenBatch, TokenSignal, Writer
 
-PerToken = TypeVar("PerToken", TokenBatch, Coefficients)
 LOSS_TERMS = ("policy", "divergence", "imitation")
 
 
@@ -63,7 +62,7 @@ class Machinery:
     responses: TeacherResponses | None  # None unless the method needs teacher text
     stop_ids: tuple[int, ...]
     vocab_size: int  # shared by both models
-    weights: WeightSync  # brings the student's weights into the engine
+    weights: WeightSync  # brings the student's weights into the engine; all ranks push together
     # The engine samples from the trainer's own tensors by the same arithmetic, and its log-probs are taken over. Not in
     # bfloat16, nor by a hybrid's own cache: a pass over a cache and one over whole sequences differ there.
     engine_is_trainer: bool = True
@@ -78,31 +77,6 @@ class Written:
     weights_s: float = 0.0  # seconds that the engine took for the student's weights
     scoring: EagerScoring | None = None  # by the teacher, begun while they were written; None: not begun
     writer: Writer = "student"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step before it is cut into micro-batches."""
-
-    rollouts: list[Rollout]
-    batch: TokenBatch
-    coefficients: Coefficients
-    divergence: Divergence
-    support: Support
-
-
-@dataclass(frozen=True)
-class Support:
-    """Where the direct term is evaluated: all R rows of the step with a divergence weight, row-major."""
-
-    ids: Tensor  # [R, K]
-    logprobs: Tensor  # [R, K], the teacher's
-    dense: TeacherRows | None = None  # the whole vocabulary instead, from R hidden states of the teacher
-
-    def part(self, rows: slice) -> Support:
-        """Some of the R rows."""
-        dense = None if self.dense is None else replace(self.dense, hidden=self.dense.hidden[rows])
-        return Support(self.ids[rows], self.logprobs[rows], dense)
 
 
 class DistillationTrainer(Trainer):
@@ -231,39 +205,39 @@ class DistillationTrainer(Trainer):
             scored = written.scoring.result()
         elif request.teacher:
             scored = self.machinery.teacher_scorer.score(completions, self._teacher_request(progress))
-        everyone = ranks.gather_rows(rollouts, rows)
-        batch = token_batch(everyone, self._credit_uniforms(len(everyone)), dtype)
-        shape = (len(everyone), batch.labels.shape[1])
-        teacher = ranks.gather_signal(scored.signal, rows, shape) if scored is not None else None
+        batch = ranks.gather_tensors(token_batch(rollouts, self._credit_uniforms(rows), dtype), rows)
+        endings = ranks.gather_tensors(endings_of(rollouts, dtype), rows)
+        teacher = ranks.gather_tensors(scored.signal, rows) if scored is not None else None
         student = self._student_signal(completions, batch, request, scored.signal if scored else None, rows=rows)
         read = (teacher or unread(batch), student or unread(batch))
         credit = self.method.credit(batch, *read, progress)
         coefficients = compute_coefficients(credit, batch)
         log = self.step_log
-        log.metrics = step_metrics(everyone, batch, teacher, student, credit=credit) | written.guidance
-        log.metrics |= mismatch_metrics(batch, student) | stop_metrics(everyone, batch, teacher)
+        log.metrics = step_metrics(batch, endings, teacher, student, credit=credit) | written.guidance
+        log.metrics |= mismatch_metrics(batch, student) | stop_metrics(batch, endings, teacher)
         log.metrics |= pass_metrics(batch, written.writer, teacher, student)
         self.budget.add(log.metrics)
         if (cap := self.setting.importance_cap) is not None and student is not None:
             ratios = importance_ratios(batch, student.logprobs, cap)
             coefficients = replace(coefficients, policy=coefficients.policy * ratios)
             log.metrics |= ratio_metrics(batch, ratios, cap)
-        log.sample = credit_sample(everyone, *read, credit)
+        if 0 in rows:  # on rank 0, which writes it down
+            log.sample = credit_sample(rollouts[rows.index(0)], *read, credit)
         width = max(len(r.completion_ids) for r in rollouts)
-        own = _cut(coefficients, rows, width)
+        own = cut(coefficients, rows, width)
         support = self._support(scored, own.divergence > 0, request)
         divergence = credit.divergence or topk_forward_kl
-        return Step(rollouts, _cut(batch, rows, width), own, divergence, support=support)
+        return Step(rollouts, cut(batch, rows, width), own, divergence, support=support)
 
     def _teacher_request(self, progress: float) -> ScoreRequest:
         request = self.method.request(progress)
         top_k = self.setting.top_k if request.teacher_topk or request.student_at_topk else 0
         return ScoreRequest(top_k, request.teacher_entropy, stop_ids=self.machinery.stop_ids)
 
-    def _credit_uniforms(self, rows: int) -> list[np.random.Generator]:
+    def _credit_uniforms(self, rows: Sequence[int]) -> list[np.random.Generator]:
         samples = self.setting.samples_per_prompt
         at = ("credit", self.run_seed, self.state.global_step)
-        return [generator_of(*at, row // samples, row % samples) for row in range(rows)]
+        return [generator_of(*at, row // samples, row % samples) for row in rows]
 
     def _student_signal(
         self,
@@ -284,8 +258,7 @@ class DistillationTrainer(Trainer):
         at_ids = own_teacher.topk_ids if own_teacher is not None and request.student_at_topk else None
         asked = ScoreRequest(0, request.student_entropy, at_ids)
         scored = self.machinery.student_scorer.score(completions, asked).signal
-        shape = (batch.labels.shape[0], batch.labels.shape[1])
-        signal = ranks.gather_signal(scored, rows, shape)
+        signal = ranks.gather_tensors(scored, rows)
         if not own:
             return signal
         return replace(signal, logprobs=torch.where(batch.on_policy_mask, batch.rollout_logprobs, signal.logprobs))
@@ -341,6 +314,8 @@ class DistillationTrainer(Trainer):
         step, last = self.state.global_step, self.control.should_training_stop
         scored = "grad_norm" in logs and self.step_log.is_scored(step, last or step == self.state.max_steps)
         with torch.no_grad(), ranks.whole_weights(self.model_wrapped, scored):  # rank 0 alone samples from them
+            if scored:
+                self.machinery.weights.push(step)  # all ranks: servers may be everybody's
             super().log(logs, start_time)
 
     def _finish_step(self) -> None:
@@ -352,47 +327,3 @@ class DistillationTrainer(Trainer):
         largest = [key for key in own if not key.startswith("loss/")]
         log.metrics |= ranks.combined(own, largest)
         log.metrics = {"loss": sum(log.metrics[f"loss/{name}"] for name in LOSS_TERMS), **log.metrics}
-
-
-def _cut(record: PerToken, rows: Sequence[int], width: int) -> PerToken:
-    """Some rows, and the first positions, of a record of [B, T] tensors."""
-    return type(record)(**{name: value[rows, :width] for name, value in vars(record).items()})
-
-
-def micro_batches(step: Step, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Cuts the step into micro-batches of the given numbers of sequences, and each to its valid tokens only."""
-    has_support = step.coefficients.divergence > 0
-    support_counts = has_support.sum(1).tolist()
-    batches, first, first_support = [], 0, 0
-    for size in sizes:
-        rows = slice(first, first + size)
-        supports = sum(support_counts[rows])
-        batches.append(_micro_batch(step, rows, slice(first_support, first_support + supports)))
-        first, first_support = first + size, first_support + supports
-    return batches
-
-
-def _micro_batch(step: Step, rows: slice, support: slice) -> dict[str, Any]:
-    """The arguments of the bound forward (harness.models.head): the fields of loss.Targets, and where they are."""
-    rollouts = step.rollouts[rows]
-    width = max(len(r.prompt_ids) + len(r.completion_ids) for r in rollouts)
-    sequences = [[*r.prompt_ids, *r.completion_ids] for r in rollouts]
-    coefficients = [c[rows] for c in vars(step.coefficients).values()]
-    used = torch.stack([c != 0 for c in coefficients]).any(0)  # other tokens are in no term of the loss
-    sequence, position = used.nonzero(as_tuple=True)  # [N] each, row-major
-    prompt_lengths = torch.tensor([len(r.prompt_ids) for r in rollouts])
-    policy, divergence_weights, imitation = [c[used] for c in coefficients]
-    part = step.support.part(support)
-    return {
-        "input_ids": torch.tensor([s + [0] * (width - len(s)) for s in sequences]),
-        "rows": sequence * width + prompt_lengths[sequence] + position - 1,  # the state that predicts the token
-        "token_ids": step.batch.labels[rows][used],
-        "policy": policy,
-        "imitation": imitation,
-        "support_rows": (divergence_weights > 0).nonzero()[:, 0],
-        "divergence_weights": divergence_weights[divergence_weights > 0],
-        "divergence": step.divergence,
-        "support_ids": part.ids,
-        "teacher_logprobs": part.logprobs,
-        "dense": part.dense,
-    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 FENCE = "```"
 
 
@@ -12,3 +14,12 @@ def extract_code(answer: str) -> str | None:
     if len(fences) < 2:
         return None
     return "\n".join(lines[fences[-2] + 1 : fences[-1]])
+
+
+def as_file(code: str) -> str:
+    """The program as its author would have saved it: without the byte order mark, which Python passes over at the
+    beginning of a file, and without the indentation of the list item or quotation that it stood in.
+    """
+    code = code.removeprefix("\ufeff")
+    first = next((line for line in code.split("\n") if line.strip()), "")
+    return textwrap.dedent(code) if first[:1].isspace() else code

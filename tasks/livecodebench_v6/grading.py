@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from harness.sandbox import Limits, Program, Sandbox, SandboxError
 from harness.sandbox.packages import MODULES
-from tasks.livecodebench_v6.extraction import extract_code
+from tasks.livecodebench_v6.extraction import as_file, extract_code
 from tasks.livecodebench_v6.judging import CRASHED, DIED, TIMED_OUT, Result
 from tasks.livecodebench_v6.verdicts import Allowed, Verdicts
 from tasks.math_answer import after_thinking
@@ -134,7 +134,7 @@ def _runner(code: str, tests: Cases, mode: str, timeout_s: int) -> Program:
     if mode not in MODES:
         raise ValueError(f"the mode must be one of {', '.join(MODES)}, not {mode!r}")
     job = {
-        "code": code,
+        "code": as_file(code) if mode == "clean" else code,
         "inputs": list(tests.inputs),
         "fn_name": tests.fn_name,
         "timeout_s": timeout_s,

@@ -44,3 +44,14 @@ def test_what_hydra_understands_stays() -> None:
 def test_what_may_be_meant_otherwise_is_refused_with_the_way_out(argument: str) -> None:
     with pytest.raises(UserError, match=r"a value with such characters is given in double quotes: 'setting[.]student="):
         planned_runs([argument, "hydra.mode=RUN"])
+
+
+@pytest.mark.parametrize("several", ["method=opd,tropd", "setting.student=runs/a,b", "seed=range(2)"])
+def test_several_values_are_refused_where_there_is_one_run(several: str) -> None:
+    """They were left out without a word: another method, or a student that "is not set"."""
+    with pytest.raises(UserError, match=r"^hydra[.]mode=RUN makes one run, and .* stands for several; leave") as error:
+        planned_runs([several, "hydra.mode=RUN"])
+    key, value = several.split("=")
+    assert str(error.value).endswith(f"quote it twice: '{key}=\"{value}\"'.")
+    (run,) = planned_runs(["method=opd", 'setting.student="runs/a,b"', "hydra.mode=RUN"])
+    assert run.setting.student == "runs/a,b"

@@ -26,7 +26,8 @@ from harness.training.guidance import load_or_make_responses
 from harness.training.loaded import load_models
 from harness.training.prompts import prompts_of
 from harness.training.recorder import StepLog
-from harness.training.trainer import DistillationTrainer, Machinery, micro_batches
+from harness.training.step import micro_batches
+from harness.training.trainer import DistillationTrainer, Machinery
 
 
 def trainer_for(config, folder: Path) -> DistillationTrainer:

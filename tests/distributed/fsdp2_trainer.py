@@ -17,6 +17,7 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
 from harness.console.progress import RunProgress
+from harness.rollout import process
 from harness.training import ranks
 from harness.training.train import train
 from harness.training.trainer import DistillationTrainer
@@ -72,6 +73,7 @@ def check_shards() -> None:
 def main() -> None:
     allow_fsdp_on_cpus()
     check_shards()
+    process.PROGRAM = os.environ.get("ENGINE_PROGRAM", process.PROGRAM)
     ranks.start("cpu")
     torch.set_num_threads(1)
     for config, folder in pickle.loads(Path(sys.argv[1]).read_bytes()):

@@ -9,6 +9,7 @@ import torch
 from torch import distributed as dist
 
 from harness.console.progress import RunProgress
+from harness.rollout import process
 from harness.training import ranks
 from harness.training.train import train
 
@@ -31,6 +32,7 @@ def stop_after(step: str) -> None:
 if __name__ == "__main__":
     if "STOP_AFTER_STEP" in os.environ:
         stop_after(os.environ["STOP_AFTER_STEP"])
+    process.PROGRAM = os.environ.get("ENGINE_PROGRAM", process.PROGRAM)
     ranks.start("cpu")
     torch.set_num_threads(1)
     for config, folder in pickle.loads(Path(sys.argv[1]).read_bytes()):

@@ -49,6 +49,16 @@ def test_one_teacher_device_is_not_for_several_ranks() -> None:
         check(*TWO, "engine.teacher_device=cuda:1")
 
 
+def test_servers_of_one_machine_are_not_for_ranks_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.engines.checks.check_installed", lambda *_: None)
+    check(*TWO, "engine=server")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with pytest.raises(UserError, match=r"engine\.teacher=server would start .* engine\.server\.teacher_urls="):
+        check(*TWO[1:], "engine=server", "engine.server.urls=[http://a:1]")
+    check(*TWO[1:], "engine=server", "engine.server.urls=[http://a:1]", "engine.teacher=vllm")
+
+
 def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(*TWO, f"launch.accelerate_config={CONF_DIR}/accelerate/fsdp2.yaml")
     file = tmp_path / "zero3.yaml"

@@ -27,6 +27,7 @@ from harness.console.progress import RunProgress
 from harness.errors import UserError
 from harness.models.loading import load_model
 from harness.results.record import read_metrics
+from harness.results.samples import read_samples
 from harness.training import ranks
 from harness.training.train import train
 from harness.types import TokenSignal
@@ -125,7 +126,7 @@ def test_without_a_process_group_everything_is_ones_own() -> None:
     assert ranks.from_main("value") == "value"
     assert ranks.gather_rows(["a", "b"], [0, 1]) == ["a", "b"]
     signal = TokenSignal(torch.zeros(2, 3))
-    assert ranks.gather_signal(signal, [0, 1], (2, 3)) is signal
+    assert ranks.gather_tensors(signal, [0, 1]) is signal
     assert ranks.combined({"loss": 1.0, "time": 2.0}, ["time"]) == {"loss": 1.0, "time": 2.0}
 
 
@@ -136,7 +137,7 @@ def test_gathered_rows_are_in_the_order_of_the_step(monkeypatch: pytest.MonkeyPa
     other = TokenSignal(torch.full((2, 1), 5.0), entropy=torch.full((2, 1), 6.0))
     monkeypatch.setattr(ranks, "_gather", lambda own: [own, ([1, 3], other)])
     own = TokenSignal(torch.full((2, 3), 1.0), entropy=torch.full((2, 3), 2.0))
-    whole = ranks.gather_signal(own, [0, 2], (4, 3))
+    whole = ranks.gather_tensors(own, [0, 2])
     assert whole.logprobs.tolist() == [[1, 1, 1], [5, 0, 0], [1, 1, 1], [5, 0, 0]]
     assert whole.entropy is not None and whole.entropy[:, 0].tolist() == [2, 6, 2, 6]
     assert whole.topk_ids is None
@@ -151,6 +152,8 @@ def test_ranks_change_nothing(random_pair: Path, tmp_path: Path, count: int) -> 
         expected = alone(config, Path(f"{folder}-alone"))
         assert any(row["loss/divergence"] for row in expected[1]) == (config.method_name in ("eopd", "tropd"))
         assert_equal(ours, expected)
+        shown, truth = (read_samples(path) for path in (folder, Path(f"{folder}-alone")))
+        assert [row["tokens"] for row in shown] == [row["tokens"] for row in truth] and len(shown) == STEPS
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.engines.caches import GIB, ROWS, rows_per_batch, rows_that_fit, vllm_cache_bytes
+from harness.engines.caches import GIB, ROWS, room_beside, rows_per_batch, rows_that_fit, vllm_cache_bytes
 from harness.errors import UserError
 from harness.evaluation.lm import EngineLM
 from harness.evaluation.model import Drawing, EvaluatedModel
@@ -80,7 +80,7 @@ def test_a_cache_of_vllm(name: str, longest: int, card_gib: int | None, gib: flo
     options = composed("engine=vllm").vllm
     assert options is not None
     card = None if card_gib is None else card_gib * GIB
-    found = vllm_cache_bytes(options, known(name).cached_numbers, "bfloat16", longest, card_bytes=card)
+    found = vllm_cache_bytes(options, known(name).cached_numbers, "bfloat16", longest, room=room_beside(card))
     assert found / GIB == pytest.approx(gib, rel=0.001)
 
 
@@ -88,9 +88,9 @@ def test_a_cache_that_holds_no_sequence_is_refused() -> None:
     options = composed("engine=vllm", "engine.vllm.kv_cache_gib=0.25").vllm
     assert options is not None
     numbers = known(TEACHER).cached_numbers
-    assert vllm_cache_bytes(options, numbers, "bfloat16", 2048, card_bytes=GIB) == GIB // 4
+    assert vllm_cache_bytes(options, numbers, "bfloat16", 2048, room=GIB) == GIB // 4
     with pytest.raises(UserError, match=r"kv_cache_gib=0\.25 does not hold one sequence of 131072 tokens, .* 7\.01"):
-        vllm_cache_bytes(options, numbers, "bfloat16", 131_072, card_bytes=GIB)
+        vllm_cache_bytes(options, numbers, "bfloat16", 131_072, room=GIB)
 
 
 def test_vllm_is_not_asked_to_find_the_card_empty() -> None:

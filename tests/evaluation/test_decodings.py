@@ -78,6 +78,7 @@ def score(folder: Path, record: RunRecord, engine: ScriptedEngine, tokenizer: An
     checkpoint = CheckpointScoring(
         folder=folder,
         identity="weights",
+        engine="hf",
         open_model=lambda: contextlib.nullcontext(model_of(engine, tokenizer, 512)),
         done=lambda latest: write_record(folder / "record.json", latest),
     )

@@ -16,8 +16,9 @@ from harness.evaluation import standalone
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.validation import cut_percent, repeat_standard_error
 from harness.leaderboard import main as leaderboard
-from harness.results.record import load_record
+from harness.results.record import load_record, write_record
 from harness.rollout.hf import HFEngine
+from tests.results.synthetic import run
 from tests.scripted import ScriptedEngine
 
 from .conftest import AIME_LAYOUT, make_tokenizer
@@ -96,6 +97,14 @@ def test_whatever_a_score_depends_on_is_another_checkpoint(name, tmp_path, capsy
     assert "is of another weights (sha256:" in capsys.readouterr().err
 
 
+def test_a_template_that_leaves_the_question_out_is_refused(tmp_path, capsys):
+    model = shutil.copytree(STUDENT, tmp_path / "model")
+    (model / "chat_template.jinja").write_text("Answer:")
+    assert evaluate(tmp_path, checkpoint=str(model)) == 2
+    assert "leaves the question out: of 'What is 1 + 1?' it makes 'Answer:'; correct" in capsys.readouterr().err
+    assert not list(tmp_path.glob("evaluated-*/*/*/record.json"))
+
+
 def test_another_template_has_rows_of_its_own(tmp_path):
     model = shutil.copytree(STUDENT, tmp_path / "model")
     assert evaluate(tmp_path, checkpoint=str(model)) == 0
@@ -153,6 +162,59 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every checkpoint answers 5, whoever evaluates; the engines that were asked for."""
+    asked: list[str] = []
+
+    @contextlib.contextmanager
+    def load(config, folder, longest):
+        asked.append(config.engine.who("evaluation"))
+        tokenizer = make_tokenizer()
+        engine = ScriptedEngine(lambda request: "5", tokenizer)
+        yield EvaluatedModel(engine, tokenizer, 100_000, (tokenizer.eos_token_id,))
+
+    monkeypatch.setattr(standalone, "load_checkpoint", load)
+    monkeypatch.setattr("harness.engines.checks.check_installed", lambda *_: None)
+    return asked
+
+
+def test_any_engine_scores_and_the_row_says_which(tmp_path, monkeypatch, capsys):
+    """A column is one engine's; its samples are taken by no other engine, whatever is lost."""
+    asked = scripted(monkeypatch)
+    assert evaluate(tmp_path, "engine.evaluation=vllm") == 0
+    (folder,) = tmp_path.glob("evaluated-*/student/seed0")
+    record = load_record(folder / "record.json")
+    assert (record.engine, record.teacher_engine, [e.engine for e in record.evaluations]) == ("vllm", "", ["vllm"])
+    capsys.readouterr()
+    assert evaluate(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "the samples of aime24 were drawn by vllm" in error and "give engine.evaluation=vllm" in error
+    assert "name=…" in error and error.count("\n") == 1
+    (folder / "record.json").unlink()
+    assert evaluate(tmp_path) == 0
+    assert [e.engine for e in load_record(folder / "record.json").evaluations] == ["hf"]
+    assert len((folder / "generations.jsonl").read_text().splitlines()) == 16
+    assert asked == ["vllm", "hf"]
+
+
+def test_a_runs_checkpoint_is_scored_by_another_engine_under_a_name(tmp_path, monkeypatch, capsys):
+    """In the run's own record without one. A named row is outside of the run, on the run's random numbers."""
+    scripted(monkeypatch)
+    own = tmp_path / "tiny-0" / "opd" / "seed4"
+    checkpoint = shutil.copytree(STUDENT, own / "checkpoint")
+    trained = run("opd", 4, engine="vllm", teacher_engine="hf")
+    write_record(own / "record.json", trained)
+    assert evaluate(tmp_path, checkpoint=str(checkpoint)) == 0
+    record = load_record(own / "record.json")
+    assert (record.engine, record.teacher_engine, record.evaluations[-1].engine) == ("vllm", "hf", "hf")
+    assert evaluate(tmp_path, "engine=vllm", checkpoint=str(checkpoint)) == 2
+    assert "drawn by hf" in capsys.readouterr().err
+    assert evaluate(tmp_path, "engine=vllm", "name=opd-by-vllm", checkpoint=str(checkpoint)) == 0
+    assert load_record(own / "record.json") == record
+    (named,) = tmp_path.glob("evaluated-*/opd-by-vllm/seed4/record.json")
+    assert [e.engine for e in load_record(named).evaluations] == ["vllm"]
 
 
 def test_a_number_is_that_of_every_task_and_an_entry_may_be_new(tmp_path, capsys):

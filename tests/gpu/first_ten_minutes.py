@@ -62,12 +62,12 @@ WAYS = (
         "hf, teacher on the CPU, overlap", (*TROPD, "engine.teacher_device=cpu", "engine.overlap=true"), 0, beside=TROPD
     ),
     Way("vllm, two engines", VLLM, vllm=True, beside=TROPD),
-    Way("vllm, CUDA graphs, importance cap", (*VLLM, "engine.vllm.eager=false", "setting.importance_cap=2"), vllm=True),
     Way(
-        "vllm, teacher by transformers, sleep",
-        (*VLLM, "engine.vllm.teacher=false", "engine.vllm.sleep=true"),
-        vllm=True,
+        "vllm, no CUDA graphs, importance cap", (*VLLM, "engine.vllm.eager=true", "setting.importance_cap=2"), vllm=True
     ),
+    Way("vllm, LoRA", (*OPD, NARROW, "engine=vllm", "setting.lora_rank=8", "setting.learning_rate=1e-4"), vllm=True),
+    Way("vllm, teacher by transformers, sleep", (*VLLM, "engine.teacher=hf", "engine.vllm.sleep=true"), vllm=True),
+    Way("vllm, two engines that sleep", (*VLLM, "engine.vllm.sleep=true"), vllm=True),
     Way("vllm, trained and evaluated", ("method=tropd", NARROW, "engine=vllm"), vllm=True),
     Way("server, weights by the disk", SERVER, vllm=True, beside=OPD),
     Way(
@@ -79,7 +79,16 @@ WAYS = (
     Way("teacher on cuda:1", (*GKD, "engine.teacher_device=cuda:1"), 2, beside=GKD),
     Way("DDP, two ranks", TWO_RANKS, 2, beside=TROPD),
     Way("FSDP2, two ranks", (*TWO_RANKS, "launch.accelerate_config=conf/accelerate/fsdp2.yaml"), 2, beside=TROPD),
-    Way("server, weights by NCCL", (*SERVER, "engine.vllm.weight_sync=transfer"), 2, vllm=True),
+    Way(
+        "vllm on two ranks, asleep in turns", (*VLLM, "engine.vllm.sleep=true", "launch.num_processes=2"), 2, vllm=True
+    ),
+    Way("evaluated by vllm on two cards", ("method=opd", NARROW, "engine.evaluation=vllm"), 2, vllm=True),
+    Way(
+        "server on the second card, weights by NCCL",
+        (*SERVER, "engine.vllm.weight_sync=transfer", "engine.server.devices=[1]", "engine.server.teacher_devices=[1]"),
+        2,
+        vllm=True,
+    ),
 )
 
 

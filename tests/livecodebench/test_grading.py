@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from harness.sandbox import Sandbox
 from harness.sandbox.packages import MODULES
-from tasks.livecodebench_v6.extraction import extract_code
+from tasks.livecodebench_v6.extraction import as_file, extract_code
 from tasks.livecodebench_v6.grading import grade_row
 
 SUM = "n = int(input())\nprint(sum(map(int, input().split())))"
@@ -170,6 +172,27 @@ def test_input_and_output_of_megabytes(sandbox: Sandbox):
 def test_a_row_that_is_not_one_is_a_value_error(change, message: str, sandbox: Sandbox):
     with pytest.raises(ValueError, match=message):
         grade_row({**ROW, "code": SUM, **change}, "official", sandbox)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    "response",
+    [
+        f"```python\n\ufeff{SUM}\n```",
+        "1. In a list:\n\n   ```python\n" + textwrap.indent(SUM, "   ") + "\n   ```",
+        "\t```\n\n" + textwrap.indent(SUM, "\t") + "\n\t```",
+    ],
+)
+def test_clean_mode_runs_what_the_author_would_have_saved(mode: str, response: str, sandbox: Sandbox):
+    """The official runner stumbles over a byte order mark, and over the indentation of a list item."""
+    assert grade_row({**ROW, "response": response}, mode, sandbox)["passed"] == (mode == "clean")
+
+
+def test_a_program_that_is_not_indented_is_left_as_it_is():
+    code = 'a = """\n   \n  b"""'  # blanks in a text count
+    assert as_file(code) == code
+    assert as_file('  a = """\nb"""') == '  a = """\nb"""'  # nothing that all lines share: Python will say so
+    assert as_file("") == ""
 
 
 def test_a_time_limit_of_null_is_the_default(sandbox: Sandbox):

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from harness.config.sweep import planned_runs
-from harness.engines.opening import Source, open_engine
+from harness.engines.backends import Source
+from harness.engines.opening import open_engine
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.rollout import RolloutRequest, Sampling
 from harness.scoring import Completion, ScoreRequest
@@ -38,7 +39,7 @@ def main(engine: str) -> None:
     source = Source(name, None, "float32")
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_engine(run.engine, source, VOCAB, Path(folder), longest=128, model=model) as opened,
+        open_engine(run.engine, source, VOCAB, Path(folder), longest=128, role="student", model=model) as opened,
     ):
         assert opened.weights is not None  # a trainer's model was given
         opened.weights.push(0)

@@ -35,12 +35,12 @@ ENGINES = {
 def opened(name: str, model: Any) -> Iterator[Any]:
     """The engine and the scorer behind a name of ENGINES."""
     from harness.config.sweep import planned_runs
-    from harness.engines.opening import Source, open_engine
+    from harness.engines.backends import Source
+    from harness.engines.opening import open_engine
 
     (run,) = planned_runs(["hydra.mode=RUN", "method=opd", f"engine={'vllm' if name == 'vllm' else 'hf'}"])
-    with open_engine(
-        run.engine, Source(STUDENT, None, "float32"), VOCAB, run.results_dir, longest=128, model=model
-    ) as found:
+    source = Source(STUDENT, None, "float32")
+    with open_engine(run.engine, source, VOCAB, run.results_dir, longest=128, role="student", model=model) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, Phi3Conf
 
 from harness.config.settings import RunConfig
 from harness.errors import UserError
-from harness.models.adapters import add_lora
+from harness.models.adapters import add_lora, merged_weights
 from harness.models.backbone import hidden_states
 from harness.models.contexts import context_length_of
 from harness.models.loading import (
@@ -113,6 +113,32 @@ def test_another_gradient_in_training_mode_is_found() -> None:
     model.model.layers[0].mlp[1] = OtherGradientCheckpointed()
     with pytest.raises(UserError, match="training mode"):
         check_training_mode(model, "other")
+
+
+class OneMode(torch.autograd.Function):
+    """Asserts that its gradient is not asked for, as Reformer's is in eval mode."""
+
+    @staticmethod
+    def forward(_: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(_: Any, *__: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("call model.train()\nfirst")
+
+
+class TrainingModeAlone(nn.Module):
+    """Has no gradient in eval mode."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states if self.training else OneMode.apply(states)
+
+
+def test_a_class_that_cannot_be_tried_in_both_modes_is_refused_as_a_student() -> None:
+    model = qwen2()
+    model.model.norm = nn.Sequential(model.model.norm, TrainingModeAlone())
+    with pytest.raises(UserError, match=r"^'own' .* \(AssertionError: call model\.train\(\) first\); this model class"):
+        check_training_mode(model, "own")
 
 
 def test_contexts_of_configurations() -> None:
@@ -219,6 +245,28 @@ def test_lora_reaches_every_linear_map(name: str, part: str, tmp_path: Path) -> 
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained.values())
     assert (adapted - before).abs().max() > 0.1
     torch.testing.assert_close(adapters.merge_and_unload()(input_ids=ids).logits, adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3_moe"])
+def test_merged_weights_are_those_of_the_merged_model(name: str, tmp_path: Path) -> None:
+    """Under the names of the base; what is adapted has moved, and the model's own weights stay as they are."""
+    pytest.importorskip("peft")
+    model = load_model(str(build(name, tmp_path)))
+    start = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    adapters = add_lora(model, 4)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "lora_B" in key:
+                weight.normal_(std=0.1)
+    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    found = dict(merged_weights(model))
+    assert all(torch.equal(weight, before[key]) for key, weight in model.named_parameters())
+    merged = dict(adapters.merge_and_unload().named_parameters())
+    assert found.keys() == start.keys() == merged.keys()
+    for key, weight in merged.items():
+        torch.testing.assert_close(found[key], weight, rtol=0, atol=1e-6, msg=key)
+    moved = {key for key, weight in found.items() if not torch.equal(weight, start[key])}
+    assert any("attn" in key for key in moved) and not any("norm" in key or "ln_" in key for key in moved)
 
 
 def test_lora_on_mamba_is_one_sentence(tmp_path: Path) -> None:

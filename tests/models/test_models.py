@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     CohereConfig,
     CohereForCausalLM,
+    DeepseekV32Config,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -20,13 +22,14 @@ from transformers import (
 )
 
 from harness.errors import UserError
-from harness.models.backbone import check_causal
+from harness.models.backbone import cache_name, check_causal
 from harness.models.head import bind_token_forward
 from harness.models.loading import load_model, stop_ids_of
 from harness.models.pair import shared_vocab_size
 from harness.models.transform import transform_of
 from harness.numerics.logprobs import LogitsTransform
 from harness.tiny.language import build_tokenizer
+from tests.models.architectures import config_of
 
 
 def targets(tokens: list[int], support_rows: list[int], support_ids: list[list[int]]) -> dict[str, Any]:
@@ -157,6 +160,18 @@ def test_the_future_is_not_seen() -> None:
         check_causal(model, "gpt2")
 
 
+def test_the_future_that_is_seen_late_is_found() -> None:
+    """DeepSeek's sparse attention keeps the 8 best tokens; with 2 heads many are equally good, and which of them are
+    kept depends on how long the text is. With 32 heads none are.
+    """
+    fields = config_of("deepseek_v32").to_dict()
+    torch.manual_seed(0)
+    check_causal(AutoModelForCausalLM.from_config(DeepseekV32Config(**fields)).eval(), "many heads")
+    few = AutoModelForCausalLM.from_config(DeepseekV32Config(**{**fields, "index_n_heads": 2})).eval()
+    with pytest.raises(UserError, match="not causal"):
+        check_causal(few, "two heads")
+
+
 def _averaged(output: Any) -> Any:
     output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
     return output
@@ -174,3 +189,15 @@ def test_end_tokens_come_from_both_places(random_pair: Path) -> None:
     model = load_model(str(random_pair / "student"))
     model.generation_config.eos_token_id = [1, 5]
     assert stop_ids_of(model, build_tokenizer()) == (1, 5)
+
+
+def test_the_cache_goes_by_the_name_that_the_class_takes() -> None:
+    """transformers renames it: a class of either kind gets its own name, and what it returns is read by the same."""
+
+    class Old(torch.nn.Module):
+        def forward(self, input_ids, past_key_values=None): ...
+
+    class New(torch.nn.Module):
+        def forward(self, input_ids, cache=None, **kwargs): ...
+
+    assert cache_name(Old()) == "past_key_values" and cache_name(New()) == "cache"

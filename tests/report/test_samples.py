@@ -30,7 +30,7 @@ def test_row_holds_the_first_completion_without_padding() -> None:
     teacher = TokenSignal(torch.tensor([[-0.5, -4.0, 9.0]] * 2))
     student = TokenSignal(torch.tensor([[-1.0, -2.0, 9.0]] * 2))
     weights = [torch.tensor([[a, b, 9.0]] * 2) for a, b in ((0.0, -2.0), (0.0, 1.0), (0.001, 0.0))]
-    sample = credit_sample(rollouts, teacher, student, TokenCredit(*weights))
+    sample = credit_sample(rollouts[0], teacher, student, TokenCredit(*weights))
     row = sample_row(3, sample, lambda ids: " ".join(map(str, ids)))
     assert row == {
         "step": 3,
@@ -52,7 +52,7 @@ def test_numbers_of_a_model_that_was_not_asked_are_read_again(tmp_path: Path) ->
     """A method may read neither model: its rows have no log-probs and no reward. Older rows lack the log-probs."""
     unread = TokenSignal(torch.full((1, 2), math.nan))
     rollout = Rollout((5,), (6, 7), 0, (-1.0, -2.0), 0, "stop", "p", 0)
-    sample = credit_sample([rollout], unread, unread, TokenCredit(*[torch.zeros(1, 2)] * 3))
+    sample = credit_sample(rollout, unread, unread, TokenCredit(*[torch.zeros(1, 2)] * 3))
     row = sample_row(1, sample, lambda ids: " ".join(map(str, ids)))
     older = {key: value for key, value in row.items() if not key.endswith("_logprob")} | {"step": 2}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(older) + "\n")

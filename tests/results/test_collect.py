@@ -17,7 +17,8 @@ from harness.results.collect import (
     publish_records,
     select_evaluations,
 )
-from harness.results.record import RunRecord
+from harness.results.leaderboard import build_leaderboard
+from harness.results.record import RunRecord, engines_of
 
 from .synthetic import SETTING, evaluation, replicate, run, small_comparison, write_runs
 
@@ -103,6 +104,45 @@ def test_mixed_settings_are_refused_with_the_keys_that_differ() -> None:
     )
     with pytest.raises(UserError, match="differ in the training hash"):  # the student's weights, say
         check_comparable([run("opd", 0), run("tropd", 0, training_hash="bbbb2222")])
+
+
+def drawn(record: RunRecord, engine: str) -> RunRecord:
+    """The same run with samples that an engine has drawn."""
+    return dataclasses.replace(
+        record, evaluations=tuple(dataclasses.replace(e, engine=engine) for e in record.evaluations)
+    )
+
+
+def test_a_column_has_the_samples_of_one_engine() -> None:
+    """Whoever trained: an older record's are its own engine's, and other columns may be another's."""
+    by_hf, by_vllm = drawn(run("opd", 0, [1, 2]), "hf"), drawn(run("tropd", 0, [1, 2]), "vllm")
+    with pytest.raises(UserError, match=r"samples of arithmetic were drawn by different engines, hf \(such as opd"):
+        select_evaluations([by_hf, by_vllm])
+    with pytest.raises(UserError, match="drawn by different engines"):
+        select_evaluations([run("opd", 0, [1, 2]), by_vllm])
+    older = run("opd", 0, [1, 2], engine="vllm")
+    assert select_evaluations([older, by_vllm])["arithmetic"].keys() == {("opd", 0), ("tropd", 0)}
+    other = run("eopd", 0, None, evaluations=(dataclasses.replace(evaluation([1, 2], task="other"), engine="vllm"),))
+    assert set(select_evaluations([by_hf, other])) == {"arithmetic", "other"}
+
+
+def test_a_table_has_one_teacher_engine() -> None:
+    """Where records say so; what was evaluated only was trained by none."""
+    by_hf = run("opd", 0, engine="vllm", teacher_engine="hf")
+    by_vllm = run("opd", 1, engine="vllm", teacher_engine="vllm")
+    with pytest.raises(UserError, match=r"opd seed 0 and opd seed 1 were scored by different engines \(hf, vllm\)"):
+        check_comparable([by_hf, by_vllm])
+    check_comparable([by_hf, run("opd", 1, engine="vllm")])  # an older record does not say
+    check_comparable([by_hf, run("student", 1)])
+    check_comparable([by_hf, run("some-model", 0, setting={"name": "evaluated", "chat_template": "0"})])
+
+
+def test_who_worked_in_words() -> None:
+    assert engines_of([run("opd", 0, [1]), run("student", 0, [1])]) == "hf"
+    trained = drawn(run("opd", 0, [1], engine="vllm", teacher_engine="hf"), "server")
+    assert engines_of([trained]) == "vllm (teacher hf, evaluated by server)"
+    assert engines_of([run("opd", 0, [1], engine="vllm", teacher_engine="vllm")]) == "vllm"
+    assert build_leaderboard([trained, drawn(run("student", 0, [1]), "server")], "make").engine == engines_of([trained])
 
 
 def test_mixed_engines_and_mixed_defaults_are_refused() -> None:

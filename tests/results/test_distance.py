@@ -72,6 +72,15 @@ def test_a_difference_by_hand() -> None:
     assert (constant.low, constant.high, constant.p_value) == (-1, -1, 0)
 
 
+def test_rows_of_one_method_stand_together() -> None:
+    """Nearest first: tropd (beta=1) at -0.3, and tropd at 0.2 behind it, before opd at 0."""
+    runs = records({"opd": 0.0, "tropd": 0.2})
+    runs += [dataclasses.replace(r, method="tropd", changed_knobs={"beta": 1}) for r in records({"x": -0.3})]
+    table = build_distances(runs, "opd")
+    assert table is not None
+    assert [row.label for row in table.rows] == ["tropd (beta=1)", "tropd", "opd"]
+
+
 def test_the_nearest_is_resolved_or_none() -> None:
     table = build_distances(records({"opd": 0.0, "near": -0.2, "far": 0.1}), "opd")
     assert table is not None

@@ -277,6 +277,24 @@ def test_csv_and_latex_have_every_row() -> None:
     assert lines[2] == r"\begin{tabular}{lrr}" and all(line.endswith(r"\\") for line in lines[4:-2] if "&" in line)
 
 
+def test_rows_of_one_method_stand_together_where_the_best_of_them_is() -> None:
+    """Of 4: solved 1, 3, 4 by three rows of tropd, 2 by opd and 3.5 by eopd. The table says so in its head."""
+    knobs = [{"changed_knobs": {"max_beta": beta}} for beta in (0.5, 0.25)]
+    runs = [run("tropd", 0, [1] * 8), run("tropd", 0, [3] * 8, **knobs[0]), run("tropd", 0, [4] * 8, **knobs[1])]
+    others = [
+        run("opd", 0, [2] * 8),
+        run("eopd", 0, [3, 4] * 4),
+        run("student", 0, [4] * 8),
+        run("teacher", 0, [0] * 8),
+    ]
+    board = board_of([*others, *runs])
+    assert [row.label for row in board.rows] == [
+        *("student", "tropd (max_beta=0.25)", "tropd (max_beta=0.5)", "tropd", "eopd", "opd", "teacher"),
+    ]
+    assert "Rows are ordered by score, those of one method together." in render_markdown(board)
+    assert "ordered" not in render_markdown(board_of([*others, runs[0]]))  # every method once: nothing to say
+
+
 def test_gpu_hours_are_of_the_runs_that_used_gpus() -> None:
     """(1.5 + 2.5 + 3.5 + 0.5) s on 2 GPUs = 16 s = 16 / 3600 h; unknown where a run does not say."""
     on_gpus = {"provenance": {**PROVENANCE, "gpus": 2}}

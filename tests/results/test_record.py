@@ -113,6 +113,21 @@ def test_what_is_written_is_that_file(path: Path) -> None:
     assert load_record(path) == RECORD
 
 
+def test_engines_are_kept_where_they_are_known(path: Path) -> None:
+    """An older record has none of its evaluations', which its own engine drew."""
+    assert RECORD.drawn_by(RECORD.evaluations[0]) == "vllm"
+    newer = dataclasses.replace(
+        RECORD,
+        teacher_engine="hf",
+        evaluations=tuple(dataclasses.replace(entry, engine="server") for entry in RECORD.evaluations),
+    )
+    path.parent.mkdir()
+    write_record(path, newer)
+    assert load_record(path) == newer and newer.drawn_by(newer.evaluations[0]) == "server"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written["teacher_engine"] == "hf" and [e["engine"] for e in written["evaluations"]] == ["server"] * 2
+
+
 def test_a_run_that_has_just_started_has_done_nothing(path: Path) -> None:
     """The defaults, in full: a row without them must not look like one that has cost or scored something."""
     started = RunRecord("opd", {}, {}, {}, "abc", 0, "started")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("vllm")
     module.LLM = FakeLLM  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    arrays = types.ModuleType("harness.rollout.prompt_arrays")  # which reaches into vLLM
+    arrays.keep_prompt_arrays = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, arrays.__name__, arrays)
 
 
 def test_the_trainer_keeps_its_precision(vllm: None) -> None:
@@ -48,3 +52,8 @@ def test_the_trainer_keeps_its_precision(vllm: None) -> None:
         torch.set_float32_matmul_precision(precision)
         with InProcessBackend(OPTIONS, threads=1):
             assert torch.get_float32_matmul_precision() == precision
+
+
+def test_a_model_in_half_precision_has_a_head_in_float32() -> None:
+    assert OPTIONS.arguments()["hf_overrides"] == {"head_dtype": "float32"}
+    assert "hf_overrides" not in replace(OPTIONS, dtype="float32").arguments()

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.rollout import RolloutRequest, Sampling
-from harness.rollout.server import ServerBackend, ServerProcess, read_choice
+from harness.rollout import RolloutRequest, Sampling, packed
+from harness.rollout.completions_api import read_choice
+from harness.rollout.server import ServerBackend, ServerProcess
 from harness.rollout.vllm import NOT_PUSHED, Call, EngineFailure, EngineOptions, VLLMEngine
 from harness.rollout.weights import PushedWeights
 from harness.scoring import Completion, ScoreRequest
@@ -42,7 +43,7 @@ class FakeServer:
                 self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
             def reply(self, body: Any) -> None:
-                if self.path not in ("/health", "/v1/models"):
+                if self.path not in ("/health", "/v1/models", packed.PATH):
                     fake.asked.append((self.path, body))
                 found = fake.answer(self.path, body)
                 found = healthy(self.path, body) if found is None else found

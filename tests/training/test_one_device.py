@@ -57,7 +57,7 @@ def test_an_evaluation_alone_sets_its_precision(random_pair: Path, tmp_path: Pat
         config = dataclasses.replace(config_for(random_pair, tmp_path, None, dtype=dtype), method_name="student")
         torch.set_float32_matmul_precision("highest" if expected == "high" else "high")
         source = job.Source(config.setting.student, None, dtype)
-        with job.open_engine(config.engine, source, 64, tmp_path, longest=64):
+        with job.open_engine(config.engine, source, 64, tmp_path, longest=64, role="evaluation"):
             assert torch.get_float32_matmul_precision() == expected
 
 

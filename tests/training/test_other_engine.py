@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from baselines.opd import OPD
-from harness.config.settings import VLLMOptions
+from harness.config.execution import VLLMOptions
 from harness.engines.opening import Opened
 from harness.errors import UserError
 from harness.models.loading import load_tokenizer, stop_ids_of
@@ -28,7 +28,7 @@ from harness.training.self_check import MISMATCH_LIMIT
 from tests.conftest import execution
 from tests.training.test_step import STEPS, config_for, run
 
-OPTIONS = VLLMOptions(False, "in_process", "nccl", 0.1, 8, 64, True, False)  # the teacher by transformers
+OPTIONS = VLLMOptions("in_process", "nccl", 0.1, 8, 64, True, False, None)
 
 
 class CopiedWeights:
@@ -55,9 +55,9 @@ def other_engine(monkeypatch):
     original = training.open_engine
 
     @contextlib.contextmanager
-    def opened(execution, source, vocab_size, folder, *, longest, model, role="student"):
+    def opened(execution, source, vocab_size, folder, *, longest, model, role):
         if execution.name == "hf":
-            with original(execution, source, vocab_size, folder, longest=longest, model=model) as own:
+            with original(execution, source, vocab_size, folder, longest=longest, role=role, model=model) as own:
                 yield own
             return
         engine = HFEngine(copy.deepcopy(model), vocab_size)
@@ -82,7 +82,7 @@ def other_engine(monkeypatch):
 
 def with_vllm(random_pair: Path, tmp_path: Path, **changes: Any) -> Any:
     config = config_for(random_pair, tmp_path, OPD(), **changes)
-    return dataclasses.replace(config, engine=execution(name="vllm", micro_batch_prompts=8, vllm=OPTIONS))
+    return dataclasses.replace(config, engine=execution(name="vllm", teacher="hf", micro_batch_prompts=8, vllm=OPTIONS))
 
 
 def test_a_faithful_copy_trains_the_same(random_pair, tmp_path, other_engine, capsys) -> None:
@@ -98,6 +98,16 @@ def test_a_faithful_copy_trains_the_same(random_pair, tmp_path, other_engine, ca
     assert all(row["mismatch/max"] == 0 for row in rows)  # taken over, not scored again
     assert other_engine["weights"].pushed == list(range(STEPS))
     assert "self-check at version 0" in capsys.readouterr().err
+
+
+def test_all_ranks_push_before_the_first_scores(random_pair, tmp_path, other_engine) -> None:
+    """Servers may be everybody's: whoever does not score pushes too, before the start and after the step."""
+    config = with_vllm(random_pair, tmp_path)
+    task = {"dev_task": "arithmetic_dev", "dev_every": STEPS, "max_new_tokens": {"arithmetic_dev": 4}}
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **task))
+    run(config, tmp_path / "run")
+    once = [0, 0, *range(STEPS), STEPS, STEPS]  # of every rank, and of the one that scores
+    assert other_engine["weights"].pushed == once
 
 
 def test_an_unfaithful_engine_is_seen(random_pair, tmp_path, other_engine, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from harness.errors import UserError
 from harness.models.template import check_template, render, template_difference
 from harness.training.conversations import example_of, first_question
-from harness.training.prompts import load_prompts
+from harness.training.prompts import load_prompts, prompt_doubts
 
 ASK, ANSWER = {"role": "user", "content": "Add 1 ?"}, {"role": "assistant", "content": "2 ."}
 HUMAN, GPT = {"from": "human", "value": "Add 1 ?"}, {"from": "gpt", "value": "2 ."}
@@ -132,6 +133,58 @@ def test_a_variable_that_changes_nothing_is_refused(tokenizer: PreTrainedTokeniz
 def test_a_template_that_writes_the_date_gets_a_fixed_one(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CLOCK
     assert render(tokenizer, [ASK], {}) == "26 Jul 2024 Add 1 ?"
+
+
+@pytest.mark.parametrize("draw", ["range(1000)|random", "lipsum(n=1, html=False)"])
+def test_a_template_that_draws_draws_the_same(tokenizer: PreTrainedTokenizerBase, draw: str) -> None:
+    """Methods of one table, and runs that are taken up again, see one prompt; who draws beside it is not disturbed."""
+    tokenizer.chat_template = "{{ " + draw + " }} {{ messages[0].content }}"
+    random.seed(5)
+    expected = [random.random() for _ in range(2)]
+    random.seed(5)
+    texts = []
+    for _ in range(2):
+        texts.append(render(tokenizer, [ASK], {}))
+        assert random.random() == expected.pop(0)
+    assert texts[0] == texts[1] and texts[0].endswith(" Add 1 ?")
+
+
+@pytest.mark.parametrize("template", ["User: Hello", "User: {{ messages[0].content[:3] }}"])
+def test_a_template_that_leaves_the_question_out_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=r"leaves the question out: of 'What is 1 \+ 1\?' it makes 'User: (Hello|Wha)'"):
+        load(tokenizer, tmp_path, [{"prompt": "Add 1"}])
+
+
+def test_a_system_turn_that_the_template_leaves_out_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    row = {"messages": [{"role": "system", "content": " Add . "}, ASK]}
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content | trim }} {% endfor %}"
+    assert len(load(tokenizer, tmp_path, [row])) == 1
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    with pytest.raises(UserError, match=r"line 1: the chat template leaves the system turn ' Add \. ' out; take it"):
+        load(tokenizer, tmp_path, [row])
+
+
+def test_prompts_that_spell_out_special_tokens_are_said(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Rendered already, as by another framework: a second template goes around it."""
+    end = tokenizer.eos_token
+    rendered = load(tokenizer, tmp_path, [{"prompt": "Add 1"}, {"prompt": f"Add 1 {end} 2"}, {"prompt": f"Add {end}"}])
+    (said,) = prompt_doubts("a.jsonl", rendered)
+    assert said.startswith("2 of the 3 prompts of setting.prompts='a.jsonl' spell out a special token")
+    assert f"(prompt '1': '{end}')" in said
+    assert list(prompt_doubts("a.jsonl", load(tokenizer, tmp_path, [{"prompt": "Add 1"}]))) == []
+
+
+def test_a_template_that_writes_megabytes_is_refused_before_they_are_tokenised(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = "{{ 'ab ' * 1000000 }}{{ messages[0].content }}"
+    with pytest.raises(UserError, match=r"line 1: the prompt has 3000005 characters, more than"):
+        load(tokenizer, tmp_path, [{"prompt": "Add 1"}])
 
 
 def test_an_evaluation_gets_the_fixed_date_too(tokenizer: PreTrainedTokenizerBase) -> None:

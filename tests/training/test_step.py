@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from baselines.eopd import EOPD
+from baselines.gkd import GKD
 from baselines.opd import OPD
 from baselines.reopold import REOPOLD
 from baselines.reopold_2stage import REOPOLDTwoStage
@@ -160,7 +161,7 @@ def test_another_seed_is_another_run(random_pair: Path, tmp_path: Path, opd_run)
     assert any(not torch.equal(value, opd_run[0][name]) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("method", [OPD(), EOPD(), REOPOLDTwoStage(t_switch=0.0), TrOPD()])
+@pytest.mark.parametrize("method", [OPD(), EOPD(), REOPOLDTwoStage(t_switch=0.0), TrOPD(), GKD(student_share=1.0)])
 def test_accumulation_changes_nothing(random_pair: Path, tmp_path: Path, method: Method) -> None:
     """1, 2 and 4 micro-batches a step: the same losses, gradients and weights, in float64 to 1e-9.
 

@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.files import ROOT
 from harness.models import pair
 from harness.models.loading import load_model, load_tokenizer, stored_stop_ids
-from harness.models.pair import check_pair, ends_line
+from harness.models.pair import Ends, check_pair, ends_line
 from harness.rollout import Sampling
 from harness.tiny.language import EOS, UNK, WORD_IDS
 from harness.training import job
@@ -115,7 +115,7 @@ def test_only_transformers_can_take_them_as_one(unlike: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"setting\.termination='both': must be one of refuse, map"):
         dataclasses.replace(config.setting, termination="both")
     engine = dataclasses.replace(config.engine, name="server")
-    with pytest.raises(UserError, match="engine=server"):
+    with pytest.raises(UserError, match=r"engine\.name=server can neither draw nor score"):
         check_execution([dataclasses.replace(config, engine=engine)])
 
 
@@ -269,3 +269,10 @@ def test_what_a_terminator_mismatch_does(relabelled: Path, method: Method, monke
         assert left["truncated_frac"] > 0.4 and left["length/completion"] > 1.3 * together["length/completion"]
     else:
         assert left["truncated_frac"] < 0.05
+
+
+def test_many_end_tokens_are_counted() -> None:
+    names = {i: f"t{i}" for i in range(9)}
+    student, teacher = str(Ends(tuple(range(9)), (0, 1), (None, 1), names)).split(" for the student and ")
+    assert student == "0 't0', 1 't1', 2 't2', 3 't3', 4 't4' and 4 more"
+    assert teacher == "0 't0', 1 't1' (tokenizer) for the teacher"

@@ -104,7 +104,7 @@ def test_a_killed_evaluation_generates_nothing_twice(tied: str, tmp_path: Path) 
 def test_a_killed_server_is_started_once_more_and_the_second_time_the_run_fails(tmp_path: Path) -> None:
     arguments = [
         "engine=server",
-        "engine.vllm.teacher=false",
+        "engine.teacher=hf",
         "setting.max_new_tokens=200",
         f"setting.prompts={PROMPTS}",
     ]

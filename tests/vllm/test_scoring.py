@@ -55,6 +55,25 @@ def test_top_k(backend, exact):
     assert torch.equal(found.topk_ids, expected.topk_ids)
 
 
+def test_no_list_is_made_of_prompt_log_probs(backend, exact, monkeypatch):
+    """vLLM's own way makes one of every token's log-probs, ids and ranks."""
+    from vllm.v1.engine import logprobs
+
+    monkeypatch.setattr(logprobs, "append_logprobs_for_next_position", None)
+    found = VLLMScorer(backend, VOCAB, 128).score(completions(), ScoreRequest(top_k=8)).signal
+    close(found.topk_logprobs, exact.score(completions(), ScoreRequest(top_k=8)).signal.topk_logprobs)
+
+
+def test_vllms_own_form_is_left_to_others(backend):
+    """A request without `flat_logprobs`, such as one of the server's completions API."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=1, prompt_logprobs=2, detokenize=False)
+    (output,) = backend.llm.generate({"prompt_token_ids": [5, 6, 7]}, params, use_tqdm=False)
+    first, *others = output.prompt_logprobs
+    assert first is None and all(6 + i in row and len(row) in (2, 3) for i, row in enumerate(others))
+
+
 @pytest.mark.parametrize("share", [0.02, 0.9])
 def test_support_of_a_few_rows_and_of_many(backend, exact, share):
     """Few rows are asked for one by one, many as whole sequences; the answer is the same."""
@@ -121,3 +140,18 @@ def test_a_padded_head(tmp_path):
 def test_a_sequence_without_room_is_refused(backend):
     with pytest.raises(UserError, match="takes at most 2047"):
         VLLMScorer(backend, VOCAB, 128).score([Completion((5,), (6,) * (CONTEXT - 1))], ScoreRequest())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_float32_head_over_half_weights_follows_a_push(tmp_path, tied):
+    """vLLM multiplies by the weight itself then, not by its repacked copy."""
+    old, new = (random_model(seed, tied=tied).to(torch.bfloat16) for seed in (1, 5))
+    with in_process(stored(tmp_path, old), dtype="bfloat16") as backend:
+        assert backend.llm.llm_engine.model_config.head_dtype == torch.float32
+        scorer = VLLMScorer(backend, VOCAB, 128)
+        for model in (old, new):
+            backend.tell("harness_load", weights=[(name, p.detach()) for name, p in model.named_parameters()])
+            backend.reset_prefix_cache()
+            found = scorer.score(completions(), ScoreRequest()).signal.logprobs
+            expected = HFScorer(model, VOCAB).score(completions(), ScoreRequest()).signal.logprobs
+            torch.testing.assert_close(found, expected, rtol=0, atol=0.15)  # bfloat16; another model is 10 nats off

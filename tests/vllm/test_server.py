@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from harness.files import ROOT
 from harness.models.loading import load_model
 from harness.rollout import Sampling
 from harness.rollout.server import ServerBackend, ServerProcess
-from harness.rollout.vllm import EngineOptions, VLLMEngine, narrow
+from harness.rollout.vllm import Answer, Call, EngineOptions, VLLMEngine, narrow
 from harness.rollout.weights import DiskWeights
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
@@ -57,6 +58,7 @@ def test_rollouts_scores_and_a_push_through_a_server(tied, tmp_path):
         assert sorted(finished) == list(range(8))
         assert largest_difference(rollouts, old) <= BOUND
         _check_scores(backend, old)
+        forms = _check_forms(backend)
 
         before = engine.generate(requests(LONG_PROMPT, count=2), greedy)
         weights = DiskWeights(engine, new, tmp_path / "pushed")
@@ -72,12 +74,46 @@ def test_rollouts_scores_and_a_push_through_a_server(tied, tmp_path):
             assert [r.completion_ids for r in again] == [r.completion_ids for r in after]
         group = process._process.pid
         assert len(processes_of_group(group)) >= 2
-    assert processes_of_group(group) == []
+    _wait(lambda: processes_of_group(group) == [], 10)  # the kernel may take a moment with what was killed
     with in_process(tied) as backend:
+        _check_same(_answers(backend), forms)
         engine = VLLMEngine(backend)
         DiskWeights(engine, new, tmp_path / "pushed").push(1)
         oracle = engine.generate(requests(LONG_PROMPT, count=2), greedy)
     assert [r.completion_ids for r in oracle] == [r.completion_ids for r in after]
+
+
+SCORED = {"max_tokens": 1, "temperature": 0.0, "ignore_eos": True}
+
+
+def _answers(backend) -> list[Answer]:
+    """To a prompt's log-probs without and with the 8 most probable tokens, and to the next token's."""
+    calls = [Call(LONG_PROMPT, {**SCORED, **asked}) for asked in ({"prompt_logprobs": 0}, {"prompt_logprobs": 8})]
+    calls.append(Call(LONG_PROMPT[:30], {**SCORED, "logprobs": 8}))
+    found: dict[int, Answer] = {}
+    backend.run(calls, found.__setitem__)
+    return [found[index] for index in range(len(calls))]
+
+
+def _check_forms(backend) -> list[Answer]:
+    """Arrays are what JSON says."""
+    assert backend._packs
+    as_arrays = _answers(backend)
+    backend._packs = False
+    _check_same(as_arrays, _answers(backend))
+    backend._packs = True
+    return as_arrays
+
+
+def _check_same(found: list[Answer], expected: list[Answer]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert (one.token_ids, one.stopped) == (other.token_ids, other.stopped)
+        for a, b in ((one.written, other.written), (one.prompt, other.prompt)):
+            assert (a is None) == (b is None)
+            if a is not None and b is not None:
+                np.testing.assert_array_equal(a.topk_ids, b.topk_ids)
+                np.testing.assert_allclose(a.chosen, b.chosen, rtol=0, atol=BOUND)
+                np.testing.assert_allclose(a.topk, b.topk, rtol=0, atol=BOUND)
 
 
 def _check_scores(backend, model) -> None:
