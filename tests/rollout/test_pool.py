@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.pool import PoolBackend
 from harness.rollout.restarts import RestartingBackend
 from harness.rollout.vllm import NOT_PUSHED, Answer, Call, Done, EngineFailure, Logprobs, Take, VLLMEngine, narrow
-from harness.rollout.weights import PushedWeights
+from harness.rollout.weights import PushedWeights, TransferWeights
 
 
 class Member(RestartingBackend):
@@ -26,15 +29,15 @@ class Member(RestartingBackend):
 
     engine = "member"
 
-    def __init__(
-        self, seconds: float = 0.0, slots: int = 2, deaths: tuple[int, ...] = (), start_s: float = 0.0
-    ) -> None:
+    def __init__(self, seconds: float = 0.0, slots: int = 2, deaths: Sequence[int] = ()) -> None:
         super().__init__()
-        self.seconds, self.slots, self.start_s = seconds, slots, start_s
+        self.seconds, self.slots = seconds, slots
         self.deaths, self.tells_to_fail = deaths, 0
         self.max_length, self.starts, self.weights = 100, 1, "stale"
-        self.alive, self.told, self.begun, self.most_in_hand, self.entered = True, [], 0, 0, 0
-        self.waits_for: Callable[[], bool] = lambda: True
+        self.alive, self.begun, self.most_in_hand, self.entered = True, 0, 0, 0
+        self.told: list[str] = []
+        self.waits_for: Callable[[], bool] = lambda: True  # before it answers
+        self.comes_back_when: Callable[[], bool] = lambda: True
         self.answered: list[int] = []
         self.lost: list[int] = []  # what it had in hand when it died
 
@@ -57,8 +60,7 @@ class Member(RestartingBackend):
                 return
             index, call = in_hand.pop(0)
             time.sleep(self.seconds)
-            while not self.waits_for():
-                time.sleep(0.001)
+            wait_until(self.waits_for)
             seed = call.options["seed"]
             self.begun += 1
             if self.begun in self.deaths:
@@ -84,9 +86,16 @@ class Member(RestartingBackend):
         self.told.append("reset")
 
     def start_again(self) -> None:
-        time.sleep(self.start_s)
+        wait_until(self.comes_back_when)
         self.starts += 1
         self.alive, self.weights = True, "stale"
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.001)
 
 
 def answer_of(seed: int, weights: str) -> Answer:
@@ -134,7 +143,9 @@ def test_whoever_has_room_gets_the_next() -> None:
 
 def test_few_calls_are_split_evenly() -> None:
     """Members have more slots than there are calls: nobody takes them all."""
-    members = [Member(seconds=0.05, slots=64) for _ in range(4)]
+    members = [Member(slots=64) for _ in range(4)]
+    for member in members:
+        member.waits_for = lambda: all(each.most_in_hand for each in members)
     with PoolBackend(members) as pool:
         run(pool, 10)
     assert all(member.most_in_hand <= 3 and member.answered for member in members)  # 10 / 4, upwards
@@ -150,7 +161,9 @@ def test_what_is_answered_does_not_depend_on_the_members() -> None:
 
 
 def test_a_dead_members_calls_go_to_the_others_while_it_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
-    dying, other = Member(0.002, slots=8, deaths=(3,), start_s=0.3), Member(0.002, slots=8)
+    dying, other = Member(slots=8, deaths=(3,)), Member(slots=8)
+    other.waits_for = lambda: dying.begun >= 3
+    dying.comes_back_when = lambda: len(other.answered) == 38
     with PoolBackend([dying, other]) as pool:
         pushed = VLLMEngine(pool)
         Told(pushed, model=None).push(1)  # type: ignore[arg-type]
@@ -161,8 +174,8 @@ def test_a_dead_members_calls_go_to_the_others_while_it_is_replaced(capfd: pytes
         assert dying.told == ["load", "reset"] * 2 and other.told == ["load", "reset"]  # only the fresh one is told
         assert capfd.readouterr().err == "member: died at call 3; starting it once more\n"
         assert len(dying.answered) == 2
-        run(pool, 40)
-        assert len(dying.answered) > 2  # it is at work again
+        other.waits_for = lambda: len(dying.answered) > 2
+        run(pool, 40)  # it is at work again
 
 
 def _weights(answer: Answer) -> str:
@@ -171,7 +184,9 @@ def _weights(answer: Answer) -> str:
 
 def test_a_replaced_member_answers_only_with_the_current_weights() -> None:
     """It is up a while before it is told; nothing may reach it in between, and it is the only one of a pool of one."""
-    for members in ([Member(0.001, deaths=(5,))], [Member(0.001, deaths=(5,)), Member(0.01)]):
+    one, two = [Member(deaths=(5,))], [Member(deaths=(5,)), Member()]
+    two[1].waits_for = lambda: two[0].begun >= 5
+    for members in (one, two):
         with PoolBackend(members) as pool:
             weights = Told(VLLMEngine(pool), model=None)  # type: ignore[arg-type]
             weights.push(1)
@@ -183,7 +198,8 @@ def test_a_replaced_member_answers_only_with_the_current_weights() -> None:
 def test_a_member_that_dies_again_is_left_out_and_the_last_ones_failure_is_the_runs(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    first, second = Member(0.001, deaths=(2, 5)), Member(0.01)
+    first, second = Member(deaths=(2, 5)), Member()
+    second.waits_for = lambda: first.begun >= 5
     with PoolBackend([first, second]) as pool:
         run(pool, 60)
         assert pool.living == (False, True) and first.starts == 2 and len(first.answered) == 3
@@ -232,7 +248,8 @@ def test_a_push_that_one_member_does_not_take_is_made_again_on_all() -> None:
 
 
 def test_who_does_not_own_the_pool_leaves_a_dead_member_out_until_they_meet() -> None:
-    dying, other = Member(0.001, deaths=(1,)), Member(0.01)
+    dying, other = Member(deaths=(1,)), Member()
+    other.waits_for = lambda: dying.begun >= 1
     with PoolBackend([dying, other], owner=False) as pool:
         run(pool, 20)
         assert pool.living == (False, True) and dying.starts == 1
@@ -242,8 +259,8 @@ def test_who_does_not_own_the_pool_leaves_a_dead_member_out_until_they_meet() ->
         assert dying.answered == before
         pool.meet((True, True))
         assert pool.living == (True, True)
+        other.waits_for = lambda: len(dying.answered) > 0
         run(pool, 20)
-        assert len(dying.answered) > len(before)
         pool.meet((False, True))  # the owner has given one up
         assert pool.living == (False, True)
 
@@ -252,12 +269,12 @@ def test_an_error_of_the_caller_ends_the_run() -> None:
     def done(index: int, answer: Answer) -> None:
         raise ZeroDivisionError
 
-    members = [Member(0.01), Member(0.01)]
+    members = [Member(0.05), Member(0.05)]
     with PoolBackend(members) as pool:
         with pytest.raises(ZeroDivisionError):
-            pool.run(calls(100), done)
-        time.sleep(0.1)
-        assert sum(len(member.answered) for member in members) < 20
+            pool.run(calls(1000), done)
+        time.sleep(0.2)
+        assert sum(len(member.answered) for member in members) < 1000  # which would take 25 s
         run(pool, 10)
 
 
@@ -270,22 +287,23 @@ def test_errors_that_are_no_failure_of_an_engine_are_raised_as_they_are() -> Non
         pool.run(calls(50), lambda *_: None)
 
 
-def test_members_start_and_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_start_and_end_together() -> None:
     """Side by side, and all are ended where one does not start."""
 
-    class Slow(Member):
+    everybody = threading.Barrier(4)
+
+    class Together(Member):
         def __enter__(self) -> Member:
-            time.sleep(0.3)
+            everybody.wait(30)
             return super().__enter__()
 
     class Absent(Member):
         def __enter__(self) -> Member:
             raise EngineFailure("it did not start")
 
-    members = [Slow() for _ in range(4)]
-    began = time.monotonic()
+    members = [Together() for _ in range(4)]
     with PoolBackend(members):
-        assert time.monotonic() - began < 1.0 and all(member.entered == 1 for member in members)
+        assert all(member.entered == 1 for member in members)
     assert all(member.entered == 0 for member in members)
     started = Member()
     with pytest.raises(EngineFailure, match="it did not start"), PoolBackend([started, Absent()]):
@@ -329,3 +347,41 @@ def test_one_sender_transfers_to_all_members() -> None:
             ("update_weights", {"names": ["w"]}),
             ("finish_weight_update", None),
         ]
+
+
+def test_a_transfer_goes_to_the_member_that_was_replaced_and_then_to_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's sender is played: it asks for the size of its group, and opens that in a thread of its own, as vLLM's."""
+    groups: list[int] = []
+
+    class Sender:
+        @staticmethod
+        def trainer_init(receivers: int, client: Any, source: Any) -> Sender:
+            groups.append(receivers)
+            thread = threading.Thread(target=client.init_weight_transfer_engine, args=({"rank_offset": 1},))
+            thread.start()
+            thread.join()
+            sender = Sender()
+            sender.client = client  # type: ignore[attr-defined]
+            return sender
+
+        def send_weights(self) -> None:
+            self.client.update_weights({})  # type: ignore[attr-defined]
+
+    base, factory = types.ModuleType("base"), types.ModuleType("factory")
+    vars(base).update({"ModuleSource": lambda model: model, "WeightSource": object, "ParamMeta": object})
+    vars(factory).update({"WeightTransferTrainerFactory": Sender})
+    for name, module in {"base": base, "factory": factory}.items():
+        monkeypatch.setitem(sys.modules, f"vllm.distributed.weight_transfer.{name}", module)
+    members = [Receiver(), Receiver()]
+    with PoolBackend(members) as pool:
+        model = torch.nn.Linear(1, 1)
+        weights = TransferWeights(VLLMEngine(pool), model, pool, lambda: pool.receivers)  # type: ignore[arg-type]
+        weights.push(1)
+        members[0].deaths, members[1].waits_for = (1,), lambda: members[0].begun >= 1
+        run(pool, 20)
+        weights.push(2)
+    assert groups == [2, 1, 2]
+    asked = [[(name, *given) for name, *given in member.asked] for member in members]
+    connected = [("init_weight_transfer_engine", {"rank_offset": rank}) for rank in (1, 1, 1)]
+    assert asked[0] == [step for call in connected for step in (call, ("update_weights", {}))]
+    assert asked[1] == 2 * [("init_weight_transfer_engine", {"rank_offset": 2}), ("update_weights", {})]

@@ -200,7 +200,7 @@ def test_a_killed_engine_loses_nothing_and_the_second_failure_is_the_runs(
     with backend(tmp_path) as engine:
         engine.after_restart.append(lambda: engine.tell("harness_load", weights=[("bias", torch.tensor(1000))]))
         first = engine.pid
-        found = answers(engine, calls(9, do="once:die"))
+        found = answers(engine, calls(9, do="once:die", seconds=1))  # time to send the answer before
         assert first is not None and engine.pid != first and processes_of_group(first) == []
         said = capfd.readouterr().err
         assert said == f"vLLM engine: the engine's process was killed by SIGKILL; see {engine.log}; {AGAIN}\n"
