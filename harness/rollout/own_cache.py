@@ -46,6 +46,20 @@ AGAIN = Way(
 )
 
 
+# what transformers' `reorder_cache` picks the rows of
+REORDERED = {"keys", "values", "indexer_keys", "conv_states", "recurrent_states"}
+
+
+def _left_behind(cache: Cache, rows: int) -> bool:
+    """Whether a layer holds tensors of so many rows that `reorder_cache` would leave as they are (DeepSeek-V4)."""
+    for layer in cache.layers:
+        for name, value in vars(layer).items():
+            found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            if name not in REORDERED and any(isinstance(t, Tensor) and t.dim() and len(t) == rows for t in found):
+                return True
+    return False
+
+
 class OwnState:
     """What the model knows of the rows so far. `hidden` [B, L, H] are the states of the prompts, left-padded."""
 
@@ -63,8 +77,8 @@ class OwnState:
 
     @property
     def can_select(self) -> bool:
-        """Whether finished rows can leave."""
-        return all(isinstance(cache, Cache) for cache in self.cache.values())
+        """Whether finished rows can leave: not where a class keeps more of each row than its cache reorders."""
+        return all(isinstance(cache, Cache) and not _left_behind(cache, len(self.ids)) for cache in self.cache.values())
 
     @property
     def holds_states_alone(self) -> bool:
