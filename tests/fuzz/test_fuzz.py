@@ -97,7 +97,7 @@ def of_evaluations(home: Path) -> Property:
     def check(raw: dict[str, Any]) -> None:
         config = answers(lambda: EvaluateConfig.from_raw(raw))
         if isinstance(config, EvaluateConfig):
-            assert Path(config.name).name == config.name
+            assert config.name is None or Path(config.name).name == config.name
 
     return changed(sound), check
 
