@@ -266,6 +266,7 @@ def test_an_older_python_is_one_sentence() -> None:
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
 class Interrupt:
     def find_spec(self, name, *_):
         if name == "harness.errors":
