@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from harness.engines.caches import vllm_cache_bytes
+from harness.engines.caches import room_beside, vllm_cache_bytes
 from harness.models.sizes import cached_numbers_of
 from tests.engines.test_checks import execution
 from tests.vllm.conftest import in_process, stored
@@ -39,8 +39,7 @@ def test_the_cache_holds_a_sequence_of_the_length(tmp_path: Path, length: int) -
     """0.38 GiB are needed at the whole context, where the default once was a quarter."""
     model = narrow_model()
     options = execution("engine=vllm").vllm
-    assert options is not None
-    cache = vllm_cache_bytes(options, cached_numbers_of(model.config), "bfloat16", length, card_bytes=None)
+    cache = vllm_cache_bytes(options, cached_numbers_of(model.config), "bfloat16", length, room=room_beside(None))
     source = stored(tmp_path, model)
     with in_process(source, dtype="bfloat16", max_length=length, kv_cache_bytes=cache) as backend:
         assert backend.max_length == length
