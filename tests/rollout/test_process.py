@@ -231,6 +231,8 @@ def test_silence_ends_at_its_limit_and_a_long_call_is_none(tmp_path: Path, capfd
 
 
 PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
 import sys
 from pathlib import Path
 from tests.rollout import test_process

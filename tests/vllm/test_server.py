@@ -137,6 +137,8 @@ def _check_scores(backend, model) -> None:
 
 
 PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
 import sys
 from pathlib import Path
 from harness.rollout.server import ServerProcess
