@@ -1,7 +1,8 @@
 """Names of other libraries that those promise nobody, in one place: a new version may drop any of them.
 
-`tests/models/test_private_names.py` says which are missing in the installed versions, and that no other file of the
-harness reaches for such a name. vLLM is imported at the first use of one of its own.
+`tests/models/test_private_names.py` and `tests/vllm/test_private_names.py` say which are missing in the installed
+versions; the former also that no other file of the harness reaches for such a name. vLLM is imported at the first use
+of one of its own.
 """
 
 from __future__ import annotations
