@@ -25,7 +25,7 @@ from harness.config.entries import as_entries
 from harness.config.execution import Execution, refuse_renamed
 from harness.config.identity import model_identity, prompts_identity, recipe_of
 from harness.config.methods import find_method, method_source
-from harness.config.values import check_keys, check_numbers, folder_of, plain_name, whole_number
+from harness.config.values import check_entries, check_keys, check_numbers, folder_of, plain_name, whole_number
 from harness.errors import UserError
 from harness.files import ROOT
 from harness.types import UNTRAINED, Method
@@ -178,7 +178,7 @@ class EvaluationConfig:
     tasks: list[str]
     samples: dict[str, int]  # per problem, by task (`all`: every task); a task that is not named keeps its own number
     max_new_tokens: dict[str, int]  # per sample, by task; likewise
-    sampling: dict[str, Any]  # by task (`all`: every task): {temperature, top_p, …} in place of the task's own
+    sampling: dict[str, dict[str, Any]]  # by task (`all`: every one): {temperature, top_p, …} in place of its own
     cut_decimals: list[str]  # tasks whose published figures are cut off after two decimals, not rounded
     data_dir: str | None  # local folder with the benchmarks' data, instead of the Hub
     allow_unsandboxed_code: bool  # run what a model wrote even where no sandbox works; the row then says sandboxed 0
@@ -206,7 +206,7 @@ class EvaluationConfig:
 
     limit: int | None = None  # the first problems of each of `tasks` only; such a score has a name of its own
     # by task: what its loader is told in place of the task file's own, such as {start: 2025-02-01}
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,7 @@ def strict(record: type[Record], values: Mapping[str, Any], where: str) -> Recor
             )
         converted = OmegaConf.to_container(merged)
         assert isinstance(converted, dict)
+        check_entries(record, converted, where)
         built = record(**{str(key): value for key, value in converted.items()} | nested)
         check_numbers(built, where)
         return built

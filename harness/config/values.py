@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,24 @@ AT_MOST = {"top_p": 1, "threads": 4096, "num_processes": 4096}
 LARGEST = 2**31 - 1  # of a whole number
 SEEDS = 2**32  # numpy's and torch's generators take these many
 LONGEST_NAME = 100  # characters
+PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def check_entries(record: type[Any], values: Mapping[Any, Any], where: str) -> None:
+    """UserError names the first entry of a list or mapping that is itself one, where the record has plain values.
+
+    OmegaConf checks the types of entries, but lets a list or a mapping through in the place of any of them.
+    """
+    hints = typing.get_type_hints(record)
+    for key, value in values.items():
+        is_union = typing.get_origin(hints[key]) is types.UnionType
+        for kind in typing.get_args(hints[key]) if is_union else [hints[key]]:
+            of = typing.get_args(kind)[-1] if typing.get_origin(kind) in (list, dict) else None
+            if of not in PLAIN or not isinstance(value, list | Mapping):
+                continue
+            for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+                if isinstance(entry, list | Mapping):
+                    raise UserError(f"{where}.{key}.{name} is {entry!r}: it must be {PLAIN[of]}.")
 
 
 def check_numbers(record: Any, where: str) -> None:

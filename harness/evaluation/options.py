@@ -48,8 +48,6 @@ def check_options(evaluation: EvaluationConfig) -> None:
             if field in NUMBERS:
                 if value < 1:
                     raise UserError(f"{key}={value}: must be at least 1.")
-            elif field != "decodings" and not isinstance(value, Mapping):
-                raise UserError(f"{key}={value!r}: must be a mapping.")
             elif field == "sampling":
                 _check_sampling(value, key)
     for task in evaluation.tasks:

@@ -50,7 +50,7 @@ def test_a_line_compares_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_it_runs_on_a_cpu() -> None:
     """The head's lines, one path and its comparison by real runs, and what is skipped."""
-    command = [sys.executable, "tests/gpu/first_ten_minutes.py", "--only", "L"]  # LoRA, and GPU paths
+    command = [sys.executable, "tests/gpu/first_ten_minutes.py", "--only", "L"]  # LoRA, and paths of two cards
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     lines = done.stdout.splitlines()
@@ -58,4 +58,4 @@ def test_it_runs_on_a_cpu() -> None:
     assert lines[0].endswith("no GPU: on the CPU, 0 visible") and lines[1].startswith("head of ")
     (lora,) = [line for line in lines if line.startswith("hf, LoRA")]
     assert "FAILED" not in lora and "(the CPU's +0.0e+00)" in lora
-    assert any(line.startswith("server, weights by NCCL") and "needs 2 GPUs" in line for line in lines)
+    assert any(line.startswith("server on the second card") and "needs 2 GPUs" in line for line in lines)
