@@ -11,10 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("aiohttp")
-pytest.importorskip("tenacity")
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"  # holds aime24/test.jsonl, four rows of our own
 
