@@ -24,6 +24,7 @@ from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, holm, paired_difference
 
 SCORE = "score"
+OF_NO_DECODING = "Claims about metrics of the training alone: they are the same, whatever the checkpoints are decoded by."
 EVERY_OTHER = "*"  # as `a`: every method of the cell but b
 Verdict = Literal["as claimed", "the opposite", "not resolved"]
 
@@ -148,9 +149,13 @@ def render_decodings(claims: Sequence[Claim], by_decoding: Mapping[str, Mapping[
     if len(by_decoding) == 1:
         return render(claims, next(iter(by_decoding.values())))
     found = {decoding or OWN_NAME: judge(claims, cells) for decoding, cells in by_decoding.items()}
-    parts = [_alike(found), "### At a glance", _glance(found)]
-    for name, judged in found.items():
-        parts += [f"### Summary, {name}", _summary(judged), _families(judged)]
+    if any(claim.quantity == SCORE for claim in claims):
+        parts = [_alike(found), "### At a glance", _glance(found)]
+        for name, judged in found.items():
+            parts += [f"### Summary, {name}", _summary(judged), _families(judged)]
+    else:
+        first = next(iter(found.values()))
+        parts = [OF_NO_DECODING, "### At a glance", _glance(found), "### Summary", _summary(first), _families(first)]
     for claim, *findings in zip(claims, *([f for _, f in judged] for judged in found.values()), strict=True):
         if claim.quantity == SCORE:
             parts.append(_decoded_section(claim, dict(zip(found, findings, strict=True))))
@@ -191,9 +196,10 @@ def _glance(found: Mapping[str, Sequence[tuple[Claim, Sequence[Finding]]]]) -> s
             for regime in regimes
         ]
         rows.append([f"{claim.claim.rstrip('.')} ({claim.expected})", *map(Markdown, cells)])
+    scores = f"scores in points, {' / '.join(found)}; " if any(c.quantity == SCORE for c, _ in first) else ""
     note = (
-        f"a minus b of every claim: scores in points, {' / '.join(found)}; metrics of the training in their own unit. "
-        "Bold: resolved, whichever way (Holm over the claim's family and decoding, 5 %)"
+        f"a minus b of every claim: {scores}metrics of the training in their own unit. "
+        f"Bold: resolved, whichever way (Holm over the claim's family{' and decoding' if scores else ''}, 5 %)"
     )
     several = any(len([f for f in fs if f.cell[0] == r]) > 1 for _, fs in first for r in regimes)
     note += "; of several rates and schedules the range, and in how many of them it is resolved." if several else "."

@@ -338,6 +338,16 @@ def test_a_claim_has_a_verdict_under_each(tmp_path: Path, capsys: pytest.Capture
     assert "| It helps (higher) | **+100.0** / +25.0 / **-50.0** |" in text
 
 
+def test_claims_on_metrics_alone_are_of_no_decoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claims = tmp_path / "claims.yaml"
+    entry = "claim: Smaller., source: us, family: f, a: tropd, b: opd, expected: lower, quantity: grad_norm"
+    claims.write_text(f"- {{{entry}}}\n")
+    assert findings([str(claims), str(cell_runs(tmp_path / "runs", TURNED))]) == 0
+    text = capsys.readouterr().out
+    assert text.count("### Summary\n") == 1 and "greedy" not in text and "in points" not in text
+    assert "| Smaller (lower) |" in text
+
+
 def test_a_glance_at_several_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two cells of a regime: +100, +25, -50 points, and 0 under each decoding at a third of the rate."""
     claims = tmp_path / "claims.yaml"
