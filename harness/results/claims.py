@@ -24,7 +24,7 @@ from harness.results.render import NOTHING
 from harness.results.statistics import CONFIDENCE, holm, paired_difference
 
 SCORE = "score"
-OF_NO_DECODING = "Claims about metrics of the training alone: they are the same, whatever the checkpoints are decoded by."
+OF_NO_DECODING = "Claims about metrics of the training alone: no decoding of a checkpoint touches them."
 EVERY_OTHER = "*"  # as `a`: every method of the cell but b
 Verdict = Literal["as claimed", "the opposite", "not resolved"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from harness.results.sides import hold_against, pair_up
 from harness.results.verdicts import headlines, turned_orders, turns_sentence, verdict_sentence
 from harness.run import scored_protocols
 
-from .synthetic import Solved, decoded, decoded_runs, run, write_runs
+from .synthetic import Solved, decoded, decoded_runs, run, write_metrics, write_runs
 
 
 def board(solved: Mapping[str, Solved], seeds: int = 3) -> Leaderboard:
@@ -342,7 +343,11 @@ def test_claims_on_metrics_alone_are_of_no_decoding(tmp_path: Path, capsys: pyte
     claims = tmp_path / "claims.yaml"
     entry = "claim: Smaller., source: us, family: f, a: tropd, b: opd, expected: lower, quantity: grad_norm"
     claims.write_text(f"- {{{entry}}}\n")
-    assert findings([str(claims), str(cell_runs(tmp_path / "runs", TURNED))]) == 0
+    folder = cell_runs(tmp_path / "runs", TURNED)
+    for method, seed in itertools.product(("opd", "tropd"), (0, 1)):
+        write_metrics(folder, method, seed, [{"step": 1, "grad_norm": 2.0 + seed}])
+    publish(folder, tmp_path / "published")
+    assert findings([str(claims), str(tmp_path / "published")]) == 0
     text = capsys.readouterr().out
     assert text.count("### Summary\n") == 1 and "greedy" not in text and "in points" not in text
     assert "| Smaller (lower) |" in text
