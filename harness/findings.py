@@ -12,10 +12,11 @@ finished comparisons.
                                 # development score
 
 A claim is tested in every cell (a regime at one learning rate and schedule, see harness.regime_map) on the replicates
-that both methods have. Scores are compared as in a leaderboard (paired by replicate and problem), metrics by Student's
-t over replicates. A difference is resolved, in either direction, where its p-value is at most 5 % after Holm's
-correction over all cells of all claims of its family; the intervals stand alone. A summary counts the verdicts. Several
-decodings of the task stand side by side, each corrected by itself.
+that both methods have, at equal steps, or at one budget where no runs had steps alone. Scores are compared as in a
+leaderboard (paired by replicate and problem), metrics by Student's t over replicates. A difference is resolved, in
+either direction, where its p-value is at most 5 % after Holm's correction over all cells of all claims of its family;
+the intervals stand alone. A summary counts the verdicts. Several decodings of the task stand side by side, each
+corrected by itself.
 """
 
 from __future__ import annotations

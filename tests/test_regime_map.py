@@ -230,7 +230,7 @@ def test_the_map_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "map.md").read_text() == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", ["all_rows", "regime_map", "guidance_early"])
+@pytest.mark.parametrize("experiment", ["all_rows", "regime_map", "guidance_early", "equal_operations"])
 def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
     """The script's calls, taken down by a stand-in for Python: each regime of a replicate has its own student, name and
     seed.
@@ -255,6 +255,7 @@ def test_the_pieces_of_the_study(tmp_path: Path, experiment: str) -> None:
         )  # one comparison, whose seeds have students of their own
         assert f"student_seed{given['seed']}" in given["setting.student"]
         assert given["experiment"] == experiment
+        assert ("setting.operations" in given) == (experiment == "equal_operations")
         assert (ROOT / given["setting.student"] / "recipe.json").is_file()  # shipped
 
 

@@ -11,10 +11,9 @@ from itertools import groupby
 from harness.config.decodings import column_of
 from harness.errors import UserError
 from harness.report.source import Source
-from harness.results.cells import Cell, MethodRuns, differences_to_opd, load_decodings, matrix
+from harness.results.cells import Cell, MethodRuns, differences_to_opd, load_decodings, main_runs, matrix
 from harness.results.columns import title_of
 from harness.results.leaderboard import ALPHA, BASELINE
-from harness.results.regimes import main_runs
 from harness.results.render import format_difference, format_interval
 from harness.results.statistics import Difference, Interval, holm, mean_interval
 from harness.types import UNTRAINED

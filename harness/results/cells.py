@@ -211,6 +211,11 @@ def of_budget(runs: Sequence[MethodRuns], unit: str) -> list[MethodRuns]:
     return [r for r in runs if budget is not None and r.budget == budget]
 
 
+def main_runs(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
+    """Those of equal steps; where there are none, those of another budget."""
+    return at_equal_steps(runs) or of_budget(runs, "operations") or of_budget(runs, "student_tokens")
+
+
 def at_equal_cost(runs: Sequence[MethodRuns], cost: Callable[[MethodRuns], float | None]) -> list[MethodRuns]:
     """Of every method the longest runs that cost no more than OPD's at equal steps; none without OPD or a known cost.
     Runs of another budget than of steps are none of them.

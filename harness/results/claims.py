@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from harness.errors import UserError
-from harness.results.cells import Cell, MethodRuns, Replicate, at_equal_steps, matrix
+from harness.results.cells import Cell, MethodRuns, Replicate, main_runs, matrix
 from harness.results.escape import Markdown
 from harness.results.expectations import read_yaml
 from harness.results.leaderboard import ALPHA
@@ -82,7 +82,7 @@ def measure(claim: Claim, cells: Mapping[Cell, Sequence[MethodRuns]]) -> list[Fi
     """The claim in every cell where two or more replicates have both methods; not yet judged."""
     findings = []
     for cell, runs in sorted(cells.items()):
-        by_label = {r.label: r for r in at_equal_steps(runs)}
+        by_label = {r.label: r for r in main_runs(runs)}
         for label in sorted(by_label.keys() - {claim.b}) if claim.a == EVERY_OTHER else [claim.a]:
             if label not in by_label or claim.b not in by_label:
                 continue

@@ -18,6 +18,7 @@ from harness.results.cells import (
     compare_all,
     differences_to_opd,
     find_lead,
+    main_runs,
     matrix,
     of_budget,
 )
@@ -117,11 +118,6 @@ def _between(by_decoding: Mapping[str, Mapping[Cell, Sequence[MethodRuns]]]) -> 
         if order.turn is Turn.RESOLVED
     ]
     return "\n".join([lines[0], *([""] if len(lines) > 1 else []), *lines[1:]])
-
-
-def main_runs(runs: Sequence[MethodRuns]) -> list[MethodRuns]:
-    """Those of equal steps; where there are none, those of another budget."""
-    return at_equal_steps(runs) or of_budget(runs, "operations") or of_budget(runs, "student_tokens")
 
 
 def _left_out(runs: Sequence[MethodRuns], chosen: Sequence[MethodRuns]) -> str:
