@@ -76,6 +76,14 @@ def test_no_winner_where_the_difference_is_noise(tmp_path: Path) -> None:
     assert find_lead(runs).rivals
 
 
+def test_of_many_rivals_the_first_are_named(tmp_path: Path) -> None:
+    records = [record(f"m{i}", k, (1, -1, 0)[(k + i) % 3]) for k in range(3) for i in range(7)]
+    cells = load_cells([publish(tmp_path / "a", *records)], "arithmetic")
+    (lead,) = map(find_lead, cells.values())
+    assert len(lead.rivals) == 6
+    assert f"; or {', '.join(lead.rivals[:4])} and 2 more" in render(cells, "arithmetic")
+
+
 def test_one_replicate_decides_nothing(tmp_path: Path) -> None:
     (runs,) = load_cells([publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))], "arithmetic").values()
     assert (find_lead(runs).leader, find_lead(runs).rivals) == ("tropd", ("opd",))

@@ -42,6 +42,7 @@ LEADER = (
     "runs a method has its longest ones that wrote at most as many tokens more than OPD's; who has none is named "
     "with what it wrote."
 )
+MOST_NAMED = 4  # of those that a leader cannot be told from, the highest means first
 CELL_HEADER = ["regime", "schedule", "rate", "replicates"]
 
 
@@ -148,7 +149,10 @@ def _verdict_text(candidates: Sequence[MethodRuns]) -> str:
         return text + ", alone"
     if all(len(r.evaluations) == 1 for r in candidates):
         return text + "; undecided, one replicate"
-    return text + (f"; or {', '.join(verdict.rivals)}" if verdict.rivals else ", wins")
+    if not verdict.rivals:
+        return text + ", wins"
+    more = len(verdict.rivals) - MOST_NAMED
+    return f"{text}; or {', '.join(verdict.rivals[:MOST_NAMED])}" + (f" and {more} more" if more > 0 else "")
 
 
 VERDICTS: Mapping[str, Callable[[Sequence[MethodRuns]], str]] = {  # of a cell's runs
