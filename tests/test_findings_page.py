@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -58,10 +59,10 @@ NEW = (STOP_PLACE, NEARER, NEARER_FORWARD, NEARER_EXACT, NEARER_TEXTS)  # the ea
 
 
 @functools.cache
-def found() -> dict[str, dict[str, list[Finding]]]:
-    """Of each claim, in the words of claims.yaml, by decoding."""
-    cells = load_decodings(sorted(path.parent for path in STUDY.glob("*/runs.jsonl")), "arithmetic")
-    claims = load_claims(STUDY / "claims.yaml")
+def found(study: Path = STUDY) -> dict[str, dict[str, list[Finding]]]:
+    """Of each claim of a study, in the words of its claims.yaml, by decoding."""
+    cells = load_decodings(sorted(path.parent for path in study.glob("*/runs.jsonl")), "arithmetic")
+    claims = load_claims(study / "claims.yaml")
     assert tuple(cells) == DECODINGS
     by_decoding = {decoding: judge(claims, found) for decoding, found in cells.items()}
     return {
@@ -70,8 +71,8 @@ def found() -> dict[str, dict[str, list[Finding]]]:
     }
 
 
-def of(claim: str, regime: str, decoding: str) -> Finding:
-    (finding,) = (f for f in found()[claim][decoding] if f.cell[0] == regime)
+def of(claim: str, regime: str, decoding: str, study: Path = STUDY) -> Finding:
+    (finding,) = (f for f in found(study)[claim][decoding] if f.cell[0] == regime)
     return finding
 
 
@@ -79,9 +80,9 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def three(claim: str, regime: str) -> str:
+def three(claim: str, regime: str, study: Path = STUDY) -> str:
     """The differences under the decodings, such as `+24.5 / +19.1 / −2.1`."""
-    return " / ".join(signed(of(claim, regime, decoding).difference[0]) for decoding in DECODINGS)
+    return " / ".join(signed(of(claim, regime, decoding, study).difference[0]) for decoding in DECODINGS)
 
 
 def resolved(claim: str) -> dict[str, dict[str, Verdict]]:
@@ -90,12 +91,13 @@ def resolved(claim: str) -> dict[str, dict[str, Verdict]]:
     return {r: kept for r, v in verdicts.items() if (kept := {d: x for d, x in v.items() if x != "not resolved"})}
 
 
-def said(claim: str) -> str:
+def said(claim: str, study: Path = STUDY) -> str:
     """A claim's differences in the three regimes, with the decodings under which each is resolved."""
     parts = []
     for regime in REGIMES:
-        under = [decoding for decoding in DECODINGS if of(claim, regime, decoding).verdict != "not resolved"]
-        parts.append(f"{three(claim, regime)} in `{regime}`" + (f" (resolved: {', '.join(under)})" if under else ""))
+        under = [decoding for decoding in DECODINGS if of(claim, regime, decoding, study).verdict != "not resolved"]
+        where = f" (resolved: {', '.join(under)})" if under else ""
+        parts.append(f"{three(claim, regime, study)} in `{regime}`{where}")
     return ", ".join(parts)
 
 
