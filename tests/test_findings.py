@@ -17,7 +17,7 @@ from harness.results.record import Distance
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "family": "f", "a": "tropd", "b": "opd", "expected": "higher"}
-STUDIES = [ROOT / "results" / "small_scale", ROOT / "results" / "guidance_early"]
+STUDIES = [ROOT / "results" / name for name in ("small_scale", "guidance_early", "regime_map")]
 
 
 def claims_file(folder: Path, *entries) -> Path:

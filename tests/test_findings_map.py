@@ -24,7 +24,7 @@ from harness.results.cells import (
 from harness.results.claims import Finding, judge, load_claims
 from harness.results.collect import load_records
 from harness.results.statistics import holm
-from tests.test_findings_earlier import (
+from tests.findings_page import (
     BASE,
     ENTROPY,
     FAST,
@@ -138,12 +138,28 @@ def of_metric(claim: str, of: list[Cell]) -> list[Finding]:
     return [f for f in found(MAP)[claim]["paper"] if f.cell in of]
 
 
+def test_what_is_said_of_the_map_in_words() -> None:
+    """On the page, and in the README: that TrOPD breaks at three times the rate where OPD does not."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "TrOPD breaks in two of them under every decoding, and OPD does not" in readme
+    for decoding, of in cells().items():
+        mean = {(cell, label): score for (at, cell, label), score in scores().items() if at == decoding}
+        for cell in AT_SPEED:
+            assert mean[cell, "tropd"] < 2 / 3 * mean[cell, "opd"] < mean[cell, "tropd_stop"]
+        assert all(mean[cell, label] > mean[cell, "opd"] for cell in of for label in ("seqkd", "fkl_stop"))
+        assert all(against_opd(decoding)[label][1] == 0 for label in SAFE)
+        assert all(f.verdict != "as claimed" for f in found(MAP)[TEXTS][decoding])
+    assert all(any(find_lead(of[cell]).rivals for of in cells().values()) for cell in cells()["paper"])  # no winner
+
+
 def map_sentences() -> list[str]:
     outliers, entropies = (of_metric(claim, AT_SPEED) for claim in (MULTIPLY, ENTROPY))
     norms = [f.verdict for f in found(MAP)[NORM]["paper"]]
+    lower = sum(f.difference[0] < 0 for f in of_metric(NORM, BREAKS))
     resolved = sum(f.verdict == "as claimed" for f in (*outliers, *entropies))
     return [
-        f"TrOPD ends there at {spans('tropd', AT_SPEED)} %, OPD at {spans('opd', AT_SPEED)} %",
+        f"TrOPD ends there at {spans('tropd', AT_SPEED)} %, OPD at {spans('opd', AT_SPEED)} %, and TrOPD that learns "
+        f"nothing after a rollout's first hard outlier (`tropd_stop`) at {spans('tropd_stop', AT_SPEED)} %",
         f"at the constant base rate TrOPD has {means('tropd', BREAKS[2])} % in `student` and "
         f"{means('tropd', BREAKS[5])} % in `student_latent`, OPD {means('opd', BREAKS[2])} and "
         f"{means('opd', BREAKS[5])} %",
@@ -157,10 +173,11 @@ def map_sentences() -> list[str]:
         f"{span((100 * f.means[1] for f in outliers), 0)} %, and the student's entropy is "
         f"{span(f.means[0] for f in entropies)} nats against {span(f.means[1] for f in entropies)} (resolved in "
         f"{resolved} of {len(outliers) + len(entropies)})",
-        f"for unguided TrOPD in {count(STOP_UNGUIDED, 'as claimed')} of 15 cells and for the plain forward KL in "
-        f"{count(STOP_FKL, 'as claimed')}",
+        f"for unguided TrOPD in {count(STOP_UNGUIDED, 'as claimed')} of 15 cells and as a loss in "
+        f"{count(STOP_UNGUIDED, 'the opposite')}, for the plain forward KL in {count(STOP_FKL, 'as claimed')} and "
+        f"{count(STOP_FKL, 'the opposite')}",
         f"TrOPD's is resolved as lower than OPD's in {norms.count('as claimed')} of 15 cells and as higher in "
-        f"{norms.count('the opposite')}",
+        f"{norms.count('the opposite')}; in {lower} of the six cells of (2) its mean is the lower one",
         f"`seqkd` has the highest mean in {leads('seqkd')} of 18 cells, `fkl_stop` in {leads('fkl_stop')} and "
         f"`reverse_kl` in {leads('reverse_kl')}",
         *(f"`{label}` in {higher_than_opd(label)}, resolved in {above(label)}" for label in SAFE),
@@ -222,8 +239,12 @@ def early_sentences() -> list[str]:
 
 @pytest.mark.parametrize(
     ("title", "sentences"),
-    [("Does guidance help early?", early_sentences)],
-    ids=["early"],
+    [
+        ("The regime map", map_sentences),
+        ("At equal operations", equal_sentences),
+        ("Does guidance help early?", early_sentences),
+    ],
+    ids=["map", "equal", "early"],
 )
 def test_every_number_is_that_of_the_runs(title: str, sentences) -> None:
     assert not unsaid_numbers(title, sentences())

@@ -15,7 +15,7 @@ import pytest
 from harness.files import ROOT
 from harness.results.cells import load_decodings
 from harness.results.claims import Finding, Verdict, judge, load_claims
-from tests.test_findings_earlier import (
+from tests.findings_page import (
     DIRECT,
     EXACT,
     FKL_FLOOR,
@@ -36,10 +36,10 @@ from tests.test_findings_earlier import (
     STOP_FKL,
     STOP_UNGUIDED,
     TEXTS,
-    at_base,
     span,
     unsaid_numbers,
 )
+from tests.test_findings_earlier import at_base
 
 STUDY = ROOT / "results" / "small_scale"
 DECODINGS = ("greedy", "paper", "sampled")
