@@ -17,7 +17,7 @@ from harness.results.record import Distance
 from tests.test_regime_map import publish, record
 
 CLAIM = {"claim": "x", "source": "y", "family": "f", "a": "tropd", "b": "opd", "expected": "higher"}
-STUDIES = [ROOT / "results" / name for name in ("small_scale", "guidance_early", "regime_map")]
+STUDIES = [ROOT / "results" / name for name in ("small_scale", "guidance_early", "regime_map", "equal_operations")]
 
 
 def claims_file(folder: Path, *entries) -> Path:
