@@ -84,6 +84,13 @@ def test_of_many_rivals_the_first_are_named(tmp_path: Path) -> None:
     assert f"; or {', '.join(lead.rivals[:4])} and 2 more" in render(cells, "arithmetic")
 
 
+def test_equal_means_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """Not in that of a set, which is another in every process."""
+    records = [record(f"m{i}", k, 0) for k in range(3) for i in range(9)]
+    (lead,) = map(find_lead, load_cells([publish(tmp_path / "a", *records)], "arithmetic").values())
+    assert (lead.leader, lead.rivals) == ("m0", tuple(f"m{i}" for i in range(1, 9)))
+
+
 def test_one_replicate_decides_nothing(tmp_path: Path) -> None:
     (runs,) = load_cells([publish(tmp_path / "a", record("opd", 0, 0), record("tropd", 0, 2))], "arithmetic").values()
     assert (find_lead(runs).leader, find_lead(runs).rivals) == ("tropd", ("opd",))

@@ -170,7 +170,7 @@ def find_lead(candidates: Sequence[MethodRuns]) -> Lead:
     intervals = {runs.label: mean_interval(matrix(runs, sorted(runs.evaluations))) for runs in candidates}
     leader = max(sorted(intervals), key=lambda label: intervals[label].estimate)
     resolved = {(pair.a, pair.b) for pair in compare_all(candidates) if pair.resolved}
-    others = sorted(set(intervals) - {leader}, key=lambda label: -intervals[label].estimate)
+    others = sorted(set(intervals) - {leader}, key=lambda label: (-intervals[label].estimate, label))
     rivals = tuple(x for x in others if (x, leader) not in resolved and (leader, x) not in resolved)
     return Lead(intervals, leader, rivals)
 
