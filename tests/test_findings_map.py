@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from harness.files import ROOT
+from harness.regime_map import main as regime_map
 from harness.results.cells import (
     Cell,
     MethodRuns,
@@ -91,21 +93,18 @@ def three(values) -> str:
     return " / ".join(map(str, values)).replace("-", "−")
 
 
-def spans(label: str, of: list[Cell], digits: int = 1) -> str:
+def spans(label: str, of: list[Cell]) -> str:
     """The smallest and the largest mean of a method over some cells, under each decoding."""
-    return three(span((scores()[decoding, cell, label] for cell in of), digits) for decoding in DECODINGS)
+    return three(span(scores()[decoding, cell, label] for cell in of) for decoding in DECODINGS)
 
 
 def means(label: str, cell: Cell) -> str:
     return three(f"{scores()[decoding, cell, label]:.1f}" for decoding in DECODINGS)
 
 
-def count(claim: str, verdict: str, of: list[Cell] | None = None) -> str:
-    """In how many of the 15 cells, or of some of them, a claim came out so."""
-    return three(
-        sum(f.verdict == verdict and (of is None or f.cell in of) for f in found(MAP)[claim][decoding])
-        for decoding in DECODINGS
-    )
+def count(claim: str, verdict: str) -> str:
+    """In how many of the 15 cells a claim came out so."""
+    return three(sum(f.verdict == verdict for f in found(MAP)[claim][decoding]) for decoding in DECODINGS)
 
 
 def leads(label: str) -> str:
@@ -235,6 +234,13 @@ def early_sentences() -> list[str]:
     of_student = [f for found in early().values() for _, f in found if f.cell[0] == "student"]
     assert [f.verdict for f in of_student if f.verdict != "not resolved"] == ["the opposite"]
     return [after(steps) for steps in STEPS]
+
+
+@pytest.mark.slow
+def test_the_committed_map_is_what_the_runs_say(tmp_path: Path) -> None:
+    folders = sorted(path.parent for study in (STUDY, MAP, EQUAL) for path in study.glob("*/runs.jsonl"))
+    assert regime_map([*map(str, folders), "--output", str(tmp_path / "map.md")]) == 0
+    assert (tmp_path / "map.md").read_text() == (MAP / "regime_map.md").read_text()
 
 
 @pytest.mark.parametrize(
