@@ -91,8 +91,7 @@ def run_one(shape: tuple[int, ...]) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    from baselines.opd import OPD
-    from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
+    from harness.config.sweep import planned_runs
     from harness.console.progress import RunProgress
     from harness.training import train as training
     from harness.training.recorder import StepRecorder
@@ -120,33 +119,35 @@ def run_one(shape: tuple[int, ...]) -> None:
                 Path("/proc/self/clear_refs").write_text("5")
 
         training.StepRecorder = Watched  # type: ignore[misc]
-        numbers = (run["completion"], 1, run["prompts"], 1, 1.0, 1.0, 8, 2, 1e-5, "constant", 0, 0.0, 0.9, 0.999, 1.0)
-        paths = (str(root / "student"), str(root / "teacher"), str(root / "prompts.jsonl"))
-        config = RunConfig(
-            Setting("memory", *paths, "train", None, None, "float32", 64, *numbers),
-            "opd",
-            OPD(),
-            Execution(
-                "hf",
-                device="cpu",
-                threads=1,
-                micro_batch_prompts=run["micro"],
-                save_every=10**6,
-                report_to=[],
-                gradient_checkpointing=False,
-                teacher_device=None,
-                rows_per_batch=run["prompts"],
-                overlap=False,
-            ),
-            EvaluationConfig([], {}, {}, {}, [], None, False, None, 10**6),
-            0,
-            root,
-            False,
-            [],
-        )
+        (config,) = planned_runs(_command(root, run))
         (root / "run").mkdir()
         training.train(config, root / "run", RunProgress(None, 2))
         print("EXTRA", _resident("VmHWM") - loaded)
+
+
+def _command(root: Path, run: dict[str, int]) -> list[str]:
+    """The arguments of `python -m harness.run`."""
+    return [
+        "method=opd",
+        "setting=custom",
+        *(f"setting.{key}={root / key}" for key in ("student", "teacher")),
+        f"setting.prompts={root / 'prompts.jsonl'}",
+        "setting.max_prompt_tokens=64",
+        f"setting.max_new_tokens={run['completion']}",
+        "setting.min_continuation=1",
+        f"setting.prompts_per_step={run['prompts']}",
+        "setting.samples_per_prompt=1",
+        "setting.top_k=8",
+        "setting.steps=2",
+        "setting.learning_rate=1e-5",
+        "setting.weight_decay=0.0",
+        f"engine.micro_batch_prompts={run['micro']}",
+        f"engine.rows_per_batch={run['prompts']}",
+        "engine.device=cpu",
+        "evaluation=none",
+        "evaluation.distance=null",
+        "seed=0",
+    ]
 
 
 def _resident(field: str) -> int:

@@ -30,6 +30,25 @@ os.environ |= {
 }
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 16, 64
+INPUTS = (("student", "student"), ("teacher", "teacher"), ("prompts", "prompts.jsonl"))
+GIVEN = (  # to every method
+    "setting=custom",
+    "setting.max_prompt_tokens=64",
+    f"setting.max_new_tokens={NEW_TOKENS}",
+    "setting.min_continuation=1",
+    f"setting.prompts_per_step={PROMPTS}",
+    "setting.samples_per_prompt=1",
+    "setting.steps=1000",
+    "setting.learning_rate=1e-5",
+    "setting.weight_decay=0.0",
+    f"engine.micro_batch_prompts={PROMPTS}",
+    f"engine.rows_per_batch={PROMPTS}",
+    "engine.save_every=1000000",
+    "engine.device=cpu",
+    "evaluation=none",
+    "evaluation.distance=null",
+    "seed=0",
+)
 SYSTEMS = {  # name: what is compared
     "opd": "OPD, the reverse KL's sampled gradient (K1)",
     "tropd": "TrOPD without prefixes: K1 and forward KL on the outliers' top 64",
@@ -120,8 +139,7 @@ def cpu_seconds() -> float:
 
 def run_harness(root: Path, method: str) -> None:
     """The harness's own job, with a recorder that keeps the pace."""
-    from harness.config.methods import find_methods
-    from harness.config.settings import EvaluationConfig, Execution, RunConfig, Setting
+    from harness.config.sweep import planned_runs
     from harness.console.progress import RunProgress
     from harness.training import train as training
     from harness.training.recorder import StepRecorder
@@ -136,54 +154,9 @@ def run_harness(root: Path, method: str) -> None:
             pace.end_of_step()
 
     training.StepRecorder = Paced  # type: ignore[misc]
-    knobs = {"tropd": {"prefix_schedule": "none"}, "gkd": {"student_share": 1.0}}.get(method, {})
-    values = {
-        "name": "step",
-        "student": str(root / "student"),
-        "teacher": str(root / "teacher"),
-        "prompts": str(root / "prompts.jsonl"),
-        "prompts_split": "train",
-        "student_revision": None,
-        "teacher_revision": None,
-        "dtype": "float32",
-        "max_prompt_tokens": 64,
-        "max_new_tokens": NEW_TOKENS,
-        "min_continuation": 1,
-        "prompts_per_step": PROMPTS,
-        "samples_per_prompt": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": 64,
-        "steps": 1000,
-        "learning_rate": 1e-5,
-        "lr_schedule": "constant",
-        "warmup_steps": 0,
-        "weight_decay": 0.0,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_grad_norm": 1.0,
-    }
-    config = RunConfig(
-        Setting(**values),
-        method,
-        find_methods()[method](**knobs),
-        Execution(
-            "hf",
-            device="cpu",
-            threads=1,
-            micro_batch_prompts=PROMPTS,
-            save_every=10**6,
-            report_to=[],
-            gradient_checkpointing=False,
-            teacher_device=None,
-            rows_per_batch=PROMPTS,
-            overlap=False,
-        ),
-        EvaluationConfig([], {}, {}, {}, [], None, False, None, 10**6),
-        0,
-        root,
-        False,
-        [],
+    knobs = {"tropd": ["method.prefix_schedule=none"], "gkd": ["method.student_share=1.0"]}.get(method, [])
+    (config,) = planned_runs(
+        [f"method={method}", *knobs, *(f"setting.{key}={root / name}" for key, name in INPUTS), *GIVEN]
     )
     folder = root / method
     folder.mkdir()
