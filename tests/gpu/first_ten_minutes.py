@@ -5,8 +5,8 @@
 
 A line says: seconds, the most that a card held, the loss of the first step and how far it is from the same run's on the
 CPU, the largest difference between engine and trainer (nats), or the last line of the error. Before them, the head's
-product beside its floor. Without a GPU the paths that need none are run on the CPU, the others are named and skipped.
-The exit code is 1 if a path failed.
+product beside its floor. Without a GPU, the paths that a CPU can take are run there, those of vLLM where its CPU build
+is installed (.venv-vllm); the others are named and skipped. The exit code is 1 if a path failed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Way:
 
     name: str
     arguments: tuple[str, ...]
-    cards: int = 1  # that it needs; 0: it runs on the CPU too
+    cards: int = 1  # that it needs
+    cpu: bool = False  # without a card it runs on the CPU: ranks by gloo, vLLM by its CPU build
     vllm: bool = False
     beside: tuple[str, ...] | None = field(default=None)  # what the CPU is given to compare with; None: not compared
 
@@ -51,41 +52,45 @@ BARE = "evaluation=none"
 TROPD, OPD, GKD = ("method=tropd", BARE), ("method=opd", BARE), ("method=gkd", "method.student_share=1", BARE)
 NARROW = "setting.dtype=bfloat16"
 VLLM, SERVER = (*TROPD, NARROW, "engine=vllm"), (*OPD, NARROW, "engine=server")
-TWO_RANKS = (*TROPD, "launch.num_processes=2")
+RANKS, FSDP2 = ("launch.num_processes=2",), "launch.accelerate_config=conf/accelerate/fsdp2.yaml"
+TWO_RANKS = (*TROPD, *RANKS)
+LORA = ("setting.lora_rank=8", "setting.learning_rate=1e-4")
+EAGER, SLEEP = ("engine.vllm.eager=true",), ("engine.vllm.sleep=true",)
+TRANSFER = ("engine.vllm.weight_sync=transfer",)
 WAYS = (
-    Way("hf, float32", TROPD, 0, beside=TROPD),
-    Way("hf, bfloat16", (*TROPD, NARROW), 0, beside=TROPD),
-    Way("hf, bfloat16, checkpointing, evaluated", ("method=eopd", NARROW, "engine.gradient_checkpointing=true"), 0),
-    Way("hf, whole vocabulary", GKD, 0, beside=GKD),
-    Way("hf, LoRA", (*OPD, "setting.lora_rank=8", "setting.learning_rate=1e-4"), 0, beside=OPD),
+    Way("hf, float32", TROPD, cpu=True, beside=TROPD),
+    Way("hf, bfloat16", (*TROPD, NARROW), cpu=True, beside=TROPD),
     Way(
-        "hf, teacher on the CPU, overlap", (*TROPD, "engine.teacher_device=cpu", "engine.overlap=true"), 0, beside=TROPD
+        "hf, bfloat16, checkpointing, evaluated",
+        ("method=eopd", NARROW, "engine.gradient_checkpointing=true"),
+        cpu=True,
     ),
-    Way("vllm, two engines", VLLM, vllm=True, beside=TROPD),
+    Way("hf, whole vocabulary", GKD, cpu=True, beside=GKD),
+    Way("hf, LoRA", (*OPD, *LORA), cpu=True, beside=OPD),
     Way(
-        "vllm, no CUDA graphs, importance cap", (*VLLM, "engine.vllm.eager=true", "setting.importance_cap=2"), vllm=True
+        "hf, teacher on the CPU, overlap",
+        (*TROPD, "engine.teacher_device=cpu", "engine.overlap=true"),
+        cpu=True,
+        beside=TROPD,
     ),
-    Way("vllm, LoRA", (*OPD, NARROW, "engine=vllm", "setting.lora_rank=8", "setting.learning_rate=1e-4"), vllm=True),
-    Way("vllm, teacher by transformers, sleep", (*VLLM, "engine.teacher=hf", "engine.vllm.sleep=true"), vllm=True),
-    Way("vllm, two engines that sleep", (*VLLM, "engine.vllm.sleep=true"), vllm=True),
-    Way("vllm, trained and evaluated", ("method=tropd", NARROW, "engine=vllm"), vllm=True),
-    Way("server, weights by the disk", SERVER, vllm=True, beside=OPD),
-    Way(
-        "server, weights by CUDA IPC",
-        (*SERVER, "engine.vllm.weight_sync=transfer", "engine.vllm.transfer_backend=ipc"),
-        vllm=True,
-    ),
+    Way("vllm, two engines", VLLM, cpu=True, vllm=True, beside=TROPD),
+    Way("vllm, no CUDA graphs, importance cap", (*VLLM, *EAGER, "setting.importance_cap=2"), cpu=True, vllm=True),
+    Way("vllm, LoRA", (*OPD, NARROW, "engine=vllm", *LORA), cpu=True, vllm=True),
+    Way("vllm, teacher by transformers, sleep", (*VLLM, "engine.teacher=hf", *SLEEP), vllm=True),
+    Way("vllm, two engines that sleep", (*VLLM, *SLEEP), vllm=True),
+    Way("vllm, trained and evaluated", ("method=tropd", NARROW, "engine=vllm"), cpu=True, vllm=True),
+    Way("server, weights by the disk", SERVER, cpu=True, vllm=True, beside=OPD),
+    Way("server, weights by CUDA IPC", (*SERVER, *TRANSFER, "engine.vllm.transfer_backend=ipc"), vllm=True),
     Way("two visible cards, one process", OPD, 2, beside=OPD),
     Way("teacher on cuda:1", (*GKD, "engine.teacher_device=cuda:1"), 2, beside=GKD),
-    Way("DDP, two ranks", TWO_RANKS, 2, beside=TROPD),
-    Way("FSDP2, two ranks", (*TWO_RANKS, "launch.accelerate_config=conf/accelerate/fsdp2.yaml"), 2, beside=TROPD),
-    Way(
-        "vllm on two ranks, asleep in turns", (*VLLM, "engine.vllm.sleep=true", "launch.num_processes=2"), 2, vllm=True
-    ),
+    Way("DDP, two ranks", TWO_RANKS, 2, cpu=True, beside=TROPD),
+    Way("FSDP2, two ranks", (*TWO_RANKS, FSDP2), 2, cpu=True, beside=TROPD),
+    Way("vllm on two ranks", (*VLLM, *RANKS), 2, cpu=True, vllm=True, beside=TROPD),
+    Way("vllm on two ranks, asleep in turns", (*VLLM, *SLEEP, *RANKS), 2, vllm=True),
     Way("evaluated by vllm on two cards", ("method=opd", NARROW, "engine.evaluation=vllm"), 2, vllm=True),
     Way(
         "server on the second card, weights by NCCL",
-        (*SERVER, "engine.vllm.weight_sync=transfer", "engine.server.devices=[1]", "engine.server.teacher_devices=[1]"),
+        (*SERVER, *TRANSFER, "engine.server.devices=[1]", "engine.server.teacher_devices=[1]"),
         2,
         vllm=True,
     ),
@@ -94,7 +99,7 @@ WAYS = (
 
 def why_not(way: Way) -> str | None:
     """What this machine lacks for a path."""
-    if way.cards > CARDS:
+    if way.cards > CARDS and not (way.cpu and CARDS == 0):
         return f"needs {way.cards} GPU{'s' if way.cards > 1 else ''}, there {'is' if CARDS == 1 else 'are'} {CARDS}"
     if way.vllm and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed"

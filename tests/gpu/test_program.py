@@ -18,11 +18,14 @@ ROWS = [{"loss": 0.25, "mismatch/max": 1e-3}, {"loss": 0.5, "mismatch/max": 2e-3
 
 def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "CARDS", 0)
-    assert {way.name for way in WAYS if why_not(way) is None} == {way.name for way in WAYS if way.cards == 0}
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda _: None)
+    assert {way.name for way in WAYS if why_not(way) is None} == {w.name for w in WAYS if w.cpu and not w.vllm}
     assert why_not(Way("one", ())) == "needs 1 GPU, there are 0"
+    assert why_not(Way("ranks", (), 2, cpu=True)) is None
+    assert why_not(Way("engine", (), 1, cpu=True, vllm=True)) == "vLLM is not installed"
     monkeypatch.setattr(program, "CARDS", 1)
     assert why_not(Way("one", ())) is None
-    assert why_not(Way("two", (), 2)) == "needs 2 GPUs, there is 1"
+    assert why_not(Way("two", (), 2, cpu=True)) == "needs 2 GPUs, there is 1"
 
 
 def test_a_line_compares_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,12 +42,12 @@ def test_a_line_compares_with_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     expected: dict[tuple[str, ...], float] = {}
     ends = time.monotonic() + 100
     for _ in range(2):
-        line, fine = line_of(Way("a way", ("given",), 0, beside=("on the CPU",)), expected, ends)
+        line, fine = line_of(Way("a way", ("given",), cpu=True, beside=("on the CPU",)), expected, ends)
         assert fine and "loss 0.25000 (the CPU's +5.0e-02)  mismatch 2.0e-03" in line
     assert asked == [("on the CPU",), ("given",), ("given",)]
-    line, fine = line_of(Way("another", ("broken",), 0), expected, ends)
+    line, fine = line_of(Way("another", ("broken",), cpu=True), expected, ends)
     assert not fine and line.endswith("FAILED: RuntimeError: it broke")
-    assert line_of(Way("late", ("given",), 0), expected, time.monotonic() - 1)[0].endswith("no time left")
+    assert line_of(Way("late", ("given",), cpu=True), expected, time.monotonic() - 1)[0].endswith("no time left")
 
 
 @pytest.mark.slow
