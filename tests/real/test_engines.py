@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from harness.models.loading import load_model, load_tokenizer, stop_ids_of
 from harness.models.template import render
+from harness.results.record import load_record
 from harness.rollout import RolloutRequest, Sampling
 from harness.rollout.hf import HFEngine
 from harness.scoring import Completion, ScoreRequest
 from harness.scoring.hf import HFScorer
+from harness.training.job import run_job
 from harness.training.self_check import MISMATCH_LIMIT
 from harness.types import Rollout
 
@@ -95,12 +103,66 @@ def test_greedy_completions_are_those_of_generate(model, smollm2, requests) -> N
         assert list(rollout.completion_ids) == whole[0, ids.shape[1] :].tolist()
 
 
-@pytest.mark.vllm
-def test_vllm_samples_what_the_model_says(model, smollm2, requests) -> None:
-    """In float32, by vLLM in process; run in its environment."""
-    from harness.rollout.vllm import VLLMEngine
-    from tests.vllm.conftest import in_process, largest_difference
+@contextlib.contextmanager
+def vllm_backend(form: str, source: str, log: Path) -> Iterator[Any]:
+    """vLLM's CPU build on a model in float32."""
+    from harness.rollout.server import ServerBackend, ServerProcess
+    from harness.rollout.vllm import EngineOptions
+    from tests.vllm.conftest import in_process
 
-    with in_process(smollm2, max_length=512, kv_cache_bytes=2**28) as backend:
-        rollouts = VLLMEngine(backend).generate(requests, Sampling(24))
-    assert largest_difference(rollouts, model, model.config.vocab_size) < MISMATCH_LIMIT["float32"]
+    if form == "in process":
+        with in_process(source, max_length=512, kv_cache_bytes=2**28) as backend:
+            yield backend
+    else:
+        options = EngineOptions(source, None, "float32", 2**28, 64, 128, True, True, 512)
+        with ServerBackend(ServerProcess(options, 1, log), None, start_limit_s=300, time_limit_s=60) as backend:
+            yield backend
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("form", ["in process", "server"])
+def test_vllm_writes_and_scores_what_the_model_says(model, smollm2, requests, tmp_path, form: str) -> None:
+    """Run in vLLM's environment: the same greedy tokens, and log-probs of samples and scores within the mismatch."""
+    from harness.rollout.vllm import VLLMEngine
+    from harness.scoring.vllm import VLLMScorer
+    from tests.vllm.conftest import largest_difference
+
+    size, bound = model.config.vocab_size, MISMATCH_LIMIT["float32"]
+    greedy = Sampling(24, temperature=0.0, stop_ids=stop_ids_of(model, load_tokenizer(smollm2)))
+    ours = HFEngine(model, size)
+    expected = ours.generate(requests, greedy)
+    sampled = ours.generate(requests, Sampling(24))
+    asked = ScoreRequest(top_k=5)
+    signal = HFScorer(model, size).score(completions_of(sampled), asked).signal
+    with vllm_backend(form, smollm2, tmp_path / "server.log") as backend:
+        engine = VLLMEngine(backend)
+        assert [r.completion_ids for r in engine.generate(requests, greedy)] == [r.completion_ids for r in expected]
+        assert largest_difference(engine.generate(requests, Sampling(24)), model, size) < bound
+        theirs = VLLMScorer(backend, size, max_logprobs=128).score(completions_of(sampled), asked).signal
+    torch.testing.assert_close(theirs.logprobs, signal.logprobs, rtol=0, atol=bound)
+    assert theirs.topk_logprobs is not None and signal.topk_logprobs is not None
+    torch.testing.assert_close(theirs.topk_logprobs, signal.topk_logprobs, rtol=0, atol=bound)
+
+
+@pytest.mark.vllm
+def test_vllm_evaluates_what_transformers_trained(smollm2, tmp_path) -> None:
+    """A checkpoint of two steps: vLLM's greedy answers, and transformers' under a name, are the same."""
+    from tests.real.test_training import PLAIN, config
+    from tests.vllm.test_run import command
+
+    run = config(smollm2, smollm2, "eopd", tmp_path, PLAIN)
+    assert (record := run_job(run)).status == "completed", record.reason
+    asked = [f"checkpoint={run.run_folder() / 'checkpoint'}", f"results_dir={tmp_path}", "dtype=float32", "limit=6"]
+    asked += [
+        "evaluation=tiny",
+        "evaluation.decodings.arithmetic=[greedy]",
+        "++evaluation.max_new_tokens.arithmetic=24",
+    ]
+    command("harness.evaluate", "engine=vllm", *asked)
+    command("harness.evaluate", "name=by-transformers", *asked)
+    (named,) = tmp_path.glob("evaluated-*/by-transformers/seed0")
+    folders = (run.run_folder(), named)
+    assert [load_record(f / "record.json").evaluations[-1].engine for f in folders] == ["vllm", "hf"]
+    rows = [(folder / "generations.jsonl").read_text().splitlines() for folder in folders]
+    answers = [sorted(json.loads(row)["ids"] for row in some) for some in rows]  # in the order of their ends
+    assert len(answers[0]) == 6 and answers[0] == answers[1]

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.real
 
 METHODS = ("opd", "eopd", "reopold", "tropd")
 STEPS = 2
+PLAIN = "evaluation.distance=null"  # where the distance to the teacher is not what is looked at
 NOISE = 0.02  # of the perturbed teacher's weights, relative to each one's spread
 
 
@@ -64,7 +65,7 @@ def config(smollm2: str, teacher: str, method: str, results: Path, *more: str) -
 @pytest.mark.parametrize("method", METHODS)
 def test_a_teacher_that_is_the_student_gives_no_credit(smollm2, tmp_path, method: str) -> None:
     """Exactly: no advantage, no outlier; nor a divergence but where EOPD adds one on whatever it is unsure of."""
-    run = config(smollm2, smollm2, method, tmp_path)
+    run = config(smollm2, smollm2, method, tmp_path, PLAIN)
     record = run_job(run)
     assert record.status == "completed", record.reason
     rows, samples = read_metrics(run.run_folder()), read_samples(run.run_folder())
@@ -103,7 +104,7 @@ def test_a_perturbed_teacher_is_learned_from(smollm2, whole) -> None:
 
 def test_a_killed_run_ends_as_one_that_was_not(smollm2, perturbed, whole, tmp_path, monkeypatch) -> None:
     """Stopped in the second step, after a checkpoint of the first; the same rows and weights to the last bit."""
-    run = config(smollm2, perturbed, "opd", tmp_path, "engine.save_every=1")
+    run = config(smollm2, perturbed, "opd", tmp_path, "engine.save_every=1", PLAIN)
     assign = DistillationTrainer.assign_credit
 
     def dies(self, *given):
