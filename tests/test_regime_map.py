@@ -171,7 +171,7 @@ def test_published_operations_outlive_the_models(tmp_path: Path) -> None:
 
 
 def test_it_agrees_with_the_leaderboards() -> None:
-    for folder in (ROOT / "results").glob("tiny_*/"):
+    for folder in (path.parent for path in (ROOT / "results").glob("tiny_*/runs.jsonl")):  # the published ones
         board = build_leaderboard(load_records(folder), "")
         for decoding, cells in load_decodings([folder], "arithmetic").items():
             (runs,) = cells.values()

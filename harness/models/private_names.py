@@ -54,6 +54,10 @@ def found_at(where: str, why: str) -> Any:
     return found
 
 
+TEMPLATE_CLOCK = PrivateName(
+    "transformers.utils.chat_template_utils:datetime",
+    "a template that writes today's date reads it here, and must write the same on every day",
+)
 ATTENTION = PrivateName(
     "transformers:PreTrainedConfig._attn_implementation",
     "sampling with many queries a key head asks for an attention of our own, for as long as a step lasts; the public "

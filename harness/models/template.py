@@ -7,12 +7,14 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from harness.errors import UserError
+from harness.models.private_names import TEMPLATE_CLOCK
 
 FIXED_DATE = datetime(2024, 7, 26)  # what templates that write today's date get; Llama 3's own without a clock
 PROBE = ({"role": "user", "content": "What is 1 + 1?"},)  # that two templates are compared on
@@ -23,17 +25,32 @@ def render(
     tokenizer: PreTrainedTokenizerBase, conversation: Sequence[dict[str, Any]], variables: Mapping[str, Any]
 ) -> str:
     """The conversation and the header of an answer. UserError with the template's own message where it refuses."""
-    given: dict[str, Any] = {"add_generation_prompt": True, **clock(tokenizer), **variables}
+    given: dict[str, Any] = {"add_generation_prompt": True, **variables}
     try:
-        with without_chance():
+        with stopped_clock(), without_chance():
             return str(tokenizer.apply_chat_template(list(conversation), tokenize=False, **given))
     except Exception as error:  # a template is a program, and may fail in any way
         raise UserError(f"the chat template cannot render it: {' '.join(str(error).split())}") from error
 
 
-def clock(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Stops the clock of a template that looks at it: runs of one table may start on different days."""
-    return {"strftime_now": FIXED_DATE.strftime} if "strftime_now" in str(tokenizer.chat_template) else {}
+class _Stopped(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return FIXED_DATE
+
+
+@contextmanager
+def stopped_clock() -> Iterator[None]:
+    """Stops the clock of a template that looks at it (`strftime_now`): runs of one table may start on different days.
+
+    A variable of that name would do for transformers 5.19; from 5.24 on variables are plain data.
+    """
+    running = TEMPLATE_CLOCK.get()
+    TEMPLATE_CLOCK.put(chat_template_utils, _Stopped)
+    try:
+        yield
+    finally:
+        TEMPLATE_CLOCK.put(chat_template_utils, running)
 
 
 @contextmanager
