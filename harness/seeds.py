@@ -10,7 +10,8 @@ one seed.
     credit              (training seed, step, slot, sample)     the uniforms that a method may use
     prefix              (training seed, step, slot)             the prefix length of one prompt
     writer              (training seed, step)                   who writes the step's completions
-    teacher_responses   (prompt id)                             the cached teacher response; shared by all seeds
+    teacher_responses   (prompt id, training seed)              the cached teacher response; without the seed where all
+    seeds share it
     evaluation          (training seed, task, document, repeat) one evaluated sample
     distance            (training seed, prompt id)              the student's sample that its distance is measured on
     distance_prompts    ()                                      which training prompts, where none is held out

@@ -81,11 +81,18 @@ def test_the_other_pairs_in_one_sentence() -> None:
     said = " ".join(README.split())
     latent = f"{in_words('tiny_latent')} where the student knew the right results before"
     style = f"{in_words('tiny_style')} where it writes in another style"
-    assert f"TrOPD minus OPD, greedy / paper / sampled, is {latent}, and {style}" in said
+    assert f"It depends on the pair too: on three seeds {latent}, and {style}" in said
+
+
+def test_ten_seeds_in_one_sentence() -> None:
+    said = " ".join(README.split())
+    assert f"TrOPD minus OPD, greedy / paper / sampled, is {in_words('teacher_texts/own')}." in said
+    winners = json.loads((ROOT / "results" / "tiny_cpu" / "leaderboard.json").read_text(encoding="utf-8"))["winners"]
+    assert ("Three seeds resolve nothing here" in said) == (set(winners.values()) == {None})
 
 
 def test_that_the_verdict_depends_on_the_decoding_is_what_the_table_says() -> None:
-    content = json.loads((ROOT / "results" / "tiny_cpu" / "leaderboard.json").read_text(encoding="utf-8"))
+    content = json.loads((ROOT / "results" / "teacher_texts" / "own" / "leaderboard.json").read_text(encoding="utf-8"))
     depends = len({content["winners"][f"arithmetic@{decoding}"] for decoding in ("greedy", "paper", "sampled")}) > 1
     assert ("**The verdict depends on the decoding**" in " ".join(README.split())) == depends
 
@@ -95,9 +102,7 @@ def test_the_base_rate_in_one_sentence() -> None:
     cells = row_of("small_scale/findings.md", "TrOPD is better than OPD (higher)")
     points = [cell.replace("**", "") for cell in cells]
     assert points == cells  # bold is what is resolved
-    words = (
-        f"the same difference is {points[0]}, {points[1]} and {points[2]} points in three regimes, and resolved nowhere"
-    )
+    words = f"the difference is {points[0]}, {points[1]} and {points[2]} points in three regimes, and resolved nowhere"
     assert words in " ".join(README.split())
 
 

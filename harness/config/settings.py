@@ -83,6 +83,9 @@ class Setting:
     chat_template_kwargs: dict[str, Any] | None = None
     # refuse: end tokens must be the same | map: those of both models are one event, with the log-probs of the union
     termination: str = "refuse"
+    # a method's teacher texts: seed: each training seed has its own, so that an interval over seeds holds their chance
+    # too; shared: one text a prompt for all seeds, as in older records
+    teacher_responses: str = "shared"
     importance_cap: float | None = None  # ρ = min(π_trainer / π_engine, cap) on sampled tokens; None: ρ = 1
     # of LoRA adapters on every linear layer but the head (peft), merged at the end; 0: all weights are trained
     lora_rank: int = 0
@@ -104,6 +107,7 @@ class Setting:
             "lr_schedule": ("constant", "cosine"),
             "dtype": ("float32", "bfloat16", "float64"),
             "termination": ("refuse", "map"),
+            "teacher_responses": ("seed", "shared"),
         }
         for key, values in allowed.items():
             if getattr(self, key) not in values:

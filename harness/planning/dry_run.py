@@ -113,8 +113,9 @@ def step_lines(runs: Sequence[RunConfig]) -> list[str]:
         lines.append(f"Budget: setting.{unit}={amount:g} a run, within {EQUAL_COST - 1:.0%}; the steps are the most")
     if guided := dict.fromkeys(_label(run) for run in runs if run.method and run.method.needs_teacher_responses()):
         most = setting.steps * setting.prompts_per_step
+        once = "for all seeds" if setting.teacher_responses == "shared" else "a seed, for all methods"
         lines.append(
-            f"Teacher responses, made once for all seeds: one for each of at most {most:,} prompts a seed "
+            f"Teacher responses, made once {once}: one for each of at most {most:,} prompts a seed "
             f"({', '.join(guided)})"
         )
     return lines

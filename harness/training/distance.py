@@ -41,7 +41,7 @@ from harness.scoring import Completion, ScoreRequest, pad_completions
 from harness.scoring.hf import HFScorer
 from harness.seeds import seed_of
 from harness.training.arguments import training_sampling
-from harness.training.guidance import load_or_make_responses
+from harness.training.guidance import Draw, load_or_make_responses
 from harness.training.held_out import HeldOut, held_out_prompts
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _measure(
     named = [dataclasses.replace(prompt, prompt_id=TEACHER + prompt.prompt_id) for prompt in held_out.prompts]
     responses = load_or_make_responses(
         config.results_dir / ".cache",
-        config.setting.teacher_identity(),
+        Draw(config.setting.teacher_identity()),
         teacher,
         named,
         sampling=sampling,

@@ -1,6 +1,8 @@
-"""Teacher text for methods that need it: one cached response per training prompt, made once for all methods and seeds.
+"""Teacher text for methods that need it: one cached response per training prompt, made once for all methods.
 
-The cache is keyed by a fingerprint of the teacher, the prompts and the sampling; it is filled in pieces, so that a
+Every training seed has texts of its own: where seeds share them (setting.teacher_responses=shared), what their chance
+does to a method is the same in all of them, and no interval over seeds knows of it (docs/statistics.md). The cache is
+keyed by a fingerprint of the teacher, the prompts and the sampling, and by the seed; it is filled in pieces, so that a
 killed build goes on where it was.
 """
 
@@ -52,6 +54,14 @@ class ResponseRow:
     ids: tuple[int, ...]  # end token included
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Whose texts, and for whom they were drawn."""
+
+    teacher: str  # its identity
+    seed: int | None = None  # the training seed; None: all seeds share them
+
+
 def fingerprint(teacher: str, prompts: Sequence[Prompt], sampling: Sampling) -> str:
     """16 hex digits that change with the teacher, any prompt's tokens or the sampling."""
     digest = hashlib.sha256(json.dumps([teacher, repr(sampling)]).encode())
@@ -62,7 +72,7 @@ def fingerprint(teacher: str, prompts: Sequence[Prompt], sampling: Sampling) -> 
 
 def load_or_make_responses(
     folder: Path,
-    teacher: str,
+    draw: Draw,
     engine: RolloutEngine,
     prompts: Sequence[Prompt],
     sampling: Sampling,
@@ -71,11 +81,15 @@ def load_or_make_responses(
 ) -> TeacherResponses:
     """Temperature-1 responses for the prompts with the indices `needed`: from the cache, or made and added to it.
 
-    A response depends on its prompt alone, so the cache serves every method and seed. Safe to call from several
-    processes at once: one of them makes what is missing, of which the ranks of a run share the work by their engine
-    (shared_engine), and the others read it.
+    A response depends on its prompt and the training seed alone, so the cache serves every method. Safe to call from
+    several processes at once: one of them makes what is missing, of which the ranks of a run share the work by their
+    engine (shared_engine), and the others read it.
     """
-    path = folder / f"responses-{fingerprint(teacher, prompts, sampling)}.jsonl"
+    drawn_for = () if draw.seed is None else (draw.seed,)
+    name = "-".join(
+        ["responses", fingerprint(draw.teacher, prompts, sampling), *(f"seed{number}" for number in drawn_for)]
+    )
+    path = folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         found = _read(path)
@@ -86,7 +100,8 @@ def load_or_make_responses(
                 for start in range(0, len(missing), size):
                     piece = missing[start : start + size]
                     requests = [
-                        RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id)) for p in piece
+                        RolloutRequest(p.prompt_id, p.ids, seed_of("teacher_responses", p.prompt_id, *drawn_for))
+                        for p in piece
                     ]
                     for rollout in engine.generate(requests, sampling):
                         row = {"prompt_id": rollout.prompt_id, "ids": rollout.completion_ids}

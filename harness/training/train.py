@@ -34,7 +34,7 @@ from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.arguments import training_sampling
 from harness.training.budget import Budget
-from harness.training.guidance import TeacherResponses, check_responses, load_or_make_responses
+from harness.training.guidance import Draw, TeacherResponses, check_responses, load_or_make_responses
 from harness.training.loaded import Models, load_models
 from harness.training.mechanisms import writers_of
 from harness.training.prompts import Prompt, prompt_order, prompts_of
@@ -172,7 +172,7 @@ def _teacher_responses(
     with shared(teacher.engine) as engine:
         responses = load_or_make_responses(
             config.results_dir / CACHE_FOLDER,
-            setting.teacher_identity(),
+            Draw(setting.teacher_identity(), None if setting.teacher_responses == "shared" else config.seed),
             engine,
             prompts,
             sampling=training_sampling(setting, models.stop_ids),

@@ -22,7 +22,7 @@ from harness.scoring.hf import HFScorer
 from harness.training import ranks
 from harness.training.arguments import training_sampling
 from harness.training.budget import Budget
-from harness.training.guidance import load_or_make_responses
+from harness.training.guidance import Draw, load_or_make_responses
 from harness.training.loaded import load_models
 from harness.training.prompts import prompts_of
 from harness.training.recorder import StepLog
@@ -38,7 +38,7 @@ def trainer_for(config, folder: Path) -> DistillationTrainer:
     if config.method.needs_teacher_responses():
         sampling, everything = training_sampling(setting, models.stop_ids), range(len(prompts))
         teacher = HFEngine(models.teacher, models.vocab_size)
-        responses = load_or_make_responses(folder, "teacher", teacher, prompts, sampling, everything)
+        responses = load_or_make_responses(folder, Draw("teacher"), teacher, prompts, sampling, everything)
     for layer in models.student.base_model.layers:
         fully_shard(layer)
     fully_shard(models.student)

@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from harness.rollout import Sampling
 from harness.training import guidance, ranks
-from harness.training.guidance import load_or_make_responses
+from harness.training.guidance import Draw, load_or_make_responses
 from harness.training.prompts import Prompt
 from harness.training.shared_engine import shared
 from tests.scripted import ScriptedEngine
@@ -39,7 +39,7 @@ def main() -> None:
         os._exit(1)
 
     with shared(engine) as everybody:
-        made = load_or_make_responses(folder, "teacher", everybody, PROMPTS, SAMPLING, range(11))
+        made = load_or_make_responses(folder, Draw("teacher"), everybody, PROMPTS, SAMPLING, range(11))
     told = {"own": [request.prompt_id for request in engine.requests], "read": made.completion_ids}
     (folder / f"rank{ranks.index()}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.training.guidance import fingerprint, load_or_make_responses
+from harness.training.guidance import Draw, fingerprint, load_or_make_responses
 from harness.training.shared_engine import shared
 from tests.distributed.shared_responses import PROMPTS, SAMPLING, written
 from tests.scripted import ScriptedEngine
@@ -37,7 +37,7 @@ def cache_in(folder: Path) -> Path:
 def alone(tmp_path: Path) -> str:
     """The cache that one rank makes."""
     with shared(ScriptedEngine(written)) as engine:
-        load_or_make_responses(tmp_path / "alone", "teacher", engine, PROMPTS, SAMPLING, range(11))
+        load_or_make_responses(tmp_path / "alone", Draw("teacher"), engine, PROMPTS, SAMPLING, range(11))
     return cache_in(tmp_path / "alone").read_text()
 
 

@@ -1,7 +1,7 @@
 """One comparison made by two engines: the paired difference of every method over the seeds, Holm's p-values over the
 methods.
 
-    .venv-vllm/bin/python -m harness.run engine=vllm results_dir=runs
+    .venv-vllm/bin/python -m harness.run engine=vllm engine.evaluation=hf results_dir=runs
     python tests/measure/engine_comparison.py results/tiny_cpu runs/tiny_cpu-<hash8>
 
 Exit status 1 if a difference is significant at 1 %. The rows of the untrained student and teacher are left out of the
@@ -25,7 +25,8 @@ def main() -> int:
     a, b = (load_side(Path(name)) for name in sys.argv[1:3])
     pairs = [pair for pair in pair_up(a, b) if pair.label not in UNTRAINED]
     adjusted = holm([pair.difference.p_value for pair in pairs])
-    print(f"A = {sys.argv[1]} (engine {a[0].engine}), B = {sys.argv[2]} (engine {b[0].engine})")
+    engines = [next(record.engine for record in side if record.method not in UNTRAINED) for side in (a, b)]
+    print(f"A = {sys.argv[1]} (engine {engines[0]}), B = {sys.argv[2]} (engine {engines[1]})")
     for pair, p_value in zip(pairs, adjusted, strict=True):
         scores = f"A {100 * pair.a.estimate:.1f}, B {100 * pair.b.estimate:.1f}"
         change = (
