@@ -28,11 +28,11 @@ def rows_of(path: Path) -> list[dict]:
         ("blank.jsonl", (LINES + "\n\n").encode()),
         ("between.jsonl", LINES.replace("}\n", "}\n \n").encode()),
         ("windows.jsonl", LINES.replace("\n", "\r\n").encode()),
-        ("packed.jsonl.gz", gzip.compress(LINES.encode())),
+        ("packed.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("lines.json", LINES.encode()),
         ("array.json", json.dumps(ROWS, indent=1).encode()),
         ("array_bom.json", b"\xef\xbb\xbf\n" + json.dumps(ROWS).encode()),
-        ("array.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("array.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
     ],
 )
 def test_files_of_json(tmp_path: Path, name: str, content: bytes) -> None:
@@ -69,7 +69,7 @@ def test_tables(tmp_path: Path) -> None:
         ("a.json", b'[{"prompt": "x"}', "a.json: not valid JSON"),
         ("a.json", b'[{"prompt": "x"}, 3]', "row 2: expected an object"),
         ("a.jsonl.gz", b"no archive", "a.jsonl.gz cannot be read"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-20] + b"\x00" * 20, "a.jsonl.gz cannot be read"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-20] + b"\x00" * 20, "a.jsonl.gz cannot be read"),
         ("a.csv", b"prompt\na,b\n", "row 1: has more cells than the header"),
         ("a.csv", b'prompt\n"a\n', "row 1: unexpected end of data"),
         ("a.parquet", b"no table", "a.parquet is no parquet file"),
