@@ -25,7 +25,7 @@ from harness.types import TokenSignal
 ENTROPY_TOP_K = 64  # most probable tokens that an entropy's bounds are made of, where the whole vocabulary is too much
 # a request for one row costs as much as this many positions of a sequence's: measured by tests/measure/engines.py on
 # small models
-ROW_COST_POSITIONS = 37
+ROW_COST_POSITIONS = 35
 
 
 class VLLMScorer:
