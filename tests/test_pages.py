@@ -70,6 +70,23 @@ def test_what_the_default_tables_say_is_in_them() -> None:
     assert not [figure for figure in figures if figure not in tables]
 
 
+@pytest.mark.parametrize(
+    ("row", "table"),
+    [
+        ("of each seed", "teacher_texts/own"),
+        ("one draw for all", "teacher_texts/shared"),
+        ("seeds 0 to 2 of that draw, as was published", "tiny_cpu_engines/hf"),
+    ],
+)
+def test_what_is_said_of_teacher_texts_stands_in_their_tables(row: str, table: str) -> None:
+    (cells,) = re.findall(rf"^\| {row} \| (.*) \|$", TEXTS["docs/statistics.md"], re.MULTILINE)
+    leaderboard = (ROOT / "results" / table / "leaderboard.md").read_text(encoding="utf-8")
+    (scores,) = re.findall(
+        r"^\| tropd[^|]* \| 0, 1[^|]* \| (.* \| .* \| [^|]*\]) \| [^|]* \|$", leaderboard, re.MULTILINE
+    )
+    assert cells == scores
+
+
 def test_plans_are_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
     """Every `$ python -m harness.plan …` of any page, run again."""
     shown = [plan for text in TEXTS.values() for plan in PLANS.findall(text)]
